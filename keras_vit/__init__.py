@@ -1,0 +1,14 @@
+"""Vision Transformers for Keras: layers, models and presets.
+
+>>> import keras_vit
+>>> model = keras_vit.ViTB16(num_classes=10)  # doctest: +SKIP
+"""
+
+from keras_vit import layers, presets, zoo
+from keras_vit.cost import cost
+from keras_vit.presets import list_models
+from keras_vit.version import __version__
+from keras_vit.vision_transformer import VisionTransformer, feature_maps
+from keras_vit.zoo import *  # noqa: F403 (one function for each preset)
+
+__all__ = ["VisionTransformer", "__version__", "cost", "feature_maps", "layers", "list_models", "presets", "zoo", *zoo.FUNCTIONS]

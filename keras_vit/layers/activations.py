@@ -1,0 +1,33 @@
+"""The activations of published Vision Transformers, by name."""
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+def gelu_tanh(x):
+    """GELU by its tanh approximation: flax's default, and so that of every checkpoint of Google's (at most 4.8e-4 from the exact one)."""
+    return ops.gelu(x, approximate=True)
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+def quick_gelu(x):
+    """`x * sigmoid(1.702 x)`, as in OpenAI's CLIP."""
+    return x * ops.sigmoid(1.702 * x)
+
+
+NAMED = {"gelu_tanh": gelu_tanh, "quick_gelu": quick_gelu}
+
+
+def get(identifier):
+    """Returns the activation for a name of Keras's ("gelu" is the exact one), "gelu_tanh", "quick_gelu", or a callable.
+
+    Raises:
+        ValueError: if there is no activation of that name.
+    """
+    return NAMED[identifier] if isinstance(identifier, str) and identifier in NAMED else keras.activations.get(identifier)
+
+
+def config(identifier):
+    """Returns what stands for an activation in a layer's configuration: its name or, for a callable, its registered form."""
+    return identifier if isinstance(identifier, (str, dict)) else keras.activations.serialize(identifier)

@@ -1,0 +1,82 @@
+"""Attention pooling: the MAP head."""
+
+import keras
+from keras import ops
+
+from keras_vit.layers import activations, checks
+from keras_vit.layers.mlp import MLP
+from keras_vit.layers.multi_head_self_attention import scaled_dot_product_attention
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class AttentionPooling(keras.layers.Layer):
+    """Multi-head attention pooling (MAP): one learned probe attends to all tokens, and a feed-forward network follows.
+
+    Its weights are `probe` (1, 1, D) and the sublayers `query` (D, D), `key_value` (D, 2D; keys first), `projection` (D, D), `norm` and
+    `mlp`. The result is `y + mlp(norm(y))` with `y = projection(attention(probe, tokens))`.
+
+    Args:
+        num_heads: int, which divides the width D of a token.
+        mlp_dim: int. Width of the feed-forward network's hidden layer.
+        activation: the feed-forward network's.
+        norm_epsilon: float.
+
+    Input shape: `(batch, tokens, D)`.
+
+    Output shape: `(batch, D)`.
+
+    Raises:
+        ValueError: if `num_heads` does not divide D.
+
+    Reference:
+        Zhai et al., "Scaling Vision Transformers", 2021, section 3.2; `MAPHead` of big_vision.
+
+    Example:
+    >>> keras_vit.layers.AttentionPooling(num_heads=3, mlp_dim=768)(keras.ops.ones((2, 196, 192))).shape
+    (2, 192)
+    """
+
+    def __init__(self, num_heads, mlp_dim, activation="gelu", norm_epsilon=1e-6, **kwargs):
+        super().__init__(**kwargs)
+        self.num_heads = num_heads
+        self.mlp_dim = mlp_dim
+        self.activation = activation
+        self.norm_epsilon = norm_epsilon
+
+    def build(self, input_shape):
+        width = input_shape[-1]
+        checks.divides("num_heads", self.num_heads, "hidden_dim", width)
+        policy = dict(dtype=self.dtype_policy)
+        self.probe = self.add_weight(name="probe", shape=(1, 1, width), initializer="glorot_uniform")
+        self.query = keras.layers.Dense(width, name="query", **policy)
+        self.key_value = keras.layers.Dense(2 * width, name="key_value", **policy)
+        self.projection = keras.layers.Dense(width, name="projection", **policy)
+        self.norm = keras.layers.LayerNormalization(epsilon=self.norm_epsilon, name="norm", **policy)
+        self.mlp = MLP(self.mlp_dim, self.activation, name="mlp", **policy)
+        for layer in (self.query, self.key_value, self.projection, self.norm, self.mlp):
+            layer.build((None, width))
+
+    def call(self, tokens):
+        batch, _, width = ops.shape(tokens)
+        probe = ops.reshape(ops.cast(self.probe, tokens.dtype), (1, width))
+        (query,) = self._heads(self.query(probe), 1, 1, width)
+        query = ops.broadcast_to(query, (batch, *query.shape[1:]))
+        key, value = self._heads(self.key_value(ops.reshape(tokens, (-1, width))), 2, batch, width)
+        pooled = self.projection(ops.reshape(scaled_dot_product_attention(query, key, value), (-1, width)))
+        return pooled + self.mlp(self.norm(pooled))
+
+    def _heads(self, projected, parts, batch, width):
+        heads = ops.reshape(projected, (batch, -1, parts, self.num_heads, width // self.num_heads))
+        return ops.unstack(ops.transpose(heads, (2, 0, 3, 1, 4)), num=parts, axis=0)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], input_shape[-1])
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "mlp_dim": self.mlp_dim,
+            "activation": activations.config(self.activation),
+            "norm_epsilon": self.norm_epsilon,
+        }

@@ -1,0 +1,85 @@
+"""The convolutional stem of ViT_C, in place of large patches."""
+
+import math
+
+import keras
+from keras import ops
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class ConvStem(keras.layers.Layer):
+    """A stack of 3x3 convolutions, each followed by batch normalization and ReLU.
+
+    A PatchEmbedding of patch size 1, which is the stem's last, 1x1 convolution, turns its map into tokens. Sublayers `conv_0`, `norm_0`,
+    `conv_1` and so on.
+
+    Args:
+        filters: tuple of ints. Channels of each convolution.
+        strides: tuple of ints, as many. Their product is the size in pixels of what becomes a token.
+        norm_epsilon: float. Epsilon of batch normalization.
+
+    Input shape: `(batch, height, width, channels)`.
+
+    Output shape: `(batch, height / product of strides, width / product of strides, filters[-1])`, rounded up.
+
+    Raises:
+        ValueError: if `filters` and `strides` differ in length or hold anything but positive ints.
+
+    Reference:
+        Xiao et al., "Early Convolutions Help Transformers See Better", 2021, table 1.
+
+    Example:
+    >>> keras_vit.layers.ConvStem((24, 48, 96, 192), (2, 2, 2, 2))(keras.ops.ones((2, 224, 224, 3))).shape
+    (2, 14, 14, 192)
+    """
+
+    def __init__(self, filters, strides, norm_epsilon=1e-5, **kwargs):
+        super().__init__(**kwargs)
+        self.filters, self.strides = tuple(filters), tuple(strides)
+        if not self.filters or len(self.filters) != len(self.strides) or not all(n > 0 for n in self.filters + self.strides):
+            raise ValueError(f"`filters` and `strides` must be as many positive ints. Received: filters={filters}, strides={strides}")
+        self.norm_epsilon = norm_epsilon
+
+    @property
+    def stride(self):
+        return math.prod(self.strides)
+
+    def build(self, input_shape):
+        policy = dict(dtype=self.dtype_policy)
+        self.stages = []
+        for i, (filters, stride) in enumerate(zip(self.filters, self.strides)):
+            fan_out = keras.initializers.VarianceScaling(2.0, mode="fan_out", distribution="untruncated_normal")
+            conv = keras.layers.Conv2D(
+                filters,
+                3,
+                stride,
+                use_bias=False,
+                kernel_initializer=fan_out,
+                data_format="channels_last",
+                name=f"conv_{i}",
+                **policy,
+            )
+            norm = keras.layers.BatchNormalization(axis=-1, momentum=0.9, epsilon=self.norm_epsilon, name=f"norm_{i}", **policy)
+            conv.build(input_shape)
+            input_shape = (*input_shape[:3], filters)
+            norm.build(input_shape)
+            self.stages.append((conv, norm))
+            setattr(self, f"conv_{i}", conv)
+            setattr(self, f"norm_{i}", norm)
+
+    def call(self, images, training=False):
+        x = images
+        for conv, norm in self.stages:
+            # One pixel on every side, as in torch; "same" would pad an even image at its bottom and right alone.
+            x = conv(ops.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]]))
+            x = ops.relu(norm(x, training=training))
+        return x
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, _ = input_shape
+        for stride in self.strides:
+            height, width = (None if size is None else -(-size // stride) for size in (height, width))
+        return (batch, height, width, self.filters[-1])
+
+    def get_config(self):
+        return {**super().get_config(), "filters": self.filters, "strides": self.strides, "norm_epsilon": self.norm_epsilon}

@@ -1,0 +1,53 @@
+"""Stochastic depth: a residual branch is dropped, per image, while training."""
+
+import keras
+from keras import ops
+
+from keras_vit.layers import checks
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class DropPath(keras.layers.Layer):
+    """Drops whole residual branches per sample (stochastic depth).
+
+    While training, each sample's branch is set to zero with probability `rate` and scaled by `1 / (1 - rate)` otherwise, so that
+    its expectation is unchanged. At inference it is the identity.
+
+    Args:
+        rate: float in [0, 1). Probability that a sample's branch is dropped.
+        seed: int or None. Seed of the layer's own generator.
+
+    Input and output shape: `(batch, ...)`, unchanged.
+
+    Raises:
+        ValueError: if `rate` lies outside [0, 1).
+
+    Reference:
+        Huang et al., "Deep Networks with Stochastic Depth", 2016, section 3.
+
+    Example:
+    >>> branch = keras_vit.layers.DropPath(0.1)
+    >>> branch(keras.ops.ones((2, 197, 768)), training=False).shape
+    (2, 197, 768)
+    """
+
+    def __init__(self, rate=0.0, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        self.rate = checks.rate("rate", rate)
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed) if rate > 0.0 else None
+
+    def call(self, inputs, training=False):
+        if not training or self.rate == 0.0:
+            return inputs
+        keep = 1.0 - self.rate
+        per_sample = (ops.shape(inputs)[0],) + (1,) * (len(inputs.shape) - 1)
+        # A floor, not a bare uniform: KerasHub's DropPath lacks it and never drops.
+        kept = ops.floor(keras.random.uniform(per_sample, seed=self.seed_generator) + keep)
+        return inputs * ops.cast(kept / keep, inputs.dtype)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "rate": self.rate, "seed": self.seed}

@@ -1,0 +1,100 @@
+"""The two feed-forward networks of Vision Transformer blocks."""
+
+import keras
+from keras import ops
+
+from keras_vit.layers import activations, checks
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class MLP(keras.layers.Layer):
+    """The paper's feed-forward network: `fc2(activation(fc1(x)))`.
+
+    Its sublayers are `fc1` (D, mlp_dim) and `fc2` (mlp_dim, D), with biases.
+
+    Args:
+        mlp_dim: int. Width of the hidden layer.
+        activation: "gelu" (exact), "gelu_tanh" (flax's default), "quick_gelu" (OpenAI's CLIP), or any activation of Keras.
+        dropout_rate: float in [0, 1). Dropout after each of the two products.
+
+    Input and output shape: `(..., D)`, unchanged.
+
+    Raises:
+        ValueError: if `mlp_dim` is less than 1 or `dropout_rate` lies outside [0, 1).
+
+    Reference:
+        Dosovitskiy et al., "An Image is Worth 16x16 Words", 2020, equation 3.
+
+    Example:
+    >>> keras_vit.layers.MLP(768)(keras.ops.ones((2, 197, 192))).shape
+    (2, 197, 192)
+    """
+
+    hidden_factor = 1  # how many times `mlp_dim` comes out of `fc1`
+
+    def __init__(self, mlp_dim, activation="gelu", dropout_rate=0.0, **kwargs):
+        super().__init__(**kwargs)
+        if mlp_dim < 1:
+            raise ValueError(f"`mlp_dim` must be at least 1. Received: mlp_dim={mlp_dim}")
+        self.mlp_dim = mlp_dim
+        self.activation = activation
+        self.activate = activations.get(activation)
+        self.dropout_rate = checks.rate("dropout_rate", dropout_rate)
+
+    def build(self, input_shape):
+        dense = dict(kernel_initializer="glorot_uniform", bias_initializer=keras.initializers.RandomNormal(stddev=1e-6))
+        self.fc1 = keras.layers.Dense(self.hidden_factor * self.mlp_dim, name="fc1", dtype=self.dtype_policy, **dense)
+        self.fc2 = keras.layers.Dense(input_shape[-1], name="fc2", dtype=self.dtype_policy, **dense)
+        self.dropout1 = keras.layers.Dropout(self.dropout_rate, name="dropout1", dtype=self.dtype_policy)
+        self.dropout2 = keras.layers.Dropout(self.dropout_rate, name="dropout2", dtype=self.dtype_policy)
+        self.fc1.build(input_shape)
+        self.fc2.build((*input_shape[:-1], self.mlp_dim))
+
+    def call(self, inputs, training=False):
+        hidden = self.dropout1(self.activated(self.fc1(inputs)), training=training)
+        return self.dropout2(self.fc2(hidden), training=training)
+
+    def activated(self, hidden):
+        return self.activate(hidden)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "mlp_dim": self.mlp_dim,
+            "activation": activations.config(self.activation),
+            "dropout_rate": self.dropout_rate,
+        }
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class SwiGLU(MLP):
+    """The gated feed-forward network of DINOv2's largest model: `fc2(silu(gate) * value)`, where `gate, value = fc1(x)`.
+
+    Its sublayers are `fc1` (D, 2 mlp_dim), gate first, and `fc2` (mlp_dim, D), with biases.
+
+    Args:
+        mlp_dim: int. Width of the hidden layer, after gating.
+        activation: what the gate goes through.
+        dropout_rate: float in [0, 1). Dropout after gating and after `fc2`.
+
+    Input and output shape: `(..., D)`, unchanged.
+
+    Reference:
+        Shazeer, "GLU Variants Improve Transformer", 2020.
+
+    Example:
+    >>> keras_vit.layers.SwiGLU(512)(keras.ops.ones((2, 197, 192))).shape
+    (2, 197, 192)
+    """
+
+    hidden_factor = 2
+
+    def __init__(self, mlp_dim, activation="silu", dropout_rate=0.0, **kwargs):
+        super().__init__(mlp_dim, activation, dropout_rate, **kwargs)
+
+    def activated(self, hidden):
+        gate, value = ops.split(hidden, 2, axis=-1)
+        return self.activate(gate) * value

@@ -1,0 +1,59 @@
+"""Patch dropout: training on a random part of the patch tokens."""
+
+import keras
+from keras import ops
+
+from keras_vit.layers import checks
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class PatchDropout(keras.layers.Layer):
+    """Keeps, while training, a random part of each sample's patch tokens, and so trains faster. At inference it is the identity.
+
+    Prefix tokens are always kept, and patch tokens stay in order.
+
+    Args:
+        rate: float in [0, 1). Part of the patch tokens that is dropped; at least one is kept.
+        num_prefix_tokens: int. How many tokens, the first ones, are no patches.
+        seed: int or None. Seed of the layer's own generator.
+
+    Input shape: `(batch, num_prefix_tokens + patches, D)`.
+
+    Output shape: `(batch, num_prefix_tokens + kept patches, D)`.
+
+    Raises:
+        ValueError: if `rate` lies outside [0, 1).
+
+    Reference:
+        Liu et al., "PatchDropout: Economizing Vision Transformers Using Patch Dropout", 2022.
+
+    Example:
+    >>> keras_vit.layers.PatchDropout(0.5, num_prefix_tokens=1)(keras.ops.ones((2, 197, 8)), training=True).shape
+    (2, 99, 8)
+    """
+
+    def __init__(self, rate=0.0, num_prefix_tokens=0, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        self.rate = checks.rate("rate", rate)
+        self.num_prefix_tokens = num_prefix_tokens
+        self.seed = seed
+        self.seed_generator = keras.random.SeedGenerator(seed) if rate > 0.0 else None
+
+    def call(self, tokens, training=False):
+        if not training or self.rate == 0.0:
+            return tokens
+        prefix, patches = tokens[:, : self.num_prefix_tokens], tokens[:, self.num_prefix_tokens :]
+        batch, count, _ = ops.shape(patches)
+        if isinstance(count, int):
+            kept = max(1, int(count * (1.0 - self.rate)))
+        else:
+            kept = ops.maximum(1, ops.cast(ops.cast(count, "float32") * (1.0 - self.rate), "int32"))
+        order = ops.argsort(keras.random.uniform((batch, count), seed=self.seed_generator), axis=1)
+        chosen = ops.sort(order[:, :kept], axis=1)
+        return ops.concatenate([prefix, ops.take_along_axis(patches, chosen[:, :, None], axis=1)], axis=1)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return {**super().get_config(), "rate": self.rate, "num_prefix_tokens": self.num_prefix_tokens, "seed": self.seed}

@@ -1,0 +1,107 @@
+"""The patch embedding: an image cut into patches, each projected to a token."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_vit.layers.checks import positive_pair
+from keras_vit.layers.resampling import check_method, resample_patch_kernel
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class PatchEmbedding(keras.layers.Layer):
+    """Projects each patch of an image to a vector, and keeps the grid.
+
+    A convolution whose stride is its kernel's size. Its weights are `kernel` (rows, columns, channels, hidden_dim) and `bias`
+    (hidden_dim). When weights of another patch size are loaded, the kernel is resampled by FlexiViT's pseudo-inverse; when they have
+    another number of channels, one channel gets the sum over the colours, and n channels the colours in turn, scaled by 3 / n.
+
+    Args:
+        hidden_dim: int. Width of a token.
+        patch_size: int or pair of ints, in pixels: (rows, columns).
+        use_bias: bool. CLIP has none.
+        dynamic_padding: bool. If True, an image that the patch does not divide is padded with zeros at its bottom and right.
+        resample: name of the resampling that a kernel of another patch size goes through when it is loaded.
+
+    Input shape: `(batch, height, width, channels)`.
+
+    Output shape: `(batch, height / patch rows, width / patch columns, hidden_dim)`.
+
+    Raises:
+        ValueError: if an argument is out of range, or the patch does not divide the image and `dynamic_padding` is False.
+
+    Reference:
+        Dosovitskiy et al., "An Image is Worth 16x16 Words", 2020, equation 1.
+
+    Example:
+    >>> keras_vit.layers.PatchEmbedding(192, patch_size=16)(keras.ops.ones((2, 224, 224, 3))).shape
+    (2, 14, 14, 192)
+    """
+
+    def __init__(self, hidden_dim, patch_size=16, use_bias=True, dynamic_padding=False, resample="bilinear", **kwargs):
+        super().__init__(**kwargs)
+        if hidden_dim < 1:
+            raise ValueError(f"`hidden_dim` must be at least 1. Received: hidden_dim={hidden_dim}")
+        check_method(resample)
+        self.hidden_dim = hidden_dim
+        self.patch_size = positive_pair("patch_size", patch_size)
+        self.use_bias = use_bias
+        self.dynamic_padding = dynamic_padding
+        self.resample = resample
+
+    def build(self, input_shape):
+        self._grid(input_shape)
+        shape = (*self.patch_size, input_shape[-1], self.hidden_dim)
+        self.kernel = self.add_weight(name="kernel", shape=shape, initializer="lecun_normal")
+        self.bias = self.add_weight(name="bias", shape=(self.hidden_dim,), initializer="zeros") if self.use_bias else None
+
+    def call(self, images):
+        if self.dynamic_padding:
+            images = self._padded(images)
+        patches = ops.conv(images, self.kernel, strides=self.patch_size, padding="valid", data_format="channels_last")
+        return patches if self.bias is None else ops.add(patches, self.bias)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], *self._grid(input_shape), self.hidden_dim)
+
+    def _grid(self, input_shape):
+        grid = []
+        for size, patch in zip(input_shape[1:3], self.patch_size):
+            if size is not None and not self.dynamic_padding and (size % patch or size < patch):
+                raise ValueError(
+                    "The patch must divide what it cuts; choose another `input_shape` or `patch_size`, or set `dynamic_padding=True`. "
+                    f"Received: patch_size={self.patch_size} for {input_shape[1]} x {input_shape[2]} pixels"
+                )
+            grid.append(None if size is None else -(-size // patch))
+        return grid
+
+    def _padded(self, images):
+        bottom, right = (-size % patch for size, patch in zip(ops.shape(images)[1:3], self.patch_size))
+        return ops.pad(images, [[0, 0], [0, bottom], [0, right], [0, 0]])
+
+    def load_own_variables(self, store):
+        kernel = np.asarray(store["0"])
+        if kernel.ndim == 4 and kernel.shape != tuple(self.kernel.shape):
+            kernel = fit_kernel(kernel, self.kernel.shape, self.resample)
+        super().load_own_variables({"0": kernel, **({"1": store["1"]} if "1" in store else {})})
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "hidden_dim": self.hidden_dim,
+            "patch_size": self.patch_size,
+            "use_bias": self.use_bias,
+            "dynamic_padding": self.dynamic_padding,
+            "resample": self.resample,
+        }
+
+
+def fit_kernel(kernel, shape, resample):
+    """Returns a patch kernel brought to another patch size and number of channels; other differences are left for the caller to refuse."""
+    channels, wanted = kernel.shape[2], shape[2]
+    if channels == 3 and wanted != 3:
+        colours = kernel.sum(axis=2, keepdims=True) if wanted == 1 else np.take(kernel, np.arange(wanted) % 3, axis=2) * (3.0 / wanted)
+        kernel = colours.astype("float32")
+    if kernel.shape[:2] != tuple(shape[:2]):
+        kernel = resample_patch_kernel(kernel, shape[:2], resample)
+    return kernel

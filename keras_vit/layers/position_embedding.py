@@ -1,0 +1,114 @@
+"""Position embeddings, learned or of sines and cosines, that know their grid."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_vit.layers.checks import positive_pair
+from keras_vit.layers.resampling import check_method, resample_grid
+
+KINDS = ("learned", "sincos2d", "sincos2d_mae")
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class PositionEmbedding(keras.layers.Layer):
+    """Adds to each token the embedding of its place in the grid of patches.
+
+    The weights of the learned kind are `table` (rows, columns, D) and, with entries for prefix tokens, `prefix_table`
+    (num_prefix_tokens, D). When the table is loaded from another grid, or the layer is called on another grid, it is resampled. The two
+    kinds of sines and cosines have no weights and are computed for the grid at hand.
+
+    Args:
+        kind: "learned"; "sincos2d", the form of big_vision and MoCo v3; or "sincos2d_mae", that of MAE, whose frequencies are spaced by
+            D / 4 rather than D / 4 - 1.
+        num_prefix_tokens: int. How many of the tokens, the first ones, are no patches and have an entry of their own.
+        grid_size: pair of ints, or None for the grid that the layer is built on.
+        resample: name of the resampling to another grid.
+
+    Call arguments:
+        tokens: `(batch, num_prefix_tokens + rows * columns, D)`.
+        patches: `(batch, rows, columns, ...)`, what PatchEmbedding gave: only its grid is read.
+
+    Output shape: that of `tokens`.
+
+    Raises:
+        ValueError: if `kind` or `resample` is unknown, if the width of sines and cosines is not a multiple of 4, or if no grid is known.
+
+    Reference:
+        Dosovitskiy et al., "An Image is Worth 16x16 Words", 2020, equation 1; Beyer et al., "Better plain ViT baselines for
+        ImageNet-1k", 2022; He et al., "Masked Autoencoders Are Scalable Vision Learners", 2021.
+
+    Example:
+    >>> positions = keras_vit.layers.PositionEmbedding("sincos2d")
+    >>> positions(keras.ops.zeros((1, 6, 8)), keras.ops.zeros((1, 2, 3, 8))).shape
+    (1, 6, 8)
+    """
+
+    def __init__(self, kind="learned", num_prefix_tokens=0, grid_size=None, resample="bicubic_antialias", **kwargs):
+        super().__init__(**kwargs)
+        if kind not in KINDS:
+            raise ValueError(f"`kind` must be one of {KINDS}. Received: kind={kind!r}")
+        check_method(resample)
+        self.kind = kind
+        self.num_prefix_tokens = num_prefix_tokens
+        self.grid_size = None if grid_size is None else positive_pair("grid_size", grid_size)
+        self.resample = resample
+
+    def build(self, tokens_shape, patches_shape):
+        width = tokens_shape[-1]
+        if self.kind != "learned":
+            if width % 4:
+                raise ValueError(f"Sines and cosines of two axes need a width that 4 divides. Received: hidden_dim={width}")
+            return
+        grid = self.grid_size or tuple(patches_shape[1:3])
+        if None in grid:
+            raise ValueError(f"Learned positions need `grid_size` when the image's size is open. Received: grid_size={self.grid_size}")
+        # Kept in float32 whatever the policy, so that resampling loses nothing.
+        weight = dict(initializer=keras.initializers.RandomNormal(stddev=0.02), autocast=False)
+        self.table = self.add_weight(name="table", shape=(*grid, width), **weight)
+        if self.num_prefix_tokens:
+            self.prefix_table = self.add_weight(name="prefix_table", shape=(self.num_prefix_tokens, width), **weight)
+
+    def call(self, tokens, patches):
+        width = tokens.shape[-1]
+        grid = ops.shape(patches)[1:3]
+        if self.kind == "learned":
+            on_grid = self.table if tuple(grid) == tuple(self.table.shape[:2]) else resample_grid(self.table, grid, self.resample)
+            prefix = self.prefix_table if self.num_prefix_tokens else None
+        else:
+            on_grid = sincos2d(grid, width, last_exponent=1.0 if self.kind == "sincos2d" else 1.0 - 4.0 / width)
+            prefix = ops.zeros((self.num_prefix_tokens, width)) if self.num_prefix_tokens else None
+        positions = ops.reshape(on_grid, (-1, width))
+        if prefix is not None:
+            positions = ops.concatenate([prefix, positions], axis=0)
+        return tokens + ops.cast(positions, tokens.dtype)
+
+    def compute_output_shape(self, tokens_shape, patches_shape):
+        return tokens_shape
+
+    def load_own_variables(self, store):
+        table = np.asarray(store["0"]) if self.kind == "learned" else None
+        if table is not None and table.ndim == 3 and table.shape[:2] != tuple(self.table.shape[:2]):
+            store = {**{key: store[key] for key in store.keys()}, "0": resample_grid(table, self.table.shape[:2], self.resample)}
+        super().load_own_variables(store)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "kind": self.kind,
+            "num_prefix_tokens": self.num_prefix_tokens,
+            "grid_size": self.grid_size,
+            "resample": self.resample,
+        }
+
+
+def sincos2d(grid, width, last_exponent, temperature=10000.0):
+    """Returns the (rows, columns, width) table: sin x, cos x, sin y, cos y, each at width / 4 frequencies."""
+    static = all(isinstance(size, int) for size in grid)
+    xp, real = (np, np.float64) if static else (ops, "float32")
+    omega = temperature ** -np.linspace(0.0, last_exponent, width // 4)
+    y, x = (xp.expand_dims((xp.arange(size) if static else ops.cast(ops.arange(size), real)), -1) * omega.astype(real) for size in grid)
+    y, x = (xp.concatenate([xp.sin(angle), xp.cos(angle)], axis=-1) for angle in (y, x))
+    shape = (*grid, width // 2)
+    table = xp.concatenate([xp.broadcast_to(x[None, :, :], shape), xp.broadcast_to(y[:, None, :], shape)], axis=-1)
+    return ops.convert_to_tensor(table.astype("float32")) if static else table

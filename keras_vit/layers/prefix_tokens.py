@@ -1,0 +1,95 @@
+"""Learned tokens that stand before the patch tokens: class, distillation and register tokens."""
+
+import keras
+from keras import ops
+
+
+class _PrefixTokens(keras.layers.Layer):
+    initializer = "zeros"
+    after = 0
+
+    def __init__(self, num_tokens=1, **kwargs):
+        super().__init__(**kwargs)
+        if num_tokens < 1:
+            raise ValueError(f"`num_tokens` must be at least 1. Received: num_tokens={num_tokens}")
+        self.num_tokens = num_tokens
+
+    def build(self, input_shape):
+        self.token = self.add_weight(name="token", shape=(1, self.num_tokens, input_shape[-1]), initializer=self.initializer)
+
+    def call(self, tokens):
+        batch, _, width = ops.shape(tokens)
+        learned = ops.broadcast_to(ops.cast(self.token, tokens.dtype), (batch, self.num_tokens, width))
+        if not self.after:
+            return ops.concatenate([learned, tokens], axis=1)
+        return ops.concatenate([tokens[:, : self.after], learned, tokens[:, self.after :]], axis=1)
+
+    def compute_output_shape(self, input_shape):
+        batch, length, width = input_shape
+        return (batch, None if length is None else length + self.num_tokens, width)
+
+    def get_config(self):
+        return {**super().get_config(), "num_tokens": self.num_tokens}
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class ClassToken(_PrefixTokens):
+    """Puts learned tokens before all others: the class token or, as the second of two, DeiT's distillation token.
+
+    Its weight is `token` (1, num_tokens, D), which starts at zero as in vit_jax.
+
+    Args:
+        num_tokens: int. 1: class; 2: class and distillation.
+
+    Input shape: `(batch, tokens, D)`.
+
+    Output shape: `(batch, num_tokens + tokens, D)`.
+
+    Raises:
+        ValueError: if `num_tokens` is less than 1.
+
+    Reference:
+        Dosovitskiy et al., "An Image is Worth 16x16 Words", 2020, equation 1; Touvron et al., "Training data-efficient image
+        transformers", 2021, section 4.
+
+    Example:
+    >>> keras_vit.layers.ClassToken()(keras.ops.ones((2, 196, 192))).shape
+    (2, 197, 192)
+    """
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class RegisterTokens(_PrefixTokens):
+    """Puts in learned register tokens; the network may use them as scratch space, and no head reads them.
+
+    Its weight is `token` (1, num_tokens, D).
+
+    Args:
+        num_tokens: int. 4 in DINOv2 with registers.
+        after: int. How many tokens, such as the class token, stay in front of them.
+
+    Input shape: `(batch, tokens, D)`.
+
+    Output shape: `(batch, num_tokens + tokens, D)`.
+
+    Raises:
+        ValueError: if `num_tokens` is less than 1 or `after` is negative.
+
+    Reference:
+        Darcet et al., "Vision Transformers Need Registers", 2023.
+
+    Example:
+    >>> keras_vit.layers.RegisterTokens(4)(keras.ops.ones((2, 256, 384))).shape
+    (2, 260, 384)
+    """
+
+    initializer = keras.initializers.RandomNormal(stddev=1e-6)
+
+    def __init__(self, num_tokens=4, after=0, **kwargs):
+        super().__init__(num_tokens, **kwargs)
+        if after < 0:
+            raise ValueError(f"`after` must not be negative. Received: after={after}")
+        self.after = after
+
+    def get_config(self):
+        return {**super().get_config(), "after": self.after}

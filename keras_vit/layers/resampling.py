@@ -1,0 +1,130 @@
+"""Resampling of learned positions and of patch kernels to another grid, in each of the forms that published code uses.
+
+Every form is a small (new, old) matrix for rows and another for columns, applied with an einsum. Unlike `ops.image.resize` it gives the
+same numbers on every backend, and works with sizes that are known only at run time (graph mode, `fit`, `predict`, export).
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+from keras import ops
+
+
+def _linear(xp, distance):
+    return xp.maximum(0.0, 1.0 - distance)
+
+
+def _cubic(a):
+    def kernel(xp, distance):
+        inner = ((a + 2.0) * distance - (a + 3.0)) * distance * distance + 1.0
+        outer = a * (((distance - 5.0) * distance + 8.0) * distance - 4.0)
+        return xp.where(distance <= 1.0, inner, xp.where(distance < 2.0, outer, xp.zeros_like(distance)))
+
+    return kernel
+
+
+class Method(NamedTuple):
+    kernel: object
+    antialias: bool = False
+    align_corners: bool = False
+    size_offset: float = 0.0
+
+
+METHODS = {
+    # scipy.ndimage.zoom(order=1), as vit_jax and big_vision resample positions: corner pixels stay where they are.
+    "bilinear_align_corners": Method(_linear, align_corners=True),
+    "bilinear": Method(_linear),
+    # jax.image.resize(method="linear"), as FlexiViT resamples positions.
+    "bilinear_antialias": Method(_linear, antialias=True),
+    # torch's interpolate(mode="bicubic"): DeiT, MAE, Hugging Face.
+    "bicubic": Method(_cubic(-0.75)),
+    # torch's bicubic with antialias=True, which follows Pillow's a = -0.5 rather than its own -0.75: timm, DINOv2 with registers.
+    "bicubic_antialias": Method(_cubic(-0.5), antialias=True),
+    # DINOv2 hands torch the scale (size + 0.1) / grid, which moves the sampling points a little.
+    "bicubic_dinov2": Method(_cubic(-0.75), size_offset=0.1),
+}
+
+
+def interpolation_matrix(old_size, new_size, method):
+    """Returns the matrix that resamples a line of `old_size` values to `new_size`.
+
+    Args:
+        old_size: int.
+        new_size: int, or an integer scalar tensor that is known at run time only.
+        method: a key of `METHODS`.
+
+    Returns:
+        float32 array (for an int) or tensor of shape `(new_size, old_size)`; each row sums to 1.
+
+    Raises:
+        ValueError: if `method` is unknown.
+    """
+    check_method(method)
+    kernel, antialias, align_corners, size_offset = METHODS[method]
+    static = isinstance(new_size, (int, np.integer))
+    xp = np if static else ops
+    real = np.float64 if static else "float32"
+    new_length = real(new_size) if static else ops.cast(new_size, real)
+    index = xp.arange(new_size, dtype=real) if static else ops.cast(ops.arange(new_size), real)
+    if align_corners:
+        scale = 1.0
+        centers = index * ((old_size - 1.0) / xp.maximum(new_length - 1.0, 1.0))
+    else:
+        scale = old_size / (new_length + size_offset)
+        centers = (index + 0.5) * scale - 0.5
+    stretch = xp.maximum(scale, 1.0) if antialias else 1.0
+    sources = np.arange(-2, old_size + 2)  # two more on each side, where the taps of a kernel may fall
+    weights = kernel(xp, xp.abs(centers[:, None] - sources[None, :].astype(real)) / stretch)
+    if antialias:
+        weights = weights[:, 2:-2]  # taps outside do not count
+        weights = weights / xp.sum(weights, axis=1, keepdims=True)
+    else:
+        edge = np.eye(old_size, dtype=real)[np.clip(sources, 0, old_size - 1)]  # taps outside read the edge
+        weights = xp.matmul(weights, edge)
+    return weights.astype("float32") if static else weights
+
+
+def resample_grid(grid, new_size, method):
+    """Resamples a grid of vectors, such as learned positions.
+
+    Args:
+        grid: array or tensor of shape `(rows, columns, D)`.
+        new_size: pair of ints or of integer scalar tensors, `(new_rows, new_columns)`.
+        method: a key of `METHODS`.
+
+    Returns:
+        Array (for an array and ints) or tensor of shape `(new_rows, new_columns, D)`, float32.
+    """
+    rows, columns = (interpolation_matrix(old, new, method) for old, new in zip(grid.shape[:2], new_size))
+    if all(isinstance(x, np.ndarray) for x in (grid, rows, columns)):
+        return np.einsum("ri,cj,ijd->rcd", rows, columns, grid, optimize=True).astype("float32")
+    return ops.einsum("cj,rjd->rcd", columns, ops.einsum("ri,ijd->rjd", rows, grid))
+
+
+def resample_patch_kernel(kernel, new_size, method="bilinear"):
+    """Resamples a patch kernel so that it gives a resampled patch the embedding that the old kernel gave the original patch.
+
+    The pseudo-inverse resize of FlexiViT: with B the resampling of a patch from the old to the new size, the new kernel is
+    `pinv(B^T) w`. Exact when the patch grows, least squares when it shrinks.
+
+    Args:
+        kernel: array of shape `(rows, columns, channels, D)`.
+        new_size: pair of ints.
+        method: a key of `METHODS`. FlexiViT uses "bilinear", timm "bicubic_antialias".
+
+    Returns:
+        float32 array of shape `(new_rows, new_columns, channels, D)`.
+
+    Reference:
+        Beyer et al., "FlexiViT: One Model for All Patch Sizes", 2023, section 3.4.
+    """
+    # B is the Kronecker product of the two lines' matrices, and so is its pseudo-inverse.
+    rows, columns = (
+        np.linalg.pinv(interpolation_matrix(old, new, method).astype("float64").T) for old, new in zip(kernel.shape[:2], new_size)
+    )
+    return np.einsum("ri,cj,ijkd->rckd", rows, columns, kernel, optimize=True).astype("float32")
+
+
+def check_method(method):
+    if method not in METHODS:
+        raise ValueError(f"A resampling method must be one of {sorted(METHODS)}. Received: resample={method!r}")

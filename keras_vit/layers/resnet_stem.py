@@ -1,0 +1,182 @@
+"""The ResNet in front of the paper's hybrid models: standardised convolutions and group normalization."""
+
+import keras
+from keras import ops
+
+STANDARDIZATIONS = ("std", "variance")
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class ResNetStem(keras.layers.Layer):
+    """The first stages of a ResNet with weight standardization and group normalization (BiT), post-activation.
+
+    A root (7x7 convolution of stride 2, normalization, ReLU, 3x3 max pooling of stride 2) and stages of bottleneck units. A
+    PatchEmbedding turns the map into tokens. Sublayers: `root`, `root_norm`, and `stage_{s}_unit_{u}` with `conv1`, `norm1`, `conv2`,
+    `norm2`, `conv3`, `norm3` and, where a unit changes size or width, `shortcut`, `shortcut_norm`.
+
+    Args:
+        block_counts: tuple of ints. Units in each stage: (3, 4, 9) for R50 at stride 16, (2, 2, 2, 2) for R26, () for the root alone.
+        width: int. Channels of the root; stage s has `4 * width * 2**s`.
+        num_groups: int. Groups of each normalization.
+        norm_epsilon: float. 1e-6 in vit_jax, 1e-5 in timm and Hugging Face.
+        standardization: "std" divides a kernel by `std + epsilon` (vit_jax), "variance" by `sqrt(variance + epsilon)` (timm).
+        standardization_epsilon: float. 1e-5 in vit_jax, 1e-8 in timm and Hugging Face.
+
+    Input shape: `(batch, height, width, channels)`.
+
+    Output shape: `(batch, rows, columns, channels)` at stride 4 for the root and the first stage, doubled by each further stage.
+
+    Raises:
+        ValueError: if a count or width is not positive, the groups do not divide the width, or `standardization` is unknown.
+
+    Reference:
+        Dosovitskiy et al., "An Image is Worth 16x16 Words", 2020, section 3.1 and appendix B.1; `models_resnet.py` of vit_jax.
+
+    Example:
+    >>> keras_vit.layers.ResNetStem((2, 2))(keras.ops.ones((1, 64, 64, 3))).shape
+    (1, 8, 8, 512)
+    """
+
+    def __init__(
+        self,
+        block_counts,
+        width=64,
+        num_groups=32,
+        norm_epsilon=1e-6,
+        standardization="std",
+        standardization_epsilon=1e-5,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if not all(n > 0 for n in (*block_counts, width, num_groups)) or width % num_groups:
+            raise ValueError(
+                "`block_counts`, `width` and `num_groups` must be positive, and the groups must divide the width. "
+                f"Received: block_counts={block_counts}, width={width}, num_groups={num_groups}"
+            )
+        if standardization not in STANDARDIZATIONS:
+            raise ValueError(f"`standardization` must be one of {STANDARDIZATIONS}. Received: standardization={standardization!r}")
+        self.block_counts = tuple(block_counts)
+        self.width = width
+        self.num_groups = num_groups
+        self.norm_epsilon = norm_epsilon
+        self.standardization = standardization
+        self.standardization_epsilon = standardization_epsilon
+
+    @property
+    def stride(self):
+        return 4 * 2 ** max(0, len(self.block_counts) - 1)
+
+    def build(self, input_shape):
+        conv = dict(
+            standardization=self.standardization,
+            epsilon=self.standardization_epsilon,
+            dtype=self.dtype_policy,
+        )
+        norm = dict(groups=self.num_groups, epsilon=self.norm_epsilon, dtype=self.dtype_policy)
+        self.root = StandardizedConv2D(self.width, 7, 2, name="root", **conv)
+        self.root_norm = keras.layers.GroupNormalization(name="root_norm", **norm)
+        self.root.build(input_shape)
+        self.root_norm.build((*input_shape[:3], self.width))
+        self.units = []
+        shape = (*input_shape[:3], self.width)
+        for stage, count in enumerate(self.block_counts):
+            for unit in range(count):
+                stride = 2 if stage > 0 and unit == 0 else 1
+                layer = BottleneckUnit(self.width * 2**stage, stride, conv=conv, norm=norm, name=f"stage_{stage}_unit_{unit}")
+                layer.build(shape)
+                shape = layer.compute_output_shape(shape)
+                setattr(self, layer.name, layer)
+                self.units.append(layer)
+
+    def call(self, images):
+        x = ops.relu(self.root_norm(self.root(images)))
+        x = ops.max_pool(x, 3, 2, padding="same", data_format="channels_last")
+        for unit in self.units:
+            x = unit(x)
+        return x
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, _ = input_shape
+        channels = self.width if not self.block_counts else 4 * self.width * 2 ** (len(self.block_counts) - 1)
+        halvings = 2 + max(0, len(self.block_counts) - 1)
+        for _ in range(halvings):
+            height, width = (None if size is None else -(-size // 2) for size in (height, width))
+        return (batch, height, width, channels)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "block_counts": self.block_counts,
+            "width": self.width,
+            "num_groups": self.num_groups,
+            "norm_epsilon": self.norm_epsilon,
+            "standardization": self.standardization,
+            "standardization_epsilon": self.standardization_epsilon,
+        }
+
+
+class BottleneckUnit(keras.layers.Layer):
+    """A residual unit: 1x1, 3x3 and 1x1 convolutions, the last one four times as wide. Built by ResNetStem alone."""
+
+    def __init__(self, width, stride, conv, norm, **kwargs):
+        super().__init__(dtype=conv["dtype"], **kwargs)
+        self.width = width
+        self.stride = stride
+        self.conv = conv
+        self.norm = norm
+
+    def build(self, input_shape):
+        shape = input_shape
+        for i, (filters, kernel, stride) in enumerate(((self.width, 1, 1), (self.width, 3, self.stride), (4 * self.width, 1, 1)), start=1):
+            # The last gamma starts at zero, so that a new unit is the identity.
+            gamma = "zeros" if i == 3 else "ones"
+            self._add(f"conv{i}", f"norm{i}", shape, filters, kernel, stride, gamma)
+            shape = (*shape[:3], filters)
+        self.projects = self.stride != 1 or input_shape[-1] != 4 * self.width
+        if self.projects:
+            self._add("shortcut", "shortcut_norm", input_shape, 4 * self.width, 1, self.stride, "ones")
+
+    def _add(self, conv_name, norm_name, input_shape, filters, kernel, stride, gamma):
+        conv = StandardizedConv2D(filters, kernel, stride, name=conv_name, **self.conv)
+        norm = keras.layers.GroupNormalization(gamma_initializer=gamma, name=norm_name, **self.norm)
+        conv.build(input_shape)
+        norm.build((*input_shape[:3], filters))
+        setattr(self, conv_name, conv)
+        setattr(self, norm_name, norm)
+
+    def call(self, x):
+        shortcut = self.shortcut_norm(self.shortcut(x)) if self.projects else x
+        y = ops.relu(self.norm1(self.conv1(x)))
+        y = ops.relu(self.norm2(self.conv2(y)))
+        return ops.relu(shortcut + self.norm3(self.conv3(y)))
+
+    def compute_output_shape(self, input_shape):
+        batch, height, width, _ = input_shape
+        height, width = (None if size is None else -(-size // self.stride) for size in (height, width))
+        return (batch, height, width, 4 * self.width)
+
+
+class StandardizedConv2D(keras.layers.Conv2D):
+    """A convolution, "same" and without bias, whose kernel is standardised over all but its last axis. Built by ResNetStem alone."""
+
+    def __init__(self, filters, kernel_size, strides, standardization, epsilon, **kwargs):
+        super().__init__(
+            filters,
+            kernel_size,
+            strides,
+            padding="same",
+            use_bias=False,
+            kernel_initializer="lecun_normal",
+            data_format="channels_last",
+            **kwargs,
+        )
+        self.standardization = standardization
+        self.standardization_epsilon = epsilon
+
+    def call(self, inputs):
+        kernel = ops.cast(self.kernel, "float32")  # the statistics of a half-precision kernel are too coarse
+        mean, variance = ops.moments(kernel, axes=(0, 1, 2), keepdims=True)
+        epsilon = self.standardization_epsilon
+        scale = ops.sqrt(variance) + epsilon if self.standardization == "std" else ops.sqrt(variance + epsilon)
+        kernel = ops.cast((kernel - mean) / scale, inputs.dtype)
+        return ops.conv(inputs, kernel, self.strides, padding="same", data_format="channels_last")

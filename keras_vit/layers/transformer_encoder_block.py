@@ -1,0 +1,197 @@
+"""The Transformer encoder block: attention and a feed-forward network, each on a residual branch."""
+
+import contextlib
+
+import keras
+from keras import ops
+
+from keras_vit.layers import activations, checks
+from keras_vit.layers.drop_path import DropPath
+from keras_vit.layers.layer_scale import LayerScale
+from keras_vit.layers.mlp import MLP, SwiGLU
+from keras_vit.layers.multi_head_self_attention import MultiHeadSelfAttention
+
+FEED_FORWARD = {"mlp": MLP, "swiglu": SwiGLU}
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class TransformerEncoderBlock(keras.layers.Layer):
+    """`x = x + attention(norm1(x))`, then `x = x + mlp(norm2(x))`.
+
+    Its sublayers are `norm1`, `attention`, `norm2`, `mlp` and, with `layer_scale_init`, `layer_scale1` and `layer_scale2`.
+
+    Args:
+        num_heads: int, which divides the width D of a token.
+        mlp_dim: int. Width of the feed-forward network's hidden layer.
+        mlp: "mlp" or "swiglu".
+        activation: the feed-forward network's; "gelu" is the exact one. None takes its default: "gelu", or "silu" in SwiGLU.
+        dropout_rate: float in [0, 1). Dropout at the end of both branches and after the activation.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in training.
+        layer_scale_init: float or None. What the branches' factors start at; None: there are none.
+        use_qkv_bias: bool.
+        qk_norm: bool. Whether queries and keys are normalised.
+        norm_first: bool. False puts the normalization after the sum, `x = norm1(x + attention(x))`, as in the original Transformer.
+        norm_epsilon: float. 1e-6 in vit_jax, timm, DeiT and DINOv2; 1e-5 in CLIP; 1e-12 in Hugging Face's ViT.
+        remat: bool. If True, the block's activations are not kept for the backward pass but computed again.
+
+    Call arguments:
+        tokens: `(batch, tokens, D)`.
+        num_queries: int or None. If given, only the first tokens are computed (they still attend to all).
+        training: bool.
+
+    Output shape: that of `tokens`, or with `num_queries` in place of the number of tokens.
+
+    Raises:
+        ValueError: if `num_heads` does not divide D, a rate lies outside [0, 1), or `mlp` is unknown.
+
+    Reference:
+        Dosovitskiy et al., "An Image is Worth 16x16 Words", 2020, equations 2 and 3.
+
+    Example:
+    >>> keras_vit.layers.TransformerEncoderBlock(num_heads=3, mlp_dim=768)(keras.ops.ones((2, 197, 192))).shape
+    (2, 197, 192)
+    """
+
+    def __init__(
+        self,
+        num_heads,
+        mlp_dim,
+        mlp="mlp",
+        activation=None,
+        dropout_rate=0.0,
+        attention_dropout_rate=0.0,
+        drop_path_rate=0.0,
+        layer_scale_init=None,
+        use_qkv_bias=True,
+        qk_norm=False,
+        norm_first=True,
+        norm_epsilon=1e-6,
+        remat=False,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        if mlp not in FEED_FORWARD:
+            raise ValueError(f"`mlp` must be one of {sorted(FEED_FORWARD)}. Received: mlp={mlp!r}")
+        self.num_heads = num_heads
+        self.mlp_dim = mlp_dim
+        self.mlp_kind = mlp
+        self.activation = activation
+        self.dropout_rate = checks.rate("dropout_rate", dropout_rate)
+        self.attention_dropout_rate = checks.rate("attention_dropout_rate", attention_dropout_rate)
+        self.drop_path_rate = checks.rate("drop_path_rate", drop_path_rate)
+        self.layer_scale_init = layer_scale_init
+        self.use_qkv_bias = use_qkv_bias
+        self.qk_norm = qk_norm
+        self.norm_first = norm_first
+        self.norm_epsilon = norm_epsilon
+        self.remat = remat
+
+    def build(self, tokens_shape):
+        policy = dict(dtype=self.dtype_policy)
+        self.norm1 = keras.layers.LayerNormalization(epsilon=self.norm_epsilon, name="norm1", **policy)
+        self.attention = MultiHeadSelfAttention(
+            self.num_heads,
+            use_qkv_bias=self.use_qkv_bias,
+            qk_norm=self.qk_norm,
+            dropout_rate=self.dropout_rate,
+            attention_dropout_rate=self.attention_dropout_rate,
+            norm_epsilon=self.norm_epsilon,
+            name="attention",
+            **policy,
+        )
+        self.norm2 = keras.layers.LayerNormalization(epsilon=self.norm_epsilon, name="norm2", **policy)
+        activation = {} if self.activation is None else {"activation": self.activation}
+        self.mlp = FEED_FORWARD[self.mlp_kind](self.mlp_dim, dropout_rate=self.dropout_rate, name="mlp", **activation, **policy)
+        for layer in (self.norm1, self.attention, self.norm2, self.mlp):
+            layer.build(tokens_shape)
+        self.layer_scale1 = self.layer_scale2 = _identity
+        if self.layer_scale_init is not None:
+            self.layer_scale1 = LayerScale(self.layer_scale_init, name="layer_scale1", **policy)
+            self.layer_scale2 = LayerScale(self.layer_scale_init, name="layer_scale2", **policy)
+            self.layer_scale1.build(tokens_shape)
+            self.layer_scale2.build(tokens_shape)
+        self.drop_path1 = DropPath(self.drop_path_rate, name="drop_path1", **policy)
+        self.drop_path2 = DropPath(self.drop_path_rate, name="drop_path2", **policy)
+
+    def call(self, tokens, num_queries=None, training=False):
+        if not (self.remat and training):
+            return self._forward(tokens, num_queries, training)
+        # Seeds are drawn outside: the second forward pass, in the backward pass, must see the masks of the first.
+        generators = self._random_generators()
+        seeds = [generator.next() for generator in generators]
+
+        def forward(tokens, *seeds):
+            with _drawn(generators, seeds):
+                return self._forward(tokens, num_queries, training)
+
+        return keras.remat(forward)(tokens, *seeds)
+
+    def _forward(self, tokens, num_queries, training):
+        batch, _, width = ops.shape(tokens)
+        every = ops.reshape(tokens, (-1, width))
+        x = every if num_queries is None else ops.reshape(tokens[:, :num_queries], (-1, width))
+
+        def attention(x):
+            return self.attention(x, batch_size=batch, num_queries=num_queries, training=training)
+
+        def mlp(x):
+            return self.mlp(x, training=training)
+
+        def drop_path(layer, branch):
+            if self.drop_path_rate == 0.0 or not training:
+                return branch
+            return ops.reshape(layer(ops.reshape(branch, (batch, -1, width)), training=training), (-1, width))
+
+        if self.norm_first:
+            x = x + drop_path(self.drop_path1, self.layer_scale1(attention(self.norm1(every))))
+            x = x + drop_path(self.drop_path2, self.layer_scale2(mlp(self.norm2(x))))
+        else:
+            x = self.norm1(x + drop_path(self.drop_path1, self.layer_scale1(attention(every))))
+            x = self.norm2(x + drop_path(self.drop_path2, self.layer_scale2(mlp(x))))
+        return ops.reshape(x, (batch, -1, width))
+
+    def _random_generators(self):
+        layers = self._flatten_layers(include_self=False)
+        return [layer.seed_generator for layer in layers if getattr(layer, "seed_generator", None) is not None]
+
+    def compute_output_spec(self, tokens, num_queries=None, training=False):
+        shape = tokens.shape if num_queries is None else (tokens.shape[0], num_queries, tokens.shape[-1])
+        return keras.KerasTensor(shape, dtype=self.compute_dtype)
+
+    def compute_output_shape(self, tokens_shape):
+        return tokens_shape
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "num_heads": self.num_heads,
+            "mlp_dim": self.mlp_dim,
+            "mlp": self.mlp_kind,
+            "activation": activations.config(self.activation),
+            "dropout_rate": self.dropout_rate,
+            "attention_dropout_rate": self.attention_dropout_rate,
+            "drop_path_rate": self.drop_path_rate,
+            "layer_scale_init": self.layer_scale_init,
+            "use_qkv_bias": self.use_qkv_bias,
+            "qk_norm": self.qk_norm,
+            "norm_first": self.norm_first,
+            "norm_epsilon": self.norm_epsilon,
+            "remat": self.remat,
+        }
+
+
+def _identity(x):
+    return x
+
+
+@contextlib.contextmanager
+def _drawn(generators, seeds):
+    """While active, each generator's next seed is the one given, and its state is left alone."""
+    for generator, seed in zip(generators, seeds):
+        generator.next = lambda ordered=True, seed=seed: seed
+    try:
+        yield
+    finally:
+        for generator in generators:
+            del generator.next

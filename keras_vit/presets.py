@@ -1,0 +1,202 @@
+"""The published configurations: a name, and the arguments of `VisionTransformer` that differ from its defaults."""
+
+import difflib
+import fnmatch
+import re
+
+IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+# hidden_dim, num_layers, num_heads, mlp_dim: the letters of the papers.
+SIZES = {
+    "Ti": (192, 12, 3, 768),
+    "S": (384, 12, 6, 1536),
+    "M": (512, 12, 8, 2048),
+    "B": (768, 12, 12, 3072),
+    "L": (1024, 24, 16, 4096),
+    "H": (1280, 32, 16, 5120),
+    "g": (1408, 40, 16, 6144),
+    "gopt": (1536, 40, 16, 6144),
+    "G": (1664, 48, 16, 8192),
+    "So400m": (1152, 27, 16, 4304),
+    "e": (1792, 56, 16, 15360),
+}
+
+
+def _size(hidden_dim, num_layers, num_heads, mlp_dim, patch_size=16, **more):
+    dims = dict(hidden_dim=hidden_dim, num_layers=num_layers, num_heads=num_heads, mlp_dim=mlp_dim, patch_size=patch_size)
+    return {**dims, **more}
+
+
+def _vit(letter, patch_size, **more):
+    return _size(*SIZES[letter], patch_size, **more)
+
+
+def _hybrid(letter, *block_counts, patch_size=1, **more):
+    return _vit(letter, patch_size, stem=dict(kind="resnet", block_counts=block_counts), **more)
+
+
+def _deit(letter, **more):
+    return _vit(letter, 16, preprocessing={**IMAGENET, "crop_fraction": 0.9}, **more)
+
+
+def _deit3(letter, patch_size=16):
+    form = dict(prefix_positions=False, layer_scale_init=1e-6, drop_path_schedule="constant")
+    return _vit(letter, patch_size, preprocessing={**IMAGENET, "crop_fraction": 1.0}, **form)
+
+
+def _dinov2(letter, num_register_tokens=0):
+    form = dict(input_shape=(518, 518, 3), include_top=False, layer_scale_init=1e-5, preprocessing={**IMAGENET, "crop_fraction": 1.0})
+    dims, mlp = ((1536, 40, 24, 4096), "swiglu") if letter == "g" else (SIZES[letter], "mlp")
+    return _size(*dims, 14, mlp=mlp, num_register_tokens=num_register_tokens, **form)
+
+
+def _siglip(letter, patch_size, side=224):
+    form = dict(include_top=False, class_token=False, prefix_positions=False, pooling="map", activation="gelu_tanh")
+    return _vit(letter, patch_size, input_shape=(side, side, 3), preprocessing={"crop_fraction": 1.0}, **form)
+
+
+def _clip(hidden_dim, num_layers, num_heads, patch_size, side=224):
+    mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+    form = dict(norm_embeddings=True, patch_bias=False, norm_epsilon=1e-5, preprocessing={"mean": mean, "std": std, "crop_fraction": 1.0})
+    return _size(hidden_dim, num_layers, num_heads, 4 * hidden_dim, patch_size, input_shape=(side, side, 3), include_top=False, **form)
+
+
+def _conv(hidden_dim, num_layers, num_heads, mlp_dim, filters, strides):
+    stem = dict(kind="conv", filters=filters, strides=strides)
+    return _size(hidden_dim, num_layers, num_heads, mlp_dim, 1, stem=stem, norm_epsilon=1e-5, preprocessing=IMAGENET)
+
+
+def _patchify(hidden_dim, num_layers, num_heads, mlp_dim):
+    return _size(hidden_dim, num_layers, num_heads, mlp_dim, norm_epsilon=1e-5, preprocessing=IMAGENET)
+
+
+def _sbb(hidden_dim, num_layers, num_heads, mlp_dim, num_register_tokens, **more):
+    form = dict(input_shape=(256, 256, 3), class_token=False, num_register_tokens=num_register_tokens, pooling="gap")
+    form.update(norm_after_pooling=True, layer_scale_init=1e-5, prefix_positions=False, preprocessing={"crop_fraction": 0.95})
+    return _size(hidden_dim, num_layers, num_heads, mlp_dim, **{**form, **more})
+
+
+def _flexivit(letter):
+    return _vit(letter, 16, input_shape=(240, 240, 3), prefix_positions=False, preprocessing={"crop_fraction": 0.95})
+
+
+STRIDES_4 = (2, 2, 2, 2)
+FILTERS_6, STRIDES_6 = (64, 128, 128, 256, 256, 512), (2, 2, 1, 2, 1, 2)
+SIMPLE = dict(class_token=False, prefix_positions=False, pooling="gap", position_embedding="sincos2d")
+
+PRESETS = {
+    # Dosovitskiy et al., 2020; Steiner et al., 2021; Zhai et al., 2021 (g, G); Alabdulmohsin et al., 2023 (So400m); Chen et al., 2022 (e).
+    "ViTTi16": _vit("Ti", 16),
+    "ViTS32": _vit("S", 32),
+    "ViTS16": _vit("S", 16),
+    "ViTS8": _vit("S", 8),
+    "ViTM16": _vit("M", 16),
+    "ViTB32": _vit("B", 32),
+    "ViTB16": _vit("B", 16),
+    "ViTB8": _vit("B", 8),
+    "ViTL32": _vit("L", 32),
+    "ViTL16": _vit("L", 16),
+    "ViTL14": _vit("L", 14),
+    "ViTH16": _vit("H", 16),
+    "ViTH14": _vit("H", 14),
+    "ViTg14": _vit("g", 14),
+    "ViTG14": _vit("G", 14),
+    "ViTSo400m14": _vit("So400m", 14),
+    "ViTe14": _vit("e", 14),
+    # Beyer et al., "Better plain ViT baselines for ImageNet-1k", 2022.
+    "SimpleViTS16": _vit("S", 16, **SIMPLE, activation="gelu_tanh"),
+    # The hybrids. R+Ti/16 is named after its patches of 8 on a map of stride 4 as if that made 16; it makes 32.
+    "RViTTi16": _hybrid("Ti", patch_size=8),
+    "R26ViTS32": _hybrid("S", 2, 2, 2, 2),
+    "R26ViTB32": _hybrid("B", 2, 2, 2, 2),
+    "R50ViTB16": _hybrid("B", 3, 4, 9),
+    "R50ViTB32": _hybrid("B", 3, 4, 6, 3),
+    "R50ViTL16": _hybrid("L", 3, 4, 9),
+    "R50ViTL32": _hybrid("L", 3, 4, 6, 3),
+    # Touvron et al., "Training data-efficient image transformers", 2021.
+    "DeiTTi16": _deit("Ti"),
+    "DeiTS16": _deit("S"),
+    "DeiTB16": _deit("B"),
+    "DeiTTi16Distilled": _deit("Ti", distillation_token=True),
+    "DeiTS16Distilled": _deit("S", distillation_token=True),
+    "DeiTB16Distilled": _deit("B", distillation_token=True),
+    # Touvron et al., "DeiT III: Revenge of the ViT", 2022.
+    "DeiT3S16": _deit3("S"),
+    "DeiT3M16": _deit3("M"),
+    "DeiT3B16": _deit3("B"),
+    "DeiT3L16": _deit3("L"),
+    "DeiT3H14": _deit3("H", 14),
+    # Oquab et al., "DINOv2", 2023; Darcet et al., "Vision Transformers Need Registers", 2023.
+    "DINOv2S14": _dinov2("S"),
+    "DINOv2B14": _dinov2("B"),
+    "DINOv2L14": _dinov2("L"),
+    "DINOv2g14": _dinov2("g"),
+    "DINOv2S14Reg4": _dinov2("S", 4),
+    "DINOv2B14Reg4": _dinov2("B", 4),
+    "DINOv2L14Reg4": _dinov2("L", 4),
+    "DINOv2g14Reg4": _dinov2("g", 4),
+    # Zhai et al., "Sigmoid Loss for Language Image Pre-Training", 2023: the image towers.
+    "SigLIPB16": _siglip("B", 16),
+    "SigLIPB32": _siglip("B", 32, 256),
+    "SigLIPL16": _siglip("L", 16, 256),
+    "SigLIPSo400m14": _siglip("So400m", 14),
+    "SigLIPSo400m16": _siglip("So400m", 16, 256),
+    "SigLIPgopt16": _siglip("gopt", 16, 256),
+    # Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021: the image towers.
+    "CLIPB32": _clip(768, 12, 12, 32),
+    "CLIPB16": _clip(768, 12, 12, 16),
+    "CLIPL14": _clip(1024, 24, 16, 14),
+    # Xiao et al., "Early Convolutions Help Transformers See Better", 2021.
+    "ViTP1GF": _patchify(192, 12, 3, 576),
+    "ViTP4GF": _patchify(384, 12, 6, 1152),
+    "ViTP18GF": _patchify(768, 12, 12, 3072),
+    "ViTP36GF": _patchify(1024, 14, 16, 4096),
+    "ViTC1GF": _conv(192, 11, 3, 576, (24, 48, 96, 192), STRIDES_4),
+    "ViTC4GF": _conv(384, 11, 6, 1152, (48, 96, 192, 384), STRIDES_4),
+    "ViTC18GF": _conv(768, 11, 12, 3072, FILTERS_6, STRIDES_6),
+    "ViTC36GF": _conv(1024, 13, 16, 4096, FILTERS_6, STRIDES_6),
+    # timm's "searching for better ViT baselines" (SBB).
+    "ViTWee16Reg1": _sbb(256, 14, 4, 1280, 1),
+    "ViTLittle16Reg1": _sbb(320, 14, 5, 1792, 1),
+    "ViTMedium16Reg4": _sbb(512, 12, 8, 2048, 4),
+    "ViTMediumD16Reg4": _sbb(512, 20, 8, 2048, 4),
+    "ViTBetwixt16Reg4": _sbb(640, 12, 10, 2560, 4),
+    "ViTSo150m2Reg1": _sbb(832, 21, 13, 2176, 1, qkv_bias=False),
+    # Beyer et al., "FlexiViT: One Model for All Patch Sizes", 2023.
+    "FlexiViTS": _flexivit("S"),
+    "FlexiViTB": _flexivit("B"),
+    "FlexiViTL": _flexivit("L"),
+    # Ours, for small images: digits, Fashion-MNIST, CIFAR.
+    "ViTMicro4": _size(96, 6, 3, 192, 4, input_shape=(32, 32, 3)),
+}
+
+
+def list_models(pattern="*"):
+    """Returns the names of the presets that match a wildcard pattern, without regard to case, in natural order.
+
+    Args:
+        pattern: str, such as "*B16*".
+
+    Returns:
+        List of str, each a function of `keras_vit`.
+
+    Example:
+    >>> keras_vit.list_models("deit3*b*")
+    ['DeiT3B16']
+    """
+    names = [name for name in PRESETS if fnmatch.fnmatchcase(name.lower(), pattern.lower())]
+    return sorted(names, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
+
+
+def preset(name):
+    """Returns a copy of the arguments of `VisionTransformer` that a preset's name stands for.
+
+    Raises:
+        ValueError: if there is no such preset, naming the nearest ones.
+    """
+    if name in PRESETS:
+        return dict(PRESETS[name])
+    lower = {known.lower(): known for known in PRESETS}
+    near = [lower[match] for match in difflib.get_close_matches(str(name).lower(), lower, n=3, cutoff=0.4)]
+    hint = f"The nearest are {', '.join(near)}" if near else "`keras_vit.list_models()` lists them"
+    raise ValueError(f"There is no preset of that name. {hint}. Received: {name!r}")

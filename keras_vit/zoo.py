@@ -1,0 +1,69 @@
+"""The zoo: for every preset a function that builds the model, with weights if asked for."""
+
+import inspect
+
+from keras_vit.presets import PRESETS, preset
+from keras_vit.vision_transformer import VisionTransformer
+
+
+def create(name, weights=None, **overrides):
+    """Builds the model of a preset.
+
+    Args:
+        name: str, see `keras_vit.list_models`.
+        weights: None for newly initialised weights.
+        **overrides: arguments of `VisionTransformer` in place of the preset's. `num_classes` asks for a head, also in a preset that has
+            none.
+
+    Returns:
+        A `VisionTransformer`.
+
+    Raises:
+        ValueError: if the preset is unknown or an argument is wrong.
+    """
+    arguments = {**preset(name), **overrides}
+    if "num_classes" in overrides and "include_top" not in overrides:
+        arguments["include_top"] = True
+    arguments.setdefault("name", name.lower())
+    return VisionTransformer(**arguments)
+
+
+DOCSTRING = """Builds {name}: {size}.
+
+    Args:
+        num_classes: int. Classes of the head{head}.
+        weights: None for newly initialised weights.
+        **overrides: any argument of `keras_vit.VisionTransformer` in place of the preset's.
+
+    Returns:
+        A `keras_vit.VisionTransformer`: a functional Keras model that takes raw pixels, 0 to 255.
+
+    Raises:
+        ValueError: if an argument is wrong.
+
+    Example:
+    >>> model = keras_vit.{name}(num_classes=10)  # doctest: +SKIP
+    """
+
+
+def _function(name):
+    def function(*, weights=None, **overrides):
+        return create(name, weights, **overrides)
+
+    arguments = PRESETS[name]
+    size = ", ".join(f"{key} {arguments[key]}" for key in ("patch_size", "hidden_dim", "num_layers", "num_heads", "mlp_dim"))
+    head = "" if arguments.get("include_top", True) else "; the preset itself has none"
+    function.__name__ = function.__qualname__ = name
+    function.__doc__ = DOCSTRING.format(name=name, size=size, head=head)
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [inspect.Parameter("weights", keyword, default=None)]
+    for parameter in inspect.signature(VisionTransformer).parameters.values():
+        default = name.lower() if parameter.name == "name" else arguments.get(parameter.name, parameter.default)
+        parameters.append(inspect.Parameter(parameter.name, keyword, default=default))
+    function.__signature__ = inspect.Signature(parameters)
+    return function
+
+
+FUNCTIONS = {name: _function(name) for name in PRESETS}
+globals().update(FUNCTIONS)
+__all__ = ["create", *FUNCTIONS]
