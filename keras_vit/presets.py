@@ -200,3 +200,19 @@ def preset(name):
     near = [lower[match] for match in difflib.get_close_matches(str(name).lower(), lower, n=3, cutoff=0.4)]
     hint = f"The nearest are {', '.join(near)}" if near else "`keras_vit.list_models()` lists them"
     raise ValueError(f"There is no preset of that name. {hint}. Received: {name!r}")
+
+
+def num_heads_of(hidden_dim, num_layers):
+    """Returns the number of heads of the published model of these dimensions, or else one head for each 64 channels.
+
+    Weights alone do not tell it: their shapes are the same for any number of heads.
+
+    Raises:
+        ValueError: if 64 does not divide `hidden_dim` and no preset has it.
+    """
+    known = [(p["num_layers"], p["num_heads"]) for p in PRESETS.values() if p["hidden_dim"] == hidden_dim]
+    for layers, heads in sorted(known, key=lambda pair: pair[0] != num_layers):
+        return heads
+    if hidden_dim % 64:
+        raise ValueError(f"The number of heads does not show in the weights: give `num_heads`. Received: hidden_dim={hidden_dim}")
+    return hidden_dim // 64

@@ -1,0 +1,158 @@
+"""Google's npz layouts: vit_jax (original, augreg, sam, gsam; plain and hybrid) and big_vision (also scanned, FlexiViT, SigLIP's image tower)."""
+
+import numpy as np
+
+from keras_vit.checkpoints.mapping import SAME, Layout, count, position_row, row, square_grid
+
+NAME = "google"
+
+# vit_jax numbers a block's parts in one sequence, as flax did before linen; big_vision numbers each kind by itself.
+RENAMES = [
+    (r"^(opt/target/|params/img/|img/|params/)", ""),
+    (r"^Transformer/posembed_input/pos_embedding$", "pos_embedding"),
+    (r"/MultiHeadDotProductAttention_1/", "/MultiHeadDotProductAttention_0/"),
+    (r"^(Transformer/encoderblock\w*)/LayerNorm_2/", r"\1/LayerNorm_1/"),
+    (r"/MlpBlock_3/", "/MlpBlock_0/"),
+]
+
+IGNORED = r"opt/.*|epoch|step|txt/.*|t|b|state/.*"
+
+
+def recognises(names):
+    return "embedding/kernel" in names and "Transformer/encoder_norm/scale" in names
+
+
+def architecture(names, shapes, config, overrides):
+    """As in `timm.architecture`; there is no config, and the number of heads shows in the shapes."""
+    stacked = "Transformer/encoderblock/LayerNorm_0/scale" in shapes
+    block = "Transformer/encoderblock" if stacked else "Transformer/encoderblock_0"
+    query = shapes[f"{block}/MultiHeadDotProductAttention_0/query/kernel"]
+    *patch, channels, width = shapes["embedding/kernel"]
+    layers = query[0] if stacked else count(shapes, "Transformer/encoderblock_{}/LayerNorm_0/scale")
+    class_token, head = "cls" in shapes, shapes.get("head/kernel")
+    vit_jax = "posembed_input" in names.get("pos_embedding", "")
+    if "pos_embedding" in shapes:
+        prefixes = (0,) if not class_token else (1, 0) if vit_jax else (0, 1)
+        prefix, grid = square_grid(shapes["pos_embedding"][1], prefixes)
+    else:  # sines and cosines, which no file holds
+        prefix, grid = 0, None
+
+    stem, stride = None, 1
+    if "conv_root/kernel" in shapes:
+        stages = count(shapes, "block{}/unit1/conv1/kernel", start=1)
+        counts = tuple(count(shapes, f"block{s}/unit{{}}/conv1/kernel", start=1) for s in range(1, stages + 1))
+        channels, root = shapes["conv_root/kernel"][2:]
+        stem = dict(kind="resnet", block_counts=counts, width=root)
+        stride = 4 * 2 ** max(0, stages - 1)
+    return dict(
+        input_shape=(*(side * stride * p for side, p in zip(grid, patch)), channels) if grid else None,
+        patch_size=tuple(patch) if patch[0] != patch[1] else patch[0],
+        hidden_dim=width,
+        num_layers=layers,
+        num_heads=query[-2],
+        mlp_dim=shapes[f"{block}/MlpBlock_0/Dense_0/kernel"][-1],
+        activation="gelu_tanh",
+        num_classes=head[-1] if head else None,
+        include_top=head is not None,
+        pooling="map" if "MAPHead_0/probe" in shapes else "token" if class_token else "gap",
+        representation_size=shapes["pre_logits/kernel"][-1] if "pre_logits/kernel" in shapes else None,
+        class_token=class_token,
+        prefix_positions=prefix == 1,
+        position_embedding="learned" if grid else "sincos2d",
+        position_grid=grid,
+        stem=stem,
+        preprocessing={"mean": 0.5, "std": 0.5, "interpolation": "bilinear", "crop_fraction": 1.0 if vit_jax else 0.875},
+        position_resample="bilinear_align_corners",
+        patch_resample="bilinear",
+    ), dict(stacked=stacked)
+
+
+def rows(a, stacked=False):
+    """Returns the rows for a full set of arguments of `VisionTransformer`.
+
+    Args:
+        a: the arguments.
+        stacked: bool. The weights of all blocks lie in one tensor, along its first axis.
+    """
+    table = _conv("patch_embedding", "embedding", a["patch_bias"])
+    if a["class_token"]:
+        table.append(row("class_token/token", "cls"))
+    if a["position_embedding"] == "learned":
+        table.append(position_row(a, "pos_embedding"))
+    if a["stem"] is not None:
+        table += _resnet_rows(a["stem"])
+    if stacked:
+        for each in zip(*(_block_rows(a, f"block_{i}", "Transformer/encoderblock") for i in range(a["num_layers"]))):
+            table.append(row([path for r in each for path in r.paths], each[0].keys, _stack(each[0].layout)))
+    else:
+        for i in range(a["num_layers"]):
+            table += _block_rows(a, f"block_{i}", f"Transformer/encoderblock_{i}")
+    table += _norm("norm", "Transformer/encoder_norm")
+    if a["pooling"] == "map":
+        ours, theirs = "attention_pooling", "MAPHead_0"
+        table += [row(f"{ours}/probe", f"{theirs}/probe")] + _norm(f"{ours}/norm", f"{theirs}/LayerNorm_0")
+        table += _attention_rows(a, ours, f"{theirs}/MultiHeadDotProductAttention_0", {"query": ("query",), "key_value": ("key", "value")})
+        table += _mlp_rows(ours, theirs)
+    if a["representation_size"]:
+        table += _conv("pre_logits", "pre_logits")
+    if a["include_top"]:
+        table += _conv("head", "head")
+    return table
+
+
+def _block_rows(a, ours, theirs):
+    table = _norm(f"{ours}/norm1", f"{theirs}/LayerNorm_0") + _norm(f"{ours}/norm2", f"{theirs}/LayerNorm_1")
+    parts = {"qkv": ("query", "key", "value")}
+    return table + _attention_rows(a, f"{ours}/attention", f"{theirs}/MultiHeadDotProductAttention_0", parts) + _mlp_rows(ours, theirs)
+
+
+def _attention_rows(a, ours, theirs, parts):
+    """Kernels (D, heads, head_dim) there, flat and side by side in ours."""
+    heads = (a["num_heads"], a["hidden_dim"] // a["num_heads"])
+    table = []
+    for path, names in parts.items():
+        split = len(names)
+        kernel = Layout(
+            lambda *k: np.concatenate([np.reshape(x, (x.shape[0], -1)) for x in k], axis=-1),
+            lambda k, n=split: tuple(np.reshape(x, (len(x), *heads)) for x in np.split(k, n, axis=-1)),
+        )
+        bias = Layout(
+            lambda *b: np.concatenate([np.ravel(x) for x in b]),
+            lambda b, n=split: tuple(np.reshape(x, heads) for x in np.split(b, n)),
+        )
+        table.append(row(f"{ours}/{path}/kernel", [f"{theirs}/{name}/kernel" for name in names], kernel))
+        table.append(row(f"{ours}/{path}/bias", [f"{theirs}/{name}/bias" for name in names], bias))
+    out = Layout(lambda k: np.reshape(k, (-1, k.shape[-1])), lambda k: np.reshape(k, (*heads, k.shape[-1])))
+    return table + [row(f"{ours}/projection/kernel", f"{theirs}/out/kernel", out), row(f"{ours}/projection/bias", f"{theirs}/out/bias")]
+
+
+def _mlp_rows(ours, theirs):
+    return _conv(f"{ours}/mlp/fc1", f"{theirs}/MlpBlock_0/Dense_0") + _conv(f"{ours}/mlp/fc2", f"{theirs}/MlpBlock_0/Dense_1")
+
+
+def _resnet_rows(stem):
+    table = [row("stem/root/kernel", "conv_root/kernel")] + _norm("stem/root_norm", "gn_root", FLAT)
+    for stage, units in enumerate(stem["block_counts"]):
+        for unit in range(units):
+            ours, theirs = f"stem/stage_{stage}_unit_{unit}", f"block{stage + 1}/unit{unit + 1}"
+            for n in (1, 2, 3):
+                table += [row(f"{ours}/conv{n}/kernel", f"{theirs}/conv{n}/kernel")] + _norm(f"{ours}/norm{n}", f"{theirs}/gn{n}", FLAT)
+            if unit == 0:
+                table.append(row(f"{ours}/shortcut/kernel", f"{theirs}/conv_proj/kernel"))
+                table += _norm(f"{ours}/shortcut_norm", f"{theirs}/gn_proj", FLAT)
+    return table
+
+
+FLAT = Layout(np.ravel, lambda a: a)  # group norms are (1, 1, 1, C) in some files
+
+
+def _conv(ours, theirs, use_bias=True):
+    return [row(f"{ours}/kernel", f"{theirs}/kernel")] + ([row(f"{ours}/bias", f"{theirs}/bias")] if use_bias else [])
+
+
+def _norm(ours, theirs, layout=SAME):
+    return [row(f"{ours}/gamma", f"{theirs}/scale", layout), row(f"{ours}/beta", f"{theirs}/bias", layout)]
+
+
+def _stack(layout):
+    return Layout(lambda *stacks: tuple(layout.read(*each) for each in zip(*stacks)), None)

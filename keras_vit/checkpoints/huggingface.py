@@ -1,0 +1,218 @@
+"""Hugging Face transformers' layout: ViT, DeiT, DINOv2 with and without registers, MAE, ViT hybrid, and SigLIP's and CLIP's image towers."""
+
+import numpy as np
+
+from keras_vit.checkpoints.mapping import (
+    CONV,
+    JOINED,
+    JOINED_BIAS,
+    LINEAR,
+    Layout,
+    count,
+    dense,
+    norm,
+    position_row,
+    resnet_rows,
+    resnet_stem,
+    row,
+    square_grid,
+)
+from keras_vit.presets import num_heads_of
+
+NAME = "huggingface"
+
+# Names since version 5, and those of each family, brought to the oldest ones of ViT.
+RENAMES = [
+    (r"^(vit|deit|dinov2|dinov2_with_registers|vision_model|siglip)\.", ""),
+    (r"^(encoder\.)?layers?\.", "encoder.layer."),
+    (r"\.self_attn\.", ".attention."),
+    (r"\.attention\.attention\.", ".attention."),
+    (r"\.attention\.([qkv])_proj\.", lambda m: f".attention.{dict(q='query', k='key', v='value')[m[1]]}."),
+    (r"\.attention\.(output\.dense|o_proj|out_proj)\.", ".attention.output."),
+    (r"^(encoder\.layer\.\d+)\.(norm1|layer_norm1)\.", r"\1.layernorm_before."),
+    (r"^(encoder\.layer\.\d+)\.(norm2|layer_norm2)\.", r"\1.layernorm_after."),
+    (r"^(encoder\.layer\.\d+)\.(intermediate\.dense|mlp\.weights_in)\.", r"\1.mlp.fc1."),
+    (r"^(encoder\.layer\.\d+)\.(output\.dense|mlp\.weights_out|mlp\.down_proj)\.", r"\1.mlp.fc2."),
+    (r"^embeddings\.(patch_embedding|patch_embeddings\.projection)\.", "embeddings.patch."),
+    (r"^embeddings\.position_embedding(s|\.weight)$", "embeddings.positions"),
+    (r"^embeddings\.(cls_token|class_embedding)$", "embeddings.cls_token"),
+    (r"^embeddings\.patch_embeddings\.backbone\.bit\.", "backbone."),
+    (r"^pre_layrnorm\.", "embeddings.norm."),
+    (r"^post_layernorm\.", "layernorm."),
+    (r"^pooler\.dense\.", "pooler."),
+    (r"^cls_classifier\.", "classifier."),
+]
+
+IGNORED = (
+    r".*mask_token|decoder.*|text_model.*|text_projection.*|visual_projection.*|logit_(scale|bias)|.*position_ids|"
+    r"backbone\.layernorm.*|.*num_batches_tracked"
+)
+
+INTERPOLATIONS = {0: "nearest", 1: "lanczos3", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
+ACTIVATIONS = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "quick_gelu": "quick_gelu", "silu": "silu"}
+
+
+def recognises(names):
+    return "embeddings.patch.weight" in names and "encoder.layer.0.layernorm_before.weight" in names
+
+
+def architecture(names, shapes, config, overrides):
+    """As in `timm.architecture`; `config` holds config.json and preprocessor_config.json."""
+    config = {**config, **config.get("vision_config", {})}
+    kind = config.get("model_type", "")
+    patch_kernel = shapes["embeddings.patch.weight"]
+    width, layers = patch_kernel[0], count(shapes, "encoder.layer.{}.layernorm_before.weight")
+    split_gate = "encoder.layer.0.mlp.gate_proj.weight" in shapes
+    gated = shapes["encoder.layer.0.mlp.fc2.weight"][1]
+    swiglu = split_gate or shapes["encoder.layer.0.mlp.fc1.weight"][0] == 2 * gated
+    class_token, distillation = "embeddings.cls_token" in shapes, "embeddings.distillation_token" in shapes
+    registers = shapes["embeddings.register_tokens"][1] if "embeddings.register_tokens" in shapes else 0
+    two_heads = "distillation_classifier.weight" in shapes
+    clip, has_map = "embeddings.norm.weight" in shapes, "head.probe" in shapes
+    siglip_classifier = not class_token and "classifier.weight" in shapes
+    head = shapes.get("classifier.weight")
+    include_top = head is not None and (two_heads or not distillation)
+    pooling = "gap" if siglip_classifier else "map" if has_map else "token" if class_token else "gap"
+    if head is not None and head[1] == 2 * width:
+        pooling = "token_gap"
+
+    stem, stride, channels = None, 1, patch_kernel[1]
+    if "backbone.embedder.convolution.weight" in shapes:
+        stem = resnet_stem(shapes, "backbone.embedder.convolution.weight", "backbone.encoder.stages.{}.layers.{}.conv1.weight")
+        stem["num_groups"] = config.get("backbone_config", {}).get("num_groups", stem["num_groups"])
+        stride, channels = 4 * 2 ** max(0, len(stem["block_counts"]) - 1), shapes["backbone.embedder.convolution.weight"][1]
+    patch = tuple(patch_kernel[2:])
+    class_tokens = class_token + distillation
+    size = config.get("image_size")
+    size = (size, size) if isinstance(size, int) else tuple(size or ())
+    prefix, grid = class_tokens, tuple(side // (stride * p) for side, p in zip(size, patch))
+    found = shapes["embeddings.positions"][-2]
+    if not size or found != prefix + grid[0] * grid[1]:
+        prefix, grid = square_grid(found, (class_tokens,))
+
+    activation = ACTIVATIONS.get(config.get("hidden_act", "quick_gelu" if clip else "gelu_pytorch_tanh" if has_map else "gelu"))
+    heads = overrides.get("num_heads") or config.get("num_attention_heads") or num_heads_of(width, layers)
+    resample = "bicubic_antialias" if registers else "bicubic"
+    arguments = dict(
+        input_shape=(*(side * stride * p for side, p in zip(grid, patch)), channels) if grid else None,
+        patch_size=patch if patch[0] != patch[1] else patch[0],
+        hidden_dim=width,
+        num_layers=layers,
+        num_heads=heads,
+        mlp_dim=gated,
+        mlp="swiglu" if swiglu else "mlp",
+        activation="silu" if swiglu else activation,
+        num_classes=head[0] if include_top else None,
+        include_top=include_top,
+        pooling=pooling,
+        representation_size=shapes["pooler.weight"][0] if "pooler.weight" in shapes and not clip else None,
+        class_token=class_token,
+        distillation_token=distillation,
+        num_register_tokens=registers,
+        prefix_positions=class_tokens > 0,
+        position_grid=grid,
+        layer_scale_init=1e-5 if "encoder.layer.0.layer_scale1.lambda1" in shapes else None,
+        qkv_bias="encoder.layer.0.attention.query.bias" in shapes,
+        patch_bias="embeddings.patch.bias" in shapes,
+        norm_epsilon=config.get("layer_norm_eps", 1e-5 if clip else 1e-6 if has_map or "dinov2" in kind or registers else 1e-12),
+        norm_embeddings=clip,
+        # SigLIP's classifier averages after the normalization, as "gap" does.
+        stem=stem,
+        preprocessing=_preprocessing(config, kind),
+        position_resample=resample,
+    )
+    unused = dict(unused_map=has_map and siglip_classifier, unused_head=head is not None and not include_top)
+    return arguments, dict(split_gate=split_gate, **unused)
+
+
+def _preprocessing(config, kind):
+    found = {}
+    if "image_mean" in config:
+        found = {"mean": tuple(config["image_mean"]), "std": tuple(config["image_std"])}
+    elif kind in ("deit", "dinov2", "dinov2_with_registers", "vit_mae"):
+        found = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    if "resample" in config:
+        found["interpolation"] = INTERPOLATIONS.get(config["resample"], "bicubic")
+    size, crop = config.get("size"), config.get("crop_size")
+    if isinstance(size, dict):
+        side = size.get("shortest_edge") or size.get("height")
+        cropped = crop.get("height") if isinstance(crop, dict) and config.get("do_center_crop") else None
+        found["crop_fraction"] = cropped / side if cropped and side else 1.0
+    return found
+
+
+def rows(a, split_gate=False, unused_map=False, unused_head=False):
+    """Returns the rows for a full set of arguments of `VisionTransformer`, under the canonical names that `RENAMES` leads to.
+
+    Args:
+        a: the arguments.
+        split_gate: bool. The two halves of a gated network's first product are apart, as since version 5.
+        unused_map: bool. The file holds an attention pooling that the model does not use.
+        unused_head: bool. The file's one head reads the class token beside a distillation token: neither of DeiT's two forms.
+    """
+    table = dense("patch_embedding", "embeddings.patch", CONV, use_bias=a["patch_bias"])
+    lead = (1,)
+    if a["class_token"]:
+        tokens = ("embeddings.cls_token", "embeddings.distillation_token")[: 1 + a["distillation_token"]]
+        clip = a["norm_embeddings"]  # whose class token and positions are a vector and a matrix
+        lead = () if clip else (1,)
+        shape = (-1,) if clip else (1, 1, -1)
+        layout = Layout(
+            lambda *t: np.concatenate([np.reshape(x, (1, 1, -1)) for x in t], axis=1),
+            lambda t: tuple(np.reshape(x, shape) for x in np.split(t, len(tokens), axis=1)),
+        )
+        table.append(row("class_token/token", tokens, layout))
+    elif a["pooling"] == "map":
+        lead = ()
+    if a["num_register_tokens"]:
+        table.append(row("register_tokens/token", "embeddings.register_tokens"))
+    if a["position_embedding"] == "learned":
+        table.append(position_row(a, "embeddings.positions", lead))
+    if a["stem"] is not None:
+        table += resnet_rows(a["stem"], "backbone.embedder.convolution", "backbone.embedder.norm", "backbone.encoder.stages.{}.layers.{}")
+    if a["norm_embeddings"]:
+        table += norm("embedding_norm", "embeddings.norm")
+    for i in range(a["num_layers"]):
+        ours, theirs = f"block_{i}", f"encoder.layer.{i}"
+        apart = [f"{theirs}.attention.{part}" for part in ("query", "key", "value")]
+        table += norm(f"{ours}/norm1", f"{theirs}.layernorm_before") + norm(f"{ours}/norm2", f"{theirs}.layernorm_after")
+        table.append(row(f"{ours}/attention/qkv/kernel", [f"{key}.weight" for key in apart], JOINED))
+        if a["qkv_bias"]:
+            table.append(row(f"{ours}/attention/qkv/bias", [f"{key}.bias" for key in apart], JOINED_BIAS))
+        table += dense(f"{ours}/attention/projection", f"{theirs}.attention.output")
+        if split_gate:
+            gate = [f"{theirs}.mlp.{part}_proj" for part in ("gate", "up")]
+            table.append(row(f"{ours}/mlp/fc1/kernel", [f"{key}.weight" for key in gate], JOINED))
+            table.append(row(f"{ours}/mlp/fc1/bias", [f"{key}.bias" for key in gate], JOINED_BIAS))
+        else:
+            table += dense(f"{ours}/mlp/fc1", f"{theirs}.mlp.fc1")
+        table += dense(f"{ours}/mlp/fc2", f"{theirs}.mlp.fc2")
+        if a["layer_scale_init"] is not None:
+            table += [row(f"{ours}/layer_scale{n}/gamma", f"{theirs}.layer_scale{n}.lambda1") for n in (1, 2)]
+    table += norm("norm", "layernorm")
+    if a["pooling"] == "map" or unused_map:
+        table += _map_rows()
+    if a["representation_size"]:
+        table += dense("pre_logits", "pooler")
+    if unused_head:
+        table += dense("head", "classifier")
+    if a["include_top"]:
+        table += dense("head", "classifier") + (dense("distillation_head", "distillation_classifier") if a["distillation_token"] else [])
+    return table
+
+
+def _map_rows():
+    """torch's MultiheadAttention keeps queries, keys and values in one weight; ours asks with a projection of its own."""
+    ours, theirs = "attention_pooling", "head"
+
+    def read(array):
+        query, key, value = np.split(array, 3)
+        return query.T, np.concatenate([key, value]).T
+
+    paths = [(f"{ours}/query/{part}", f"{ours}/key_value/{part}") for part in ("kernel", "bias")]
+    layout = Layout(read, lambda query, key_value: np.concatenate([query.T, key_value.T]))
+    table = [row(f"{ours}/probe", f"{theirs}.probe")]
+    table += [row(paths[0], f"{theirs}.attention.in_proj_weight", layout), row(paths[1], f"{theirs}.attention.in_proj_bias", layout)]
+    # `RENAMES` calls every output projection of attention so.
+    table += dense(f"{ours}/projection", f"{theirs}.attention.output") + norm(f"{ours}/norm", f"{theirs}.layernorm")
+    return table + dense(f"{ours}/mlp/fc1", f"{theirs}.mlp.fc1", LINEAR) + dense(f"{ours}/mlp/fc2", f"{theirs}.mlp.fc2", LINEAR)

@@ -1,0 +1,212 @@
+"""From a checkpoint in somebody's format to a model, and back."""
+
+import contextlib
+import json
+import pathlib
+import re
+
+import keras
+import numpy as np
+
+from keras_vit.checkpoints import google, huggingface, timm
+from keras_vit.checkpoints.download import resolve
+from keras_vit.checkpoints.tensors import KNOWN_FORMATS, open_tensors
+from keras_vit.cost import arguments as all_arguments
+from keras_vit.layers.patch_embedding import fit_kernel
+from keras_vit.layers.resampling import check_method, resample_grid
+from keras_vit.vision_transformer import VisionTransformer
+
+FORMATS = {format.NAME: format for format in (huggingface, timm, google)}
+
+# Layers that a model may have new, or leave out, beside the checkpoint's: what stands behind the backbone, and added registers.
+OPTIONAL = ("head", "distillation_head", "pre_logits", "attention_pooling", "register_tokens")
+
+
+class Checkpoint:
+    """An open checkpoint: its tensors, whose format is known, and the arguments of `VisionTransformer` that it stands for.
+
+    Attributes:
+        path: `pathlib.Path`.
+        format: the module of its format.
+        arguments: dict.
+    """
+
+    def __init__(self, path, tensors, config, overrides):
+        self.path = path
+        self.tensors = tensors
+        self.format, self.names = _recognise(tensors)
+        shapes = {name: tuple(tensors.shapes[key]) for name, key in self.names.items()}
+        arguments, self.details = self.format.architecture(self.names, shapes, config, overrides)
+        self.patch_resample = arguments.pop("patch_resample", "bicubic_antialias")
+        self.arguments = {key: value for key, value in arguments.items() if value is not None or key in ("pooling", "stem")}
+
+    def rows(self):
+        return self.format.rows(all_arguments(self.arguments), **self.details)
+
+    def read(self, row):
+        """Returns `{our path: array}` of a row, float32 in our layout."""
+        arrays = [np.asarray(self.tensors[self.names[key]], "float32") for key in row.keys]
+        return _by_path(row, row.layout.read(*arrays))
+
+    def shapes(self, row):
+        """Returns `{our path: shape}` of a row without reading it."""
+        stand_ins = [np.broadcast_to(np.int8(0), self.tensors.shapes[self.names[key]]) for key in row.keys]
+        return {path: array.shape for path, array in _by_path(row, row.layout.read(*stand_ins)).items()}
+
+
+@contextlib.contextmanager
+def open_checkpoint(source, overrides=None, sha256=None, size=None):
+    """Opens a checkpoint in a foreign format.
+
+    Args:
+        source: a file or folder, `hf://owner/repository[@revision]`, or an https URL.
+        overrides: dict of arguments of `VisionTransformer`, for what a file does not tell, such as `num_heads`.
+        sha256: str or None. What a downloaded file must have.
+        size: int or None. Bytes that a downloaded file must have.
+
+    Yields:
+        A `Checkpoint`.
+
+    Raises:
+        ValueError: if the source does not exist, is damaged, or is no Vision Transformer in a known format.
+    """
+    path = resolve(source, sha256=sha256, size=size)
+    with open_tensors(path) as tensors:
+        config = {}
+        folder = path if path.is_dir() else path.parent
+        for name in ("preprocessor_config.json", "config.json"):
+            if (folder / name).is_file() and (path.is_dir() or path.name in ("model.safetensors", "pytorch_model.bin")):
+                config = {**config, **_json(folder / name)}
+        yield Checkpoint(path, tensors, config, overrides or {})
+
+
+def new_model(checkpoint, arguments, resample=None):
+    """Builds a model of `arguments` whose weights are created once, from the checkpoint's tensors.
+
+    Args:
+        checkpoint: a `Checkpoint`.
+        arguments: dict of all arguments of `VisionTransformer`.
+        resample: name of the resampling of positions and of the patch kernel, or None for the one of the checkpoint's family.
+
+    Returns:
+        A `VisionTransformer`.
+
+    Raises:
+        ValueError: listing every tensor that is missing, unexpected or of a wrong shape.
+    """
+    # Variables made in this scope are filled when it ends; until then their initialisers can be replaced.
+    with keras.StatelessScope(initialize_variables=False):
+        model = VisionTransformer(**arguments)
+    variables = _variables(model)
+    readers = _match(checkpoint, variables, resample)
+    stacked = checkpoint.details.get("stacked")
+    for path, read in readers.items():
+        if stacked:  # one tensor holds a part of every block: variables are then filled in the tensors' order, not in their own
+            variables[path]._initializer = keras.initializers.Zeros()
+        else:
+            variables[path]._initializer = lambda shape, dtype=None, read=read: keras.ops.convert_to_tensor(read(), dtype=dtype)
+    with keras.StatelessScope():
+        pass  # its end creates the variables
+    for path, read in readers.items() if stacked else ():
+        variables[path].assign(read())
+    return model
+
+
+def load_into(model, checkpoint, resample=None):
+    """Loads a checkpoint into a model that exists; nothing is changed if anything is wrong. Arguments as in `new_model`."""
+    variables = _variables(model)
+    for path, read in _match(checkpoint, variables, resample).items():
+        variables[path].assign(read())
+
+
+def _match(checkpoint, variables, resample):
+    """Returns `{our path: function that reads its array}`, after checking that everything fits."""
+    if resample is not None:
+        check_method(resample)
+    positions = resample or checkpoint.arguments["position_resample"]
+    kernel = resample or checkpoint.patch_resample
+    missing, wrong, readers, used = [], [], {}, set()
+    new = {path for path in variables if path.split("/")[0] in OPTIONAL}
+    for row in checkpoint.rows():
+        used.update(row.keys)
+        if lacking := [key for key in row.keys if key not in checkpoint.names]:
+            missing += lacking
+            continue
+        try:
+            shapes = checkpoint.shapes(row)
+        except ValueError:
+            wrong.append(f"{', '.join(row.keys)}: {[tuple(checkpoint.tensors.shapes[checkpoint.names[k]]) for k in row.keys]}")
+            continue
+        cache = _Row(checkpoint, row)
+        for path, shape in shapes.items():
+            if path not in variables:
+                if path.split("/")[0] not in OPTIONAL:
+                    wrong.append(f"{', '.join(row.keys)}: the model has no {path}")
+                continue
+            wanted = tuple(variables[path].shape)
+            fit = None
+            if path == "position_embedding/table" and len(shape) == 3 and shape[-1] == wanted[-1]:
+                fit = lambda table, wanted=wanted: resample_grid(table, wanted[:2], positions)  # noqa: E731
+            elif path == "patch_embedding/kernel" and len(shape) == 4 and shape[-1] == wanted[-1] and shape[2] in (3, wanted[2]):
+                fit = lambda array, wanted=wanted: fit_kernel(array, wanted, kernel)  # noqa: E731
+            if shape == wanted or fit is not None:
+                readers[path] = lambda cache=cache, path=path, fit=fit, same=shape == wanted: cache.read(path, None if same else fit)
+            elif path not in new:
+                wrong.append(f"{', '.join(row.keys)}: {shape} for {path}, which is {wanted}")
+    unexpected = [key for name, key in checkpoint.names.items() if name not in used and not re.fullmatch(checkpoint.format.IGNORED, name)]
+    fixed = [path for path in variables if path not in readers and path not in new]
+    if missing or unexpected or wrong or fixed:
+        lists = {"Missing": missing, "Unexpected": unexpected, "Of a wrong shape": wrong, "Without a tensor": fixed}
+        found = "; ".join(f"{title}: {', '.join(items)}" for title, items in lists.items() if items)
+        raise ValueError(f"The checkpoint does not fit the model, which was left as it was. {found}. Received: {checkpoint.path}")
+    fresh = sorted({path.split("/")[0] for path in new if path not in readers})
+    if fresh:
+        keras.utils.io_utils.print_msg(f"{checkpoint.path.name}: {', '.join(fresh)} not taken from the checkpoint, starts new")
+    return readers
+
+
+class _Row:
+    """Reads a row once for all of its paths, and forgets it after the last."""
+
+    def __init__(self, checkpoint, row):
+        self.checkpoint, self.row, self.arrays = checkpoint, row, None
+
+    def read(self, path, fit):
+        if self.arrays is None:
+            self.arrays = self.checkpoint.read(self.row)
+        array = self.arrays.pop(path)
+        self.arrays = self.arrays or None
+        return array if fit is None else fit(array)
+
+
+def _recognise(tensors):
+    for format in FORMATS.values():
+        names = {}
+        for key in tensors:
+            name = key
+            for pattern, replacement in format.RENAMES:
+                name = re.sub(pattern, replacement, name)
+            names[name] = key
+        if format.recognises(names):
+            return format, names
+    some = ", ".join(list(tensors)[:4])
+    raise ValueError(
+        f"The tensors' names are those of no Vision Transformer of timm's, Meta's, Hugging Face's, Google's or big_vision's. "
+        f"Files may be {KNOWN_FORMATS}. Received: {tensors.path} with {some}, ..."
+    )
+
+
+def _variables(model):
+    """Returns the model's weights by path: names of layers, then the weight's, such as "block_0/mlp/fc1/kernel"."""
+    return {v.path[v.path.index(f"{layer.name}/") :]: v for layer in model.layers for v in layer.weights}
+
+
+def _by_path(row, arrays):
+    return dict(zip(row.paths, arrays if isinstance(arrays, tuple) else (arrays,)))
+
+
+def _json(path):
+    try:
+        return json.loads(pathlib.Path(path).read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} must be JSON: {error}. Received: {path}") from error
