@@ -273,6 +273,8 @@ def to_torch(images):
 
 @torch.no_grad()
 def outputs(model, images):
+    """In float64, so that what is compared with them is the only rounding there is."""
+    model, images = model.double(), np.asarray(images, "float64")
     features = model.forward_features(to_torch(images))
     pooled = model.forward_head(features, pre_logits=True)
     found = {"features": features, "pooled": pooled}
@@ -282,7 +284,7 @@ def outputs(model, images):
         found["representation"] = model.pre_logits(pooled)
     if hasattr(model, "head_dist"):
         found |= {"logits_head": model.head(features[:, 0]), "logits_dist": model.head_dist(features[:, 1])}
-    return {key: value.numpy() for key, value in found.items()}
+    return {key: value.float().numpy() for key, value in found.items()}
 
 
 def write_json(path, content):
