@@ -5,10 +5,24 @@
 """
 
 from keras_vit import layers, presets, zoo
+from keras_vit.checkpoints import from_pretrained
+from keras_vit.checkpoints.catalogue import list_weights
 from keras_vit.cost import cost
 from keras_vit.presets import list_models
 from keras_vit.version import __version__
 from keras_vit.vision_transformer import VisionTransformer, feature_maps
 from keras_vit.zoo import *  # noqa: F403 (one function for each preset)
 
-__all__ = ["VisionTransformer", "__version__", "cost", "feature_maps", "layers", "list_models", "presets", "zoo", *zoo.FUNCTIONS]
+__all__ = [
+    "VisionTransformer",
+    "__version__",
+    "cost",
+    "feature_maps",
+    "from_pretrained",
+    "layers",
+    "list_models",
+    "list_weights",
+    "presets",
+    "zoo",
+    *zoo.FUNCTIONS,
+]

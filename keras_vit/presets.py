@@ -210,9 +210,9 @@ def num_heads_of(hidden_dim, num_layers):
     Raises:
         ValueError: if 64 does not divide `hidden_dim` and no preset has it.
     """
-    known = [(p["num_layers"], p["num_heads"]) for p in PRESETS.values() if p["hidden_dim"] == hidden_dim]
-    for layers, heads in sorted(known, key=lambda pair: pair[0] != num_layers):
-        return heads
+    same_width = [p for p in PRESETS.values() if p["hidden_dim"] == hidden_dim]
+    if same_width:
+        return min(same_width, key=lambda p: p["num_layers"] != num_layers)["num_heads"]
     if hidden_dim % 64:
         raise ValueError(f"The number of heads does not show in the weights: give `num_heads`. Received: hidden_dim={hidden_dim}")
     return hidden_dim // 64

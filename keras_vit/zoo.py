@@ -2,6 +2,7 @@
 
 import inspect
 
+from keras_vit.checkpoints import catalogue, pretrained
 from keras_vit.presets import PRESETS, preset
 from keras_vit.vision_transformer import VisionTransformer
 
@@ -11,35 +12,40 @@ def create(name, weights=None, **overrides):
 
     Args:
         name: str, see `keras_vit.list_models`.
-        weights: None for newly initialised weights.
-        **overrides: arguments of `VisionTransformer` in place of the preset's. `num_classes` asks for a head, also in a preset that has
-            none.
+        weights: None for newly initialised weights; a tag of `keras_vit.list_weights(name)`; or a file, a folder,
+            `hf://owner/repository[@revision]` or an https URL with weights in any format that `keras_vit.from_pretrained` reads, or our
+            own `.weights.h5`.
+        **overrides: arguments of `VisionTransformer` in place of the preset's and the weights'. `num_classes` asks for a head, also in a
+            preset that has none; one for another number of classes than the weights' starts at zero.
 
     Returns:
         A `VisionTransformer`.
 
     Raises:
-        ValueError: if the preset is unknown or an argument is wrong.
+        ValueError: if the preset or the weights are unknown or of another model, or an argument is wrong.
     """
-    arguments = {**preset(name), **overrides}
-    if "num_classes" in overrides and "include_top" not in overrides:
+    arguments = preset(name)
+    overrides = {"name": name.lower(), **overrides}
+    if weights is not None:
+        return pretrained.load(**catalogue.source(name, weights), expected=arguments, overrides=overrides)
+    if "num_classes" in overrides:
         arguments["include_top"] = True
-    arguments.setdefault("name", name.lower())
-    return VisionTransformer(**arguments)
+    return VisionTransformer(**{**arguments, **overrides})
 
 
 DOCSTRING = """Builds {name}: {size}.
 
     Args:
         num_classes: int. Classes of the head{head}.
-        weights: None for newly initialised weights.
-        **overrides: any argument of `keras_vit.VisionTransformer` in place of the preset's.
+        weights: None for newly initialised weights; a tag of `keras_vit.list_weights("{name}")`; or a file, folder,
+            `hf://owner/repository[@revision]` or https URL.
+        **overrides: any argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
 
     Returns:
         A `keras_vit.VisionTransformer`: a functional Keras model that takes raw pixels, 0 to 255.
 
     Raises:
-        ValueError: if an argument is wrong.
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
 
     Example:
     >>> model = keras_vit.{name}(num_classes=10)  # doctest: +SKIP

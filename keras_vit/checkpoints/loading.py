@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import pathlib
 import re
 
@@ -15,6 +16,8 @@ from keras_vit.cost import arguments as all_arguments
 from keras_vit.layers.patch_embedding import fit_kernel
 from keras_vit.layers.resampling import check_method, resample_grid
 from keras_vit.vision_transformer import VisionTransformer
+
+log = logging.getLogger("keras_vit")
 
 FORMATS = {format.NAME: format for format in (huggingface, timm, google)}
 
@@ -161,7 +164,7 @@ def _match(checkpoint, variables, resample):
         raise ValueError(f"The checkpoint does not fit the model, which was left as it was. {found}. Received: {checkpoint.path}")
     fresh = sorted({path.split("/")[0] for path in new if path not in readers})
     if fresh:
-        keras.utils.io_utils.print_msg(f"{checkpoint.path.name}: {', '.join(fresh)} not taken from the checkpoint, starts new")
+        log.warning("%s is not in %s or is of another shape there, and starts new", ", ".join(fresh), checkpoint.path)
     return readers
 
 

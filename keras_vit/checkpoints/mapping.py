@@ -1,7 +1,8 @@
 """What a checkpoint format is made of: rows from our weights to its keys, with how each is laid out there."""
 
 import math
-from typing import Callable, NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 

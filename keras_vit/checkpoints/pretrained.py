@@ -1,0 +1,101 @@
+"""A model from pretrained weights, whatever their format."""
+
+import keras
+
+from keras_vit.checkpoints.download import resolve
+from keras_vit.checkpoints.loading import new_model, open_checkpoint
+from keras_vit.cost import arguments as all_arguments
+from keras_vit.vision_transformer import VisionTransformer
+
+# What makes weights those of another model, whatever else is changed.
+DIMENSIONS = ("hidden_dim", "num_layers", "num_heads", "mlp_dim", "mlp", "patch_size", "stem")
+
+
+def from_pretrained(source, *, resample=None, **overrides):
+    """Builds the Vision Transformer that a checkpoint holds, and loads it.
+
+    The architecture is read off the checkpoint: its config.json where there is one, else the names and shapes of its tensors. Formats:
+    Hugging Face transformers, timm, Meta's DeiT, DeiT-III, MAE and DINOv2, Google's and big_vision's npz, and our own `.keras`.
+
+    Args:
+        source: a file or folder, `hf://owner/repository[@revision]`, or an https URL.
+        resample: name of the resampling that positions and patch kernel go through if their sizes change, see
+            `keras_vit.layers.PositionEmbedding`. None: that of the checkpoint's family.
+        **overrides: arguments of `VisionTransformer` in place of the checkpoint's, such as `num_classes`, `input_shape`,
+            `drop_path_rate`. A head for another number of classes starts at zero. `num_heads` must be given for a file without config
+            whose heads are not 64 wide.
+
+    Returns:
+        A `VisionTransformer`.
+
+    Raises:
+        ValueError: if the source does not exist or is no such checkpoint, or if its tensors do not fit, listing all that do not.
+
+    Example:
+    >>> model = keras_vit.from_pretrained("hf://timm/vit_small_patch14_dinov2.lvd142m", num_classes=10)  # doctest: +SKIP
+    """
+    return load(source, {}, overrides, resample)
+
+
+def load(source, expected, overrides, resample=None, sha256=None, size=None):
+    """As `from_pretrained`, but for a preset.
+
+    Args:
+        expected: dict of a preset's arguments: the weights must be of its dimensions. Empty: of any.
+    """
+    path = resolve(source, sha256=sha256, size=size)
+    if path.name.endswith(".keras"):
+        return _load_keras(path, expected, overrides)
+    if path.name.endswith(".weights.h5"):
+        return _load_h5(path, expected, overrides)
+    with open_checkpoint(path, overrides) as checkpoint:
+        _check_dimensions(expected, checkpoint.arguments, overrides, path)
+        arguments = all_arguments({**expected, **checkpoint.arguments})
+        arguments["preprocessing"] = {**(expected.get("preprocessing") or {}), **(checkpoint.arguments.get("preprocessing") or {})}
+        arguments = _overridden(arguments, overrides)
+        if "position_grid" not in overrides and None not in tuple(arguments["input_shape"]):
+            arguments["position_grid"] = None  # that of the image: positions are resampled once, here
+        return new_model(checkpoint, arguments, resample)
+
+
+def _overridden(arguments, overrides):
+    asks_for_head = {"include_top": True} if "num_classes" in overrides else {}
+    return {**arguments, **asks_for_head, **overrides}
+
+
+def _check_dimensions(expected, found, overrides, path):
+    if not expected:
+        return
+    expected, found = all_arguments(expected), all_arguments(found)
+    names = [name for name in DIMENSIONS if name not in overrides]
+    differ = [name for name in names if _comparable(expected[name]) != _comparable(found[name])]
+    if differ:
+        listed = ", ".join(f"{name}={found[name]} where the model has {expected[name]}" for name in differ)
+        raise ValueError(f"These are the weights of another model: {listed}. `keras_vit.from_pretrained` builds theirs. Received: {path}")
+
+
+def _comparable(value):
+    """A stem's form but for its epsilons, which are the checkpoint's own business."""
+    if isinstance(value, dict):
+        return {
+            key: tuple(item) if isinstance(item, list) else item
+            for key, item in value.items()
+            if key in ("kind", "block_counts", "filters")
+        }
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _load_keras(path, expected, overrides):
+    model = keras.saving.load_model(path, compile=False)
+    if not isinstance(model, VisionTransformer):
+        raise ValueError(f"A `.keras` file of weights must hold a VisionTransformer. Received: {path} with a {type(model).__name__}")
+    _check_dimensions(expected, model.get_config(), overrides, path)
+    return model.adapt(**overrides) if overrides else model
+
+
+def _load_h5(path, expected, overrides):
+    if not expected:
+        raise ValueError(f"A `.weights.h5` file does not say which model it is of: give it as `weights` of a preset. Received: {path}")
+    model = VisionTransformer(**_overridden(all_arguments(expected), overrides))
+    model.load_weights(path)
+    return model
