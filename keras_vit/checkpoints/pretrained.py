@@ -1,9 +1,11 @@
 """A model from pretrained weights, whatever their format."""
 
+import h5py
 import keras
 
+from keras_vit.checkpoints import catalogue
 from keras_vit.checkpoints.download import resolve
-from keras_vit.checkpoints.loading import new_model, open_checkpoint
+from keras_vit.checkpoints.loading import log, new_model, open_checkpoint
 from keras_vit.cost import arguments as all_arguments
 from keras_vit.vision_transformer import VisionTransformer
 
@@ -43,7 +45,12 @@ def load(source, expected, overrides, resample=None, sha256=None, size=None):
     Args:
         expected: dict of a preset's arguments: the weights must be of its dimensions. Empty: of any.
     """
+    known = catalogue.find(source)
+    if known and known.licence in catalogue.NON_COMMERCIAL:
+        log.warning("%s is not for commercial use: its licence is %s", source, known.licence)
     path = resolve(source, sha256=sha256, size=size)
+    if resample is not None:
+        overrides = {"position_resample": resample, **overrides}
     if path.name.endswith(".keras"):
         return _load_keras(path, expected, overrides)
     if path.name.endswith(".weights.h5"):
@@ -51,11 +58,18 @@ def load(source, expected, overrides, resample=None, sha256=None, size=None):
     with open_checkpoint(path, overrides) as checkpoint:
         _check_dimensions(expected, checkpoint.arguments, overrides, path)
         arguments = all_arguments({**expected, **checkpoint.arguments})
-        arguments["preprocessing"] = {**(expected.get("preprocessing") or {}), **(checkpoint.arguments.get("preprocessing") or {})}
+        arguments["preprocessing"] = _preprocessing(expected, checkpoint.arguments, known)
         arguments = _overridden(arguments, overrides)
         if "position_grid" not in overrides and None not in tuple(arguments["input_shape"]):
             arguments["position_grid"] = None  # that of the image: positions are resampled once, here
         return new_model(checkpoint, arguments, resample)
+
+
+def _preprocessing(expected, found, known):
+    """What images go through, from the least to the best informed: the size of the trained positions, the preset, file and catalogue."""
+    height, width = (found.get("input_shape") or (None, None))[:2]
+    published = known.preprocessing if known and not known.source.startswith("hf://") else {}  # the Hub's files have a config that says it
+    return {"size": height if height == width else None, **(expected.get("preprocessing") or {}), **found["preprocessing"], **published}
 
 
 def _overridden(arguments, overrides):
@@ -90,12 +104,21 @@ def _load_keras(path, expected, overrides):
     if not isinstance(model, VisionTransformer):
         raise ValueError(f"A `.keras` file of weights must hold a VisionTransformer. Received: {path} with a {type(model).__name__}")
     _check_dimensions(expected, model.get_config(), overrides, path)
-    return model.adapt(**overrides) if overrides else model
+    return model.adapt(**overrides)
 
 
 def _load_h5(path, expected, overrides):
     if not expected:
         raise ValueError(f"A `.weights.h5` file does not say which model it is of: give it as `weights` of a preset. Received: {path}")
-    model = VisionTransformer(**_overridden(all_arguments(expected), overrides))
-    model.load_weights(path)
-    return model
+    arguments = _overridden(all_arguments(expected), overrides)
+    saved = VisionTransformer(**{**arguments, "num_classes": _saved_classes(path, arguments)})
+    saved.load_weights(path)
+    return saved.adapt(num_classes=arguments["num_classes"]) if saved.get_config()["num_classes"] != arguments["num_classes"] else saved
+
+
+def _saved_classes(path, arguments):
+    """Returns the number of classes in a file of Keras's, which names a layer by its class and a number: the head is a "dense"."""
+    head = "dense_1" if arguments["representation_size"] else "dense"
+    with h5py.File(path) as file:
+        bias = file.get(f"layers/{head}/vars/1")
+        return bias.shape[0] if bias is not None and arguments["include_top"] else arguments["num_classes"]

@@ -137,7 +137,7 @@ FIXTURES = {
     "deit_teacher": ("DeiTForImageClassificationWithTeacher", VIT, {**DISTILLED, **HEAD}, "deit", {}, None),
     "dinov2": ("Dinov2Model", DINO, OURS_DINO, "dinov2", {}, OTHER),
     "dinov2_new": ("Dinov2Model", DINO, OURS_DINO, "dinov2", NEW, None),
-    "dinov2_classifier": ("Dinov2ForImageClassification", DINO, OURS_DINO, "dinov2", {}, None),
+    "dinov2_classifier": ("Dinov2ForImageClassification", DINO, {**OURS_DINO, **HEAD, "pooling": "token_gap"}, "dinov2", {}, None),
     "dinov2_swiglu": ("Dinov2Model", GIANT, OURS_GIANT, "dinov2", {}, None),
     "dinov2_swiglu_new": ("Dinov2Model", GIANT, OURS_GIANT, "dinov2", NEW, None),
     "dinov2_registers": ("Dinov2WithRegistersModel", {**DINO, "num_register_tokens": 4}, OURS_REGISTERS, "dinov2", {}, OTHER),
