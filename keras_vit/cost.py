@@ -4,9 +4,11 @@ import inspect
 import math
 from typing import NamedTuple
 
+import keras
+
 from keras_vit.layers import checks
 from keras_vit.presets import preset
-from keras_vit.vision_transformer import STEMS, VisionTransformer
+from keras_vit.vision_transformer import VisionTransformer, make_stem
 
 
 class Cost(NamedTuple):
@@ -69,7 +71,7 @@ def cost_by_part(model, bytes_per_value=4, **overrides):
     parts["tokens"] = Cost(prefix * d + positions + 2 * d * a["norm_embeddings"], 0, n * d * a["norm_embeddings"])
     parts["blocks"] = Cost(*(a["num_layers"] * value for value in _block_cost(a, n)))
     parts["norm"] = Cost(2 * d, 0, n * d)
-    feature = d
+    feature = 2 * d if a["pooling"] == "token_gap" else d
     if a["pooling"] == "map":
         mlp = _dense(d, a["mlp_dim"], 1) + _dense(a["mlp_dim"], d, 1)
         attention = _dense(d, d, 1) + _dense(d, 2 * d, n) + _dense(d, d, 1) + Cost(d, 2 * n * d, a["num_heads"] * n)
@@ -96,7 +98,7 @@ def grid_size(arguments):
     """Returns (rows, columns) of patches for a full set of arguments."""
     sides = _sides(arguments)[:2]
     stem = arguments["stem"]
-    stride = _stem(stem).stride if stem is not None else 1
+    stride = make_stem(stem).stride if stem is not None else 1
     patch = checks.positive_pair("patch_size", arguments["patch_size"])
     grid = tuple(math.ceil(side / stride) / p for side, p in zip(sides, patch))
     if any(size != int(size) or size < 1 for size in grid) and not arguments["dynamic_padding"]:
@@ -111,7 +113,7 @@ def _sides(a):
     shape = tuple(a["input_shape"])
     if len(shape) != 3 or None in shape:
         raise ValueError(f"The cost of a model is that of an image of known size: give `input_shape`. Received: input_shape={shape}")
-    return (*shape[1:], shape[0]) if a["data_format"] == "channels_first" else shape
+    return (*shape[1:], shape[0]) if (a["data_format"] or keras.config.image_data_format()) == "channels_first" else shape
 
 
 def _dense(inputs, outputs, rows, bias=True):
@@ -134,12 +136,8 @@ def _block_cost(a, n):
     return Cost(block.parameters, block.macs, n * d) if a["remat"] else block
 
 
-def _stem(stem):
-    return STEMS[stem["kind"]](**{key: value for key, value in stem.items() if key != "kind"})
-
-
 def _stem_cost(stem, height, width, channels):
-    layer = _stem(stem)
+    layer = make_stem(stem)
     total = Cost(0, 0, 0)
 
     def conv(kernel, inputs, outputs, height, width, norm_weights):

@@ -1,5 +1,7 @@
 """The Vision Transformer: one model class for the plain, hybrid, distilled and self-supervised ones."""
 
+import inspect
+
 import keras
 import numpy as np
 from keras import ops
@@ -14,16 +16,16 @@ from keras_vit.layers import (
     RegisterTokens,
     ResNetStem,
     TransformerEncoderBlock,
+    activations,
     checks,
 )
-from keras_vit.layers import (
-    position_embedding as positions,
-)
+from keras_vit.layers.position_embedding import KINDS
+from keras_vit.layers.resampling import METHODS
 
 STEMS = {"conv": ConvStem, "resnet": ResNetStem}
-POOLINGS = ("token", "gap", "map", None)
+POOLINGS = ("token", "gap", "token_gap", "map", None)
 DROP_PATH_SCHEDULES = ("linear", "constant")
-PREPROCESSING = {"mean": 0.5, "std": 0.5, "size": None, "interpolation": "bicubic", "crop_fraction": 0.875}
+PREPROCESSING = {"mean": 0.5, "std": 0.5, "size": None, "interpolation": "bicubic", "crop_fraction": 0.875, "crop_mode": "center"}
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -45,7 +47,8 @@ class VisionTransformer(keras.Model):
         num_classes: int. Classes of the head.
         include_top: bool. False: the model ends with the pooled feature, or with the token sequence if `pooling` is None.
         pooling: "token" reads the class token (the mean of class and distillation token where there is one, unless two heads read
-            them); "gap" averages the patch tokens; "map" pools by attention; None pools nothing and needs `include_top=False`.
+            them); "gap" averages the patch tokens; "token_gap" puts both side by side, as DINOv2's linear classifiers read them; "map"
+            pools the patch tokens by attention; None pools nothing and needs `include_top=False`.
         classifier_activation: activation of the output, or None for logits.
         representation_size: int or None. Width of a dense layer with tanh before the head, as the paper has in pre-training.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch.
@@ -77,10 +80,10 @@ class VisionTransformer(keras.Model):
         remat: bool. Recomputes the blocks' activations in the backward pass.
         include_preprocessing: bool. The model takes raw pixels, 0 to 255, and normalises them itself.
         preprocessing: dict or None. What images go through before the model, as its weights were trained: "mean" and "std" (float or
-            one per channel, of pixels between 0 and 1), "size" (int, pixels), "interpolation", "crop_fraction". Missing entries are
-            those of Google's models.
+            one per channel, of pixels between 0 and 1), and what `keras_vit.data.evaluation_transform` reads: "size" (int, pixels, where
+            `input_shape` is open), "interpolation", "crop_fraction", "crop_mode". Missing entries are those of Google's models.
         data_format: "channels_last" or "channels_first", of the images; None takes Keras's setting.
-        dtype: policy of all layers, such as "mixed_bfloat16". The output is float32 all the same.
+        dtype: policy of all layers, such as "mixed_bfloat16". The output of a head is float32 all the same.
         name: str.
 
     Attributes:
@@ -150,21 +153,22 @@ class VisionTransformer(keras.Model):
         config = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
         _check(**config)
         policy = dict(dtype=keras.dtype_policies.get(dtype) if dtype is not None else keras.config.dtype_policy())
+        full_precision = keras.backend.result_type(policy["dtype"].compute_dtype, "float32")
         channels = input_shape[0 if data_format == "channels_first" else -1]
         preprocessing = {**PREPROCESSING, **(preprocessing or {})}
-        num_class_tokens = class_token + distillation_token
+        num_class_tokens = int(class_token) + int(distillation_token)
         num_prefix_tokens = num_class_tokens + num_register_tokens
 
         images = keras.Input(input_shape, name="images")
         x = images
+        # Both in float32, so that half precision does not round pixels.
         if data_format == "channels_first":
-            x = keras.layers.Permute((2, 3, 1), name="channels_last", **policy)(x)
+            x = keras.layers.Permute((2, 3, 1), dtype=full_precision, name="channels_last")(x)
         if include_preprocessing:
             mean, std = (_per_channel(preprocessing, key, channels) for key in ("mean", "std"))
-            # In float32, so that half precision does not round pixels.
-            x = keras.layers.Rescaling(1.0 / (255.0 * std), -mean / std, dtype="float32", name="preprocessing")(x)
+            x = keras.layers.Rescaling(1.0 / (255.0 * std), -mean / std, dtype=full_precision, name="preprocessing")(x)
         if stem is not None:
-            stem = STEMS[stem["kind"]](**{key: value for key, value in stem.items() if key != "kind"}, name="stem", **policy)
+            stem = make_stem(stem, name="stem", **policy)
             x = stem(x)
         patches = PatchEmbedding(hidden_dim, patch_size, patch_bias, dynamic_padding, name="patch_embedding", **policy)(x)
         grid = tuple(patches.shape[1:3])
@@ -222,35 +226,43 @@ class VisionTransformer(keras.Model):
             # What no head reads is not computed in the last block: exact, and a twelfth of B/16's work less.
             read = block(before_last, num_queries=num_class_tokens)
             feature = read if norm_after_pooling else norm(read)
-        elif pooling == "gap":
-            feature = ops.mean((tokens if norm_after_pooling else normalised)[:, num_prefix_tokens:], axis=1)
         else:
-            pool = AttentionPooling(num_heads, mlp_dim, activation or "gelu", norm_epsilon, name="attention_pooling", **policy)
-            feature = pool(tokens if norm_after_pooling else normalised)
+            read = tokens if norm_after_pooling else normalised
+            patch_tokens = read[:, num_prefix_tokens:] if num_prefix_tokens else read
+            if pooling == "map":
+                pool = AttentionPooling(num_heads, mlp_dim, activation or "gelu", norm_epsilon, name="attention_pooling", **policy)
+                feature = pool(patch_tokens)
+            else:
+                feature = ops.mean(patch_tokens, axis=1)
+            if pooling == "token_gap":
+                feature = ops.concatenate([read[:, 0], feature], axis=-1)
         if pooling == "token" and not (include_top and distillation_token):
             feature = ops.mean(feature, axis=1) if distillation_token else feature[:, 0]
         if norm_after_pooling and pooling is not None:
             feature = norm(feature)
         if representation_size:
-            feature = keras.layers.Dense(representation_size, "tanh", kernel_initializer="lecun_normal", name="pre_logits", **policy)(
+            feature = keras.layers.Dense(int(representation_size), "tanh", kernel_initializer="lecun_normal", name="pre_logits", **policy)(
                 feature
             )
 
         if include_top:
             head = dict(kernel_initializer="zeros", **policy)
             if distillation_token:
-                class_logits = keras.layers.Dense(num_classes, name="head", **head)(feature[:, 0])
-                distillation_logits = keras.layers.Dense(num_classes, name="distillation_head", **head)(feature[:, 1])
+                class_logits = keras.layers.Dense(int(num_classes), name="head", **head)(feature[:, 0])
+                distillation_logits = keras.layers.Dense(int(num_classes), name="distillation_head", **head)(feature[:, 1])
                 logits = keras.layers.Average(name="mean_logits", **policy)([class_logits, distillation_logits])
             else:
-                logits = keras.layers.Dense(num_classes, name="head", **head)(feature)
-            full_precision = keras.backend.result_type(policy["dtype"].compute_dtype, "float32")
-            outputs = keras.layers.Activation(classifier_activation, dtype=full_precision, name="predictions")(logits)
+                logits = keras.layers.Dense(int(num_classes), name="head", **head)(feature)
+            predictions = activations.get(classifier_activation)
+            outputs = keras.layers.Activation(predictions, dtype=full_precision, name="predictions")(logits)
         else:
             outputs = feature
 
         super().__init__(inputs=images, outputs=outputs, name=name)
-        self._config = {**config, "dtype": keras.dtype_policies.serialize(policy["dtype"])}
+        config["dtype"] = keras.dtype_policies.serialize(policy["dtype"])
+        for key in ("activation", "classifier_activation"):
+            config[key] = activations.config(config[key])
+        self._config = _plain(config)
         self.grid_size = grid
         self.num_prefix_tokens = num_prefix_tokens
         self.preprocessing = preprocessing
@@ -263,6 +275,7 @@ class VisionTransformer(keras.Model):
 
         Args:
             **changes: arguments of `VisionTransformer`, such as `num_classes`, `input_shape`, `patch_size`, `drop_path_rate`.
+                `num_classes` asks for a head, also of a model that has none.
 
         Returns:
             A `VisionTransformer`, not compiled.
@@ -278,6 +291,8 @@ class VisionTransformer(keras.Model):
         if not set(changes) <= set(self._config):
             unknown = sorted(set(changes) - set(self._config))
             raise ValueError(f"`adapt` takes arguments of VisionTransformer. Received: {', '.join(unknown)}")
+        if "num_classes" in changes:
+            changes.setdefault("include_top", True)
         config = {**self._config, "name": None, **changes}
         model = VisionTransformer(**config)
         heads = ("head", "distillation_head") if model._config["num_classes"] != self._config["num_classes"] else ()
@@ -300,7 +315,7 @@ def feature_maps(model, blocks=None, norm=True):
 
     Args:
         model: a `VisionTransformer`. Its weights are shared, not copied.
-        blocks: sequence of ints, the blocks whose output is wanted, counted from 0, or from the end if negative. None: the last.
+        blocks: sequence of ints, the blocks whose output is wanted, counted from 0, or from the end if negative. None: the last one.
         norm: bool. Whether the maps go through the model's last normalization, as DINOv2's and timm's intermediate features do.
 
     Returns:
@@ -315,9 +330,9 @@ def feature_maps(model, blocks=None, norm=True):
     [(2, 4, 6, 64), (2, 4, 6, 64)]
     """
     count = model.get_config()["num_layers"]
-    blocks = (count - 1,) if blocks is None else tuple(blocks)
-    if not blocks or not all(-count <= i < count for i in blocks):
-        raise ValueError(f"`blocks` must be numbers of blocks between {-count} and {count - 1}. Received: blocks={blocks}")
+    blocks = (count - 1,) if blocks is None else blocks
+    if not isinstance(blocks, (list, tuple, range)) or not blocks or not all(i in range(-count, count) for i in blocks):
+        raise ValueError(f"`blocks` must be a sequence of ints between {-count} and {count - 1}. Received: blocks={blocks!r}")
     patches = model.get_layer("patch_embedding").output
     to_map = PatchMap(model.num_prefix_tokens, name="patch_map")
     maps = []
@@ -365,8 +380,28 @@ def _carry_over(source, target):
             target.load_own_variables(store)
         except ValueError as error:
             raise ValueError(f"The weights of layer {source.path!r} do not fit the adapted model: {error}") from error
-    for child in source._layers:
-        _carry_over(child, next(layer for layer in target._layers if layer.name == child.name))
+    mine = {child.name: child for child in source._layers}
+    for child in target._layers:
+        if child.name in mine:
+            _carry_over(mine[child.name], child)
+
+
+def make_stem(stem, **more):
+    """Returns the layer that a dict with "kind" and the layer's arguments stands for.
+
+    Raises:
+        ValueError: if the kind or an argument is unknown, or one is missing.
+    """
+    if not isinstance(stem, dict) or stem.get("kind") not in STEMS:
+        raise ValueError(f'`stem` must be None or a dict whose "kind" is one of {", ".join(map(repr, STEMS))}. Received: stem={stem!r}')
+    layer, arguments = STEMS[stem["kind"]], {key: value for key, value in stem.items() if key != "kind"}
+    parameters = inspect.signature(layer).parameters
+    known = [name for name in parameters if name != "kwargs"]
+    needed = [name for name in known if parameters[name].default is inspect.Parameter.empty]
+    if not set(needed) <= set(arguments) <= set(known):
+        takes, needs = ", ".join(known), ", ".join(needed)
+        raise ValueError(f"A `stem` of kind {stem['kind']!r} takes {takes}, of which it needs {needs}. Received: stem={stem}")
+    return layer(**arguments, **more)
 
 
 def _grid_of_224(patch_size, stem):
@@ -377,10 +412,22 @@ def _grid_of_224(patch_size, stem):
 
 def _per_channel(preprocessing, key, channels):
     """Returns one value per channel; colours are averaged for an image that is not RGB."""
-    values = np.atleast_1d(np.asarray(preprocessing[key], "float64"))
-    if len(values) not in (1, 3, channels):
-        raise ValueError(f"`preprocessing[{key!r}]` must hold one number, or one per channel. Received: {preprocessing[key]}")
-    return values if len(values) == channels else np.full(channels, values.mean())
+    values = np.atleast_1d(np.asarray(preprocessing[key]))
+    if values.dtype.kind not in "iuf" or values.shape not in ((1,), (3,), (channels,)) or (key == "std" and values.min() <= 0):
+        rule = "one number, or one per channel" + (", above 0" if key == "std" else "")
+        raise ValueError(f"`preprocessing[{key!r}]` must hold {rule}. Received: {preprocessing[key]!r}")
+    values = values if len(values) == channels else np.full(channels, values.mean())
+    # Of three axes, because Rescaling turns a vector round when Keras's setting is "channels_first".
+    return values.reshape((1, 1, channels))
+
+
+def _plain(value):
+    """Returns a value with Python's numbers in place of numpy's, which would not go into a JSON file, and tuples for what JSON gave."""
+    if isinstance(value, (np.generic, np.ndarray)):
+        value = value.tolist()
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return tuple(map(_plain, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _check(
@@ -388,12 +435,16 @@ def _check(
     hidden_dim,
     num_layers,
     num_heads,
+    mlp_dim,
     num_classes,
     include_top,
     pooling,
+    classifier_activation,
     representation_size,
     drop_path_schedule,
     position_embedding,
+    position_grid,
+    position_resample,
     class_token,
     distillation_token,
     num_register_tokens,
@@ -402,43 +453,50 @@ def _check(
     data_format,
     **others,
 ):
-    if data_format not in ("channels_last", "channels_first"):
-        raise ValueError(f'`data_format` must be "channels_last" or "channels_first". Received: data_format={data_format!r}')
+    checks.one_of("data_format", data_format, ("channels_last", "channels_first"))
     shape = tuple(input_shape) if isinstance(input_shape, (list, tuple)) else ()
     channels, sides = (shape[:1], shape[1:]) if data_format == "channels_first" else (shape[-1:], shape[:-1])
-    if len(shape) != 3 or not _positive(channels[0]) or not all(side is None or _positive(side) for side in sides):
+    if len(shape) != 3 or not checks.is_int(channels[0]) or not all(side is None or checks.is_int(side) for side in sides):
         order = "(channels, height, width)" if data_format == "channels_first" else "(height, width, channels)"
         raise ValueError(f"`input_shape` must be {order}, where only height and width may be None. Received: input_shape={input_shape}")
-    for name, value in (("hidden_dim", hidden_dim), ("num_layers", num_layers), ("num_heads", num_heads), ("num_classes", num_classes)):
-        if not _positive(value):
-            raise ValueError(f"`{name}` must be a positive int. Received: {name}={value}")
+    for name, value in (
+        ("hidden_dim", hidden_dim),
+        ("num_layers", num_layers),
+        ("num_heads", num_heads),
+        ("mlp_dim", mlp_dim),
+        ("num_classes", num_classes),
+        ("representation_size", 1 if representation_size is None else representation_size),
+    ):
+        checks.integer(name, value)
+    checks.integer("num_register_tokens", num_register_tokens, least=0)
     checks.divides("num_heads", num_heads, "hidden_dim", hidden_dim)
     for name, value in others.items():
         if name.endswith("_rate"):
             checks.rate(name, value)
-    if representation_size is not None and not _positive(representation_size):
-        raise ValueError(f"`representation_size` must be a positive int or None. Received: representation_size={representation_size}")
-    if num_register_tokens < 0:
-        raise ValueError(f"`num_register_tokens` must not be negative. Received: num_register_tokens={num_register_tokens}")
-    for name, value, known in (
-        ("pooling", pooling, POOLINGS),
-        ("drop_path_schedule", drop_path_schedule, DROP_PATH_SCHEDULES),
-        ("position_embedding", position_embedding, (*positions.KINDS, "none")),
-        ("stem", stem if stem is None else stem.get("kind"), (None, *STEMS)),
-    ):
-        if value not in known:
-            raise ValueError(f"`{name}` must be one of {known}. Received: {name}={value!r}")
-    if pooling == "token" and not class_token:
-        raise ValueError('`pooling="token"` needs a class token. Received: pooling="token", class_token=False')
+    checks.one_of("pooling", pooling, POOLINGS)
+    checks.one_of("drop_path_schedule", drop_path_schedule, DROP_PATH_SCHEDULES)
+    checks.one_of("position_embedding", position_embedding, (*KINDS, "none"))
+    checks.one_of("position_resample", position_resample, METHODS)
+    activations.get(classifier_activation, "classifier_activation")
+    if stem is not None:
+        make_stem(stem)
+    if pooling in ("token", "token_gap") and not class_token:
+        raise ValueError(f"This pooling needs a class token. Received: pooling={pooling!r}, class_token=False")
+    if pooling == "token_gap" and others["norm_after_pooling"]:
+        raise ValueError('`pooling="token_gap"` reads normalised tokens. Received: pooling="token_gap", norm_after_pooling=True')
     if distillation_token and pooling != "token":
         raise ValueError(f'A distillation token needs `pooling="token"`. Received: distillation_token=True, pooling={pooling!r}')
     if include_top and pooling is None:
         raise ValueError(
             "A head needs a pooled feature: choose a `pooling`, or `include_top=False`. Received: include_top=True, pooling=None"
         )
-    if unknown := set(preprocessing or {}) - set(PREPROCESSING):
-        raise ValueError(f"`preprocessing` takes the keys {sorted(PREPROCESSING)}. Received: {sorted(unknown)}")
-
-
-def _positive(value):
-    return isinstance(value, (int, np.integer)) and not isinstance(value, bool) and value > 0
+    if position_grid is not None:
+        checks.positive_pair("position_grid", position_grid)
+        if position_embedding != "learned":
+            raise ValueError(
+                "`position_grid` is for learned positions; the others are computed for the grid at hand. "
+                f"Received: position_grid={position_grid}, position_embedding={position_embedding!r}"
+            )
+    if preprocessing is not None and (not isinstance(preprocessing, dict) or not set(preprocessing) <= set(PREPROCESSING)):
+        keys = ", ".join(map(repr, PREPROCESSING))
+        raise ValueError(f"`preprocessing` must be None or a dict with keys of {keys}. Received: preprocessing={preprocessing!r}")

@@ -19,15 +19,23 @@ def quick_gelu(x):
 NAMED = {"gelu_tanh": gelu_tanh, "quick_gelu": quick_gelu}
 
 
-def get(identifier):
+def get(identifier, argument="activation"):
     """Returns the activation for a name of Keras's ("gelu" is the exact one), "gelu_tanh", "quick_gelu", or a callable.
 
     Raises:
         ValueError: if there is no activation of that name.
     """
-    return NAMED[identifier] if isinstance(identifier, str) and identifier in NAMED else keras.activations.get(identifier)
+    if isinstance(identifier, str) and identifier in NAMED:
+        return NAMED[identifier]
+    try:
+        return keras.activations.get(identifier)
+    except ValueError:
+        known = ", ".join(map(repr, NAMED))
+        raise ValueError(
+            f"`{argument}` must be the name of an activation of Keras's, one of {known}, or a callable. Received: {argument}={identifier!r}"
+        ) from None
 
 
 def config(identifier):
     """Returns what stands for an activation in a layer's configuration: its name or, for a callable, its registered form."""
-    return identifier if isinstance(identifier, (str, dict)) else keras.activations.serialize(identifier)
+    return identifier if identifier is None or isinstance(identifier, (str, dict)) else keras.activations.serialize(identifier)

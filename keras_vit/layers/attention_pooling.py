@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_vit.layers import activations, checks
 from keras_vit.layers.mlp import MLP
-from keras_vit.layers.multi_head_self_attention import scaled_dot_product_attention
+from keras_vit.layers.multi_head_self_attention import QKVInitializer, scaled_dot_product_attention
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -26,7 +26,7 @@ class AttentionPooling(keras.layers.Layer):
     Output shape: `(batch, D)`.
 
     Raises:
-        ValueError: if `num_heads` does not divide D.
+        ValueError: if `num_heads` does not divide D, `mlp_dim` is less than 1, or `activation` is unknown.
 
     Reference:
         Zhai et al., "Scaling Vision Transformers", 2021, section 3.2; `MAPHead` of big_vision.
@@ -38,8 +38,9 @@ class AttentionPooling(keras.layers.Layer):
 
     def __init__(self, num_heads, mlp_dim, activation="gelu", norm_epsilon=1e-6, **kwargs):
         super().__init__(**kwargs)
-        self.num_heads = num_heads
-        self.mlp_dim = mlp_dim
+        self.num_heads = checks.integer("num_heads", num_heads)
+        self.mlp_dim = checks.integer("mlp_dim", mlp_dim)
+        activations.get(activation)
         self.activation = activation
         self.norm_epsilon = norm_epsilon
 
@@ -49,7 +50,7 @@ class AttentionPooling(keras.layers.Layer):
         policy = dict(dtype=self.dtype_policy)
         self.probe = self.add_weight(name="probe", shape=(1, 1, width), initializer="glorot_uniform")
         self.query = keras.layers.Dense(width, name="query", **policy)
-        self.key_value = keras.layers.Dense(2 * width, name="key_value", **policy)
+        self.key_value = keras.layers.Dense(2 * width, kernel_initializer=QKVInitializer(), name="key_value", **policy)
         self.projection = keras.layers.Dense(width, name="projection", **policy)
         self.norm = keras.layers.LayerNormalization(epsilon=self.norm_epsilon, name="norm", **policy)
         self.mlp = MLP(self.mlp_dim, self.activation, name="mlp", **policy)
@@ -60,7 +61,6 @@ class AttentionPooling(keras.layers.Layer):
         batch, _, width = ops.shape(tokens)
         probe = ops.reshape(ops.cast(self.probe, tokens.dtype), (1, width))
         (query,) = self._heads(self.query(probe), 1, 1, width)
-        query = ops.broadcast_to(query, (batch, *query.shape[1:]))
         key, value = self._heads(self.key_value(ops.reshape(tokens, (-1, width))), 2, batch, width)
         pooled = self.projection(ops.reshape(scaled_dot_product_attention(query, key, value), (-1, width)))
         return pooled + self.mlp(self.norm(pooled))

@@ -5,6 +5,8 @@ import math
 import keras
 from keras import ops
 
+from keras_vit.layers import checks
+
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class ConvStem(keras.layers.Layer):
@@ -35,9 +37,9 @@ class ConvStem(keras.layers.Layer):
 
     def __init__(self, filters, strides, norm_epsilon=1e-5, **kwargs):
         super().__init__(**kwargs)
-        self.filters, self.strides = tuple(filters), tuple(strides)
-        if not self.filters or len(self.filters) != len(self.strides) or not all(n > 0 for n in self.filters + self.strides):
-            raise ValueError(f"`filters` and `strides` must be as many positive ints. Received: filters={filters}, strides={strides}")
+        self.filters, self.strides = checks.integers("filters", filters), checks.integers("strides", strides)
+        if not self.filters or len(self.filters) != len(self.strides):
+            raise ValueError(f"`filters` and `strides` must be as many, at least one. Received: filters={filters}, strides={strides}")
         self.norm_epsilon = norm_epsilon
 
     @property

@@ -20,7 +20,7 @@ class MLP(keras.layers.Layer):
     Input and output shape: `(..., D)`, unchanged.
 
     Raises:
-        ValueError: if `mlp_dim` is less than 1 or `dropout_rate` lies outside [0, 1).
+        ValueError: if `mlp_dim` is less than 1, `activation` is unknown, or `dropout_rate` lies outside [0, 1).
 
     Reference:
         Dosovitskiy et al., "An Image is Worth 16x16 Words", 2020, equation 3.
@@ -34,21 +34,22 @@ class MLP(keras.layers.Layer):
 
     def __init__(self, mlp_dim, activation="gelu", dropout_rate=0.0, **kwargs):
         super().__init__(**kwargs)
-        if mlp_dim < 1:
-            raise ValueError(f"`mlp_dim` must be at least 1. Received: mlp_dim={mlp_dim}")
-        self.mlp_dim = mlp_dim
+        self.mlp_dim = checks.integer("mlp_dim", mlp_dim)
         self.activation = activation
         self.activate = activations.get(activation)
         self.dropout_rate = checks.rate("dropout_rate", dropout_rate)
 
     def build(self, input_shape):
-        dense = dict(kernel_initializer="glorot_uniform", bias_initializer=keras.initializers.RandomNormal(stddev=1e-6))
-        self.fc1 = keras.layers.Dense(self.hidden_factor * self.mlp_dim, name="fc1", dtype=self.dtype_policy, **dense)
-        self.fc2 = keras.layers.Dense(input_shape[-1], name="fc2", dtype=self.dtype_policy, **dense)
+        self.fc1 = self._dense(self.hidden_factor * self.mlp_dim, "fc1")
+        self.fc2 = self._dense(input_shape[-1], "fc2")
         self.dropout1 = keras.layers.Dropout(self.dropout_rate, name="dropout1", dtype=self.dtype_policy)
         self.dropout2 = keras.layers.Dropout(self.dropout_rate, name="dropout2", dtype=self.dtype_policy)
         self.fc1.build(input_shape)
         self.fc2.build((*input_shape[:-1], self.mlp_dim))
+
+    def _dense(self, units, name):
+        bias = keras.initializers.RandomNormal(stddev=1e-6)
+        return keras.layers.Dense(units, kernel_initializer="glorot_uniform", bias_initializer=bias, name=name, dtype=self.dtype_policy)
 
     def call(self, inputs, training=False):
         hidden = self.dropout1(self.activated(self.fc1(inputs)), training=training)
@@ -81,6 +82,9 @@ class SwiGLU(MLP):
         dropout_rate: float in [0, 1). Dropout after gating and after `fc2`.
 
     Input and output shape: `(..., D)`, unchanged.
+
+    Raises:
+        ValueError: as MLP.
 
     Reference:
         Shazeer, "GLU Variants Improve Transformer", 2020.

@@ -46,9 +46,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         self, num_heads, use_qkv_bias=True, qk_norm=False, dropout_rate=0.0, attention_dropout_rate=0.0, norm_epsilon=1e-6, **kwargs
     ):
         super().__init__(**kwargs)
-        if num_heads < 1:
-            raise ValueError(f"`num_heads` must be at least 1. Received: num_heads={num_heads}")
-        self.num_heads = num_heads
+        self.num_heads = checks.integer("num_heads", num_heads)
         self.use_qkv_bias = use_qkv_bias
         self.qk_norm = qk_norm
         self.dropout_rate = checks.rate("dropout_rate", dropout_rate)
@@ -139,16 +137,14 @@ def scaled_dot_product_attention(query, key, value, drop=lambda weights: weights
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class QKVInitializer(keras.initializers.Initializer):
-    """Glorot uniform for each of the three (D, D) kernels that lie side by side, as vit_jax initialises them apart."""
+    """Glorot uniform for each of the (D, D) kernels that lie side by side, as vit_jax initialises them apart."""
 
     def __init__(self, seed=None):
         self.seed = seed
         self.each = keras.initializers.GlorotUniform(seed)
 
     def __call__(self, shape, dtype=None):
-        rows, columns = shape
-        # One draw: the bound of a (D, D) kernel, for a (D, 3D) one.
-        bound = (6.0 / (rows + columns // 3)) ** 0.5
+        bound = (6.0 / (2 * shape[0])) ** 0.5
         return keras.random.uniform(shape, -bound, bound, dtype=dtype, seed=self.each.seed)
 
     def get_config(self):

@@ -22,7 +22,7 @@ class PatchDropout(keras.layers.Layer):
     Output shape: `(batch, num_prefix_tokens + kept patches, D)`.
 
     Raises:
-        ValueError: if `rate` lies outside [0, 1).
+        ValueError: if `rate` lies outside [0, 1) or `num_prefix_tokens` is negative.
 
     Reference:
         Liu et al., "PatchDropout: Economizing Vision Transformers Using Patch Dropout", 2022.
@@ -35,7 +35,7 @@ class PatchDropout(keras.layers.Layer):
     def __init__(self, rate=0.0, num_prefix_tokens=0, seed=None, **kwargs):
         super().__init__(**kwargs)
         self.rate = checks.rate("rate", rate)
-        self.num_prefix_tokens = num_prefix_tokens
+        self.num_prefix_tokens = checks.integer("num_prefix_tokens", num_prefix_tokens, least=0)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed) if rate > 0.0 else None
 
@@ -44,10 +44,11 @@ class PatchDropout(keras.layers.Layer):
             return tokens
         prefix, patches = tokens[:, : self.num_prefix_tokens], tokens[:, self.num_prefix_tokens :]
         batch, count, _ = ops.shape(patches)
+        # A little more than the product, so that rounding does not make 0.9999 of one patch none; the same when the count is a tensor.
         if isinstance(count, int):
-            kept = max(1, int(count * (1.0 - self.rate)))
+            kept = max(1, int(count * (1.0 - self.rate) + 1e-3))
         else:
-            kept = ops.maximum(1, ops.cast(ops.cast(count, "float32") * (1.0 - self.rate), "int32"))
+            kept = ops.maximum(1, ops.cast(ops.cast(count, "float32") * (1.0 - self.rate) + 1e-3, "int32"))
         order = ops.argsort(keras.random.uniform((batch, count), seed=self.seed_generator), axis=1)
         chosen = ops.sort(order[:, :kept], axis=1)
         return ops.concatenate([prefix, ops.take_along_axis(patches, chosen[:, :, None], axis=1)], axis=1)

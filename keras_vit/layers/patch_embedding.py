@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_vit.layers.checks import positive_pair
+from keras_vit.layers import checks
 from keras_vit.layers.resampling import check_method, resample_patch_kernel
 
 
@@ -40,14 +40,11 @@ class PatchEmbedding(keras.layers.Layer):
 
     def __init__(self, hidden_dim, patch_size=16, use_bias=True, dynamic_padding=False, resample="bilinear", **kwargs):
         super().__init__(**kwargs)
-        if hidden_dim < 1:
-            raise ValueError(f"`hidden_dim` must be at least 1. Received: hidden_dim={hidden_dim}")
-        check_method(resample)
-        self.hidden_dim = hidden_dim
-        self.patch_size = positive_pair("patch_size", patch_size)
+        self.hidden_dim = checks.integer("hidden_dim", hidden_dim)
+        self.patch_size = checks.positive_pair("patch_size", patch_size)
         self.use_bias = use_bias
         self.dynamic_padding = dynamic_padding
-        self.resample = resample
+        self.resample = check_method(resample)
 
     def build(self, input_shape):
         self._grid(input_shape)
@@ -58,6 +55,7 @@ class PatchEmbedding(keras.layers.Layer):
     def call(self, images):
         if self.dynamic_padding:
             images = self._padded(images)
+        self._grid(images.shape)  # again, for an image whose size was open when the layer was built
         patches = ops.conv(images, self.kernel, strides=self.patch_size, padding="valid", data_format="channels_last")
         return patches if self.bias is None else ops.add(patches, self.bias)
 

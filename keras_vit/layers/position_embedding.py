@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_vit.layers.checks import positive_pair
+from keras_vit.layers import checks
 from keras_vit.layers.resampling import check_method, resample_grid
 
 KINDS = ("learned", "sincos2d", "sincos2d_mae")
@@ -46,13 +46,10 @@ class PositionEmbedding(keras.layers.Layer):
 
     def __init__(self, kind="learned", num_prefix_tokens=0, grid_size=None, resample="bicubic_antialias", **kwargs):
         super().__init__(**kwargs)
-        if kind not in KINDS:
-            raise ValueError(f"`kind` must be one of {KINDS}. Received: kind={kind!r}")
-        check_method(resample)
-        self.kind = kind
-        self.num_prefix_tokens = num_prefix_tokens
-        self.grid_size = None if grid_size is None else positive_pair("grid_size", grid_size)
-        self.resample = resample
+        self.kind = checks.one_of("kind", kind, KINDS)
+        self.num_prefix_tokens = checks.integer("num_prefix_tokens", num_prefix_tokens, least=0)
+        self.grid_size = None if grid_size is None else checks.positive_pair("grid_size", grid_size)
+        self.resample = check_method(resample)
 
     def build(self, tokens_shape, patches_shape):
         width = tokens_shape[-1]
@@ -63,17 +60,20 @@ class PositionEmbedding(keras.layers.Layer):
         grid = self.grid_size or tuple(patches_shape[1:3])
         if None in grid:
             raise ValueError(f"Learned positions need `grid_size` when the image's size is open. Received: grid_size={self.grid_size}")
-        # Kept in float32 whatever the policy, so that resampling loses nothing.
-        weight = dict(initializer=keras.initializers.RandomNormal(stddev=0.02), autocast=False)
-        self.table = self.add_weight(name="table", shape=(*grid, width), **weight)
+        self.table = self._add_table("table", (*grid, width))
         if self.num_prefix_tokens:
-            self.prefix_table = self.add_weight(name="prefix_table", shape=(self.num_prefix_tokens, width), **weight)
+            self.prefix_table = self._add_table("prefix_table", (self.num_prefix_tokens, width))
+
+    def _add_table(self, name, shape):
+        # Not cast to half precision before use, so that resampling loses nothing.
+        return self.add_weight(name=name, shape=shape, initializer=keras.initializers.RandomNormal(stddev=0.02), autocast=False)
 
     def call(self, tokens, patches):
         width = tokens.shape[-1]
         grid = ops.shape(patches)[1:3]
         if self.kind == "learned":
-            on_grid = self.table if tuple(grid) == tuple(self.table.shape[:2]) else resample_grid(self.table, grid, self.resample)
+            same = tuple(patches.shape[1:3]) == tuple(self.table.shape[:2])
+            on_grid = self.table if same else resample_grid(self.table, grid, self.resample)
             prefix = self.prefix_table if self.num_prefix_tokens else None
         else:
             on_grid = sincos2d(grid, width, last_exponent=1.0 if self.kind == "sincos2d" else 1.0 - 4.0 / width)

@@ -3,19 +3,20 @@
 import keras
 from keras import ops
 
+from keras_vit.layers import checks
+
 
 class _PrefixTokens(keras.layers.Layer):
-    initializer = "zeros"
+    stddev = 0.0  # of the initial values
     after = 0
 
     def __init__(self, num_tokens=1, **kwargs):
         super().__init__(**kwargs)
-        if num_tokens < 1:
-            raise ValueError(f"`num_tokens` must be at least 1. Received: num_tokens={num_tokens}")
-        self.num_tokens = num_tokens
+        self.num_tokens = checks.integer("num_tokens", num_tokens)
 
     def build(self, input_shape):
-        self.token = self.add_weight(name="token", shape=(1, self.num_tokens, input_shape[-1]), initializer=self.initializer)
+        initializer = keras.initializers.RandomNormal(stddev=self.stddev)
+        self.token = self.add_weight(name="token", shape=(1, self.num_tokens, input_shape[-1]), initializer=initializer)
 
     def call(self, tokens):
         batch, _, width = ops.shape(tokens)
@@ -62,7 +63,7 @@ class ClassToken(_PrefixTokens):
 class RegisterTokens(_PrefixTokens):
     """Puts in learned register tokens; the network may use them as scratch space, and no head reads them.
 
-    Its weight is `token` (1, num_tokens, D).
+    Its weight is `token` (1, num_tokens, D), which starts near zero (standard deviation 1e-6) as in timm and DINOv2.
 
     Args:
         num_tokens: int. 4 in DINOv2 with registers.
@@ -83,13 +84,11 @@ class RegisterTokens(_PrefixTokens):
     (2, 260, 384)
     """
 
-    initializer = keras.initializers.RandomNormal(stddev=1e-6)
+    stddev = 1e-6
 
     def __init__(self, num_tokens=4, after=0, **kwargs):
         super().__init__(num_tokens, **kwargs)
-        if after < 0:
-            raise ValueError(f"`after` must not be negative. Received: after={after}")
-        self.after = after
+        self.after = checks.integer("after", after, least=0)
 
     def get_config(self):
         return {**super().get_config(), "after": self.after}

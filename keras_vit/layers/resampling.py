@@ -9,6 +9,8 @@ from typing import NamedTuple
 import numpy as np
 from keras import ops
 
+from keras_vit.layers import checks
+
 
 def _linear(xp, distance):
     return xp.maximum(0.0, 1.0 - distance)
@@ -45,13 +47,18 @@ METHODS = {
 }
 
 
-def interpolation_matrix(old_size, new_size, method):
+def check_method(method):
+    return checks.one_of("resample", method, METHODS)
+
+
+def interpolation_matrix(old_size, new_size, method, new_grid=True):
     """Returns the matrix that resamples a line of `old_size` values to `new_size`.
 
     Args:
         old_size: int.
         new_size: int, or an integer scalar tensor that is known at run time only.
         method: a key of `METHODS`.
+        new_grid: bool, or a scalar tensor of 0 or 1. Whether any side of the grid changes: if not, no sampling point moves.
 
     Returns:
         float32 array (for an int) or tensor of shape `(new_size, old_size)`; each row sums to 1.
@@ -70,7 +77,7 @@ def interpolation_matrix(old_size, new_size, method):
         scale = 1.0
         centers = index * ((old_size - 1.0) / xp.maximum(new_length - 1.0, 1.0))
     else:
-        scale = old_size / (new_length + size_offset)
+        scale = old_size / (new_length + size_offset * new_grid)
         centers = (index + 0.5) * scale - 0.5
     stretch = xp.maximum(scale, 1.0) if antialias else 1.0
     sources = np.arange(-2, old_size + 2)  # two more on each side, where the taps of a kernel may fall
@@ -95,7 +102,12 @@ def resample_grid(grid, new_size, method):
     Returns:
         Array (for an array and ints) or tensor of shape `(new_rows, new_columns, D)`, float32.
     """
-    rows, columns = (interpolation_matrix(old, new, method) for old, new in zip(grid.shape[:2], new_size))
+    old_size = tuple(grid.shape[:2])
+    if all(isinstance(side, (int, np.integer)) for side in new_size):
+        new_grid = tuple(new_size) != old_size
+    else:
+        new_grid = ops.cast(ops.any(ops.not_equal(ops.stack(new_size), ops.stack(old_size))), "float32")
+    rows, columns = (interpolation_matrix(old, new, method, new_grid) for old, new in zip(old_size, new_size))
     if all(isinstance(x, np.ndarray) for x in (grid, rows, columns)):
         return np.einsum("ri,cj,ijd->rcd", rows, columns, grid, optimize=True).astype("float32")
     return ops.einsum("cj,rjd->rcd", columns, ops.einsum("ri,ijd->rjd", rows, grid))
@@ -123,8 +135,3 @@ def resample_patch_kernel(kernel, new_size, method="bilinear"):
         np.linalg.pinv(interpolation_matrix(old, new, method).astype("float64").T) for old, new in zip(kernel.shape[:2], new_size)
     )
     return np.einsum("ri,cj,ijkd->rckd", rows, columns, kernel, optimize=True).astype("float32")
-
-
-def check_method(method):
-    if method not in METHODS:
-        raise ValueError(f"A resampling method must be one of {sorted(METHODS)}. Received: resample={method!r}")

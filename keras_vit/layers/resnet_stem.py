@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from keras_vit.layers import checks
+
 STANDARDIZATIONS = ("std", "variance")
 
 
@@ -48,18 +50,11 @@ class ResNetStem(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if not all(n > 0 for n in (*block_counts, width, num_groups)) or width % num_groups:
-            raise ValueError(
-                "`block_counts`, `width` and `num_groups` must be positive, and the groups must divide the width. "
-                f"Received: block_counts={block_counts}, width={width}, num_groups={num_groups}"
-            )
-        if standardization not in STANDARDIZATIONS:
-            raise ValueError(f"`standardization` must be one of {STANDARDIZATIONS}. Received: standardization={standardization!r}")
-        self.block_counts = tuple(block_counts)
-        self.width = width
-        self.num_groups = num_groups
+        self.block_counts = checks.integers("block_counts", block_counts)
+        self.width = checks.integer("width", width)
+        self.num_groups = checks.divides("num_groups", checks.integer("num_groups", num_groups), "width", self.width)
         self.norm_epsilon = norm_epsilon
-        self.standardization = standardization
+        self.standardization = checks.one_of("standardization", standardization, STANDARDIZATIONS)
         self.standardization_epsilon = standardization_epsilon
 
     @property
@@ -156,27 +151,25 @@ class BottleneckUnit(keras.layers.Layer):
         return (batch, height, width, 4 * self.width)
 
 
-class StandardizedConv2D(keras.layers.Conv2D):
+class StandardizedConv2D(keras.layers.Layer):
     """A convolution, "same" and without bias, whose kernel is standardised over all but its last axis. Built by ResNetStem alone."""
 
-    def __init__(self, filters, kernel_size, strides, standardization, epsilon, **kwargs):
-        super().__init__(
-            filters,
-            kernel_size,
-            strides,
-            padding="same",
-            use_bias=False,
-            kernel_initializer="lecun_normal",
-            data_format="channels_last",
-            **kwargs,
-        )
+    def __init__(self, filters, kernel_size, stride, standardization, epsilon, **kwargs):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.kernel_size = kernel_size
+        self.stride = stride
         self.standardization = standardization
-        self.standardization_epsilon = epsilon
+        self.epsilon = epsilon
+
+    def build(self, input_shape):
+        shape = (self.kernel_size, self.kernel_size, input_shape[-1], self.filters)
+        # Not cast to half precision before use: the statistics of such a kernel are too coarse.
+        self.kernel = self.add_weight(name="kernel", shape=shape, initializer="lecun_normal", autocast=False)
 
     def call(self, inputs):
-        kernel = ops.cast(self.kernel, "float32")  # the statistics of a half-precision kernel are too coarse
+        kernel = ops.convert_to_tensor(self.kernel)
         mean, variance = ops.moments(kernel, axes=(0, 1, 2), keepdims=True)
-        epsilon = self.standardization_epsilon
-        scale = ops.sqrt(variance) + epsilon if self.standardization == "std" else ops.sqrt(variance + epsilon)
+        scale = ops.sqrt(variance) + self.epsilon if self.standardization == "std" else ops.sqrt(variance + self.epsilon)
         kernel = ops.cast((kernel - mean) / scale, inputs.dtype)
-        return ops.conv(inputs, kernel, self.strides, padding="same", data_format="channels_last")
+        return ops.conv(inputs, kernel, self.stride, padding="same", data_format="channels_last")

@@ -43,7 +43,8 @@ class TransformerEncoderBlock(keras.layers.Layer):
     Output shape: that of `tokens`, or with `num_queries` in place of the number of tokens.
 
     Raises:
-        ValueError: if `num_heads` does not divide D, a rate lies outside [0, 1), or `mlp` is unknown.
+        ValueError: if `num_heads` does not divide D, `mlp_dim` is less than 1, a rate lies outside [0, 1), or `mlp` or `activation` is
+            unknown.
 
     Reference:
         Dosovitskiy et al., "An Image is Worth 16x16 Words", 2020, equations 2 and 3.
@@ -71,11 +72,10 @@ class TransformerEncoderBlock(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        if mlp not in FEED_FORWARD:
-            raise ValueError(f"`mlp` must be one of {sorted(FEED_FORWARD)}. Received: mlp={mlp!r}")
-        self.num_heads = num_heads
-        self.mlp_dim = mlp_dim
-        self.mlp_kind = mlp
+        self.num_heads = checks.integer("num_heads", num_heads)
+        self.mlp_dim = checks.integer("mlp_dim", mlp_dim)
+        self.mlp_kind = checks.one_of("mlp", mlp, FEED_FORWARD)
+        activations.get(activation)
         self.activation = activation
         self.dropout_rate = checks.rate("dropout_rate", dropout_rate)
         self.attention_dropout_rate = checks.rate("attention_dropout_rate", attention_dropout_rate)

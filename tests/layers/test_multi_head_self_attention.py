@@ -1,0 +1,102 @@
+import math
+
+import numpy as np
+import pytest
+from helpers import assert_close, check_layer, random_inputs, randomise, to_numpy
+from keras import ops
+
+from keras_vit.layers import MultiHeadSelfAttention
+from keras_vit.layers.multi_head_self_attention import QKVInitializer
+
+CONFIGS = [{"num_heads": 2}, {"num_heads": 4, "use_qkv_bias": False}, {"num_heads": 2, "qk_norm": True, "norm_epsilon": 1e-3}]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_layer(config, other_process):
+    check_layer(MultiHeadSelfAttention, config, (2, 5, 8), output_shape=(2, 5, 8), other_process=other_process, half_tolerance=0.05)
+
+
+def normalise(x, gamma, beta, epsilon):
+    return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon) * gamma + beta
+
+
+def loop_attention(layer, tokens):
+    """One sample, head and query at a time, in float64."""
+    weights = {"/".join(w.path.split("/")[-2:]): to_numpy(w).astype("float64") for w in layer.weights}
+    batch, count, width = tokens.shape
+    heads = layer.num_heads
+    head_dim = width // heads
+    mixed = np.zeros(tokens.shape)
+    for b in range(batch):
+        qkv = tokens[b].astype("float64") @ weights["qkv/kernel"] + weights.get("qkv/bias", 0.0)
+        for h in range(heads):
+            q, k, v = (qkv[:, part * width + h * head_dim :][:, :head_dim] for part in range(3))
+            if layer.qk_norm:
+                q = normalise(q, weights["query_norm/gamma"], weights["query_norm/beta"], layer.norm_epsilon)
+                k = normalise(k, weights["key_norm/gamma"], weights["key_norm/beta"], layer.norm_epsilon)
+            for i in range(count):
+                scores = np.exp([q[i] @ k[j] / math.sqrt(head_dim) for j in range(count)])
+                mixed[b, i, h * head_dim : (h + 1) * head_dim] = scores / scores.sum() @ v
+    return mixed @ weights["projection/kernel"] + weights["projection/bias"]
+
+
+@pytest.mark.parametrize("config", CONFIGS)
+def test_values_in_every_form_of_the_call(config):
+    (tokens,) = random_inputs((2, 5, 8))
+    layer = MultiHeadSelfAttention(**config)
+    layer.build(tokens.shape)
+    randomise(layer)
+    expected = loop_attention(layer, tokens)
+    assert_close(layer(tokens), expected)
+    assert_close(layer(tokens.reshape(10, 8), batch_size=2), expected.reshape(10, 8))
+    assert_close(layer(tokens, num_queries=2), expected[:, :2])
+    assert_close(layer(tokens.reshape(10, 8), batch_size=2, num_queries=1), expected[:, :1].reshape(2, 8))
+
+
+def test_scores_do_not_overflow_in_float16():
+    (tokens,) = random_inputs((2, 5, 8))
+    layer = MultiHeadSelfAttention(2, dtype="mixed_float16")
+    layer.build(tokens.shape)
+    randomise(layer, scale=3.0)
+    assert np.isfinite(to_numpy(layer(10 * tokens))).all()
+
+
+@pytest.mark.parametrize("rate", ["dropout_rate", "attention_dropout_rate"])
+def test_dropout_while_training(rate):
+    (tokens,) = random_inputs((2, 5, 8))
+    layer = MultiHeadSelfAttention(2, **{rate: 0.5})
+    plain, dropped = to_numpy(layer(tokens)), to_numpy(layer(tokens, training=True))
+    assert not np.allclose(plain, dropped)
+    assert (dropped == 0).any() == (rate == "dropout_rate")
+
+
+def test_initial_weights():
+    layer = MultiHeadSelfAttention(4)
+    layer.build((None, 5, 64))
+    bound = math.sqrt(6 / 128)
+    kernels = [*np.split(to_numpy(layer.qkv.kernel), 3, axis=1), to_numpy(layer.projection.kernel)]
+    for i, kernel in enumerate(kernels):
+        assert 0.98 * bound < np.abs(kernel).max() <= bound and abs(kernel.std() / (bound / math.sqrt(3)) - 1) < 0.05
+        assert not any(np.allclose(kernel, other) for other in kernels[:i])
+    assert not to_numpy(layer.qkv.bias).any() and not to_numpy(layer.projection.bias).any()
+
+
+def test_initializer_round_trip():
+    initializer = QKVInitializer(seed=3)
+    again = QKVInitializer.from_config(initializer.get_config())
+    np.testing.assert_array_equal(ops.convert_to_numpy(initializer((4, 12))), ops.convert_to_numpy(again((4, 12))))
+
+
+@pytest.mark.parametrize(
+    "config, argument",
+    [
+        ({"num_heads": 0}, "num_heads"),
+        ({"num_heads": 2.0}, "num_heads"),
+        ({"num_heads": 3}, "num_heads"),
+        ({"num_heads": 2, "dropout_rate": 1.0}, "dropout_rate"),
+        ({"num_heads": 2, "attention_dropout_rate": -0.5}, "attention_dropout_rate"),
+    ],
+)
+def test_bad_arguments(config, argument):
+    with pytest.raises(ValueError, match=f"`{argument}` must .* Received: {argument}="):
+        MultiHeadSelfAttention(**config).build((None, 5, 8))
