@@ -1,0 +1,56 @@
+"""The command `keras-vit`: one file a command, and here what they share: how they are called and how they fail.
+
+A command imports what is heavy inside its function, within `console.quiet`: help and wrong usage answer at once.
+"""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from keras_vit.cli import convert, info, list_presets, predict, train
+from keras_vit.cli.console import quiet
+
+app = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
+app.command("train")(train.train)
+app.command("predict")(predict.predict)
+app.command("convert")(convert.convert)
+app.command("list")(list_presets.list_presets)
+app.command("info")(info.info)
+
+
+@app.callback(invoke_without_command=True)
+def keras_vit(context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Show the versions and exit.")] = False):
+    """Vision Transformers for Keras: train them, and see what they cost."""
+    if version:
+        with quiet():
+            import keras
+
+            from keras_vit import __version__
+        print(f"keras-vit {__version__}, Keras {keras.__version__} on {keras.backend.backend()}")
+        raise typer.Exit()
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+
+
+def main(arguments=None):
+    """Runs the command line and exits: 0 after success, 2 with one line on stderr for whatever the user can put right.
+
+    Args:
+        arguments: list of str, or None for those of the process.
+    """
+    try:
+        code = app(arguments, prog_name="keras-vit", standalone_mode=False)
+    except (typer.TyperException, ValueError, ImportError, OSError) as error:
+        print("keras-vit:", *describe(error).split(), file=sys.stderr)
+        code = 2
+    sys.exit(code)
+
+
+def describe(error):
+    """Returns the text for the user."""
+    if isinstance(error, typer.TyperException):
+        return error.format_message()
+    if isinstance(error, OSError) and error.strerror and error.filename:
+        return f"{error.strerror}: {error.filename}"  # without its number
+    return str(error)

@@ -1,0 +1,3 @@
+from keras_vit.cli import main
+
+main()

@@ -1,0 +1,44 @@
+"""`keras-vit convert`: weights from one format to another."""
+
+import enum
+import pathlib
+from typing import Annotated
+
+import typer
+
+from keras_vit.cli.console import quiet
+from keras_vit.cli.models import SOURCES, open_model
+
+
+class Format(enum.StrEnum):
+    TIMM = "timm"
+    HUGGINGFACE = "huggingface"
+    GOOGLE = "google"
+
+
+def convert(
+    source: Annotated[str, typer.Argument(help=f"{SOURCES}.")],
+    output: Annotated[pathlib.Path, typer.Argument(help="A file *.keras; or with --format a folder, or for google a file *.npz.")],
+    format: Annotated[Format | None, typer.Option(help="Another library's format. [default: Keras's]")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+):
+    """Converts weights.
+
+    Reads any format that `keras_vit.from_pretrained` knows, and writes Keras's own or that of timm, transformers or vision_transformer.
+    The output is whole or absent.
+    """
+    if output.exists() and not force:
+        raise ValueError(f"The output exists; --force replaces it. Received: {output}")
+    if (output.suffix == ".keras") == (format is not None):
+        raise ValueError(f"The output must be a file *.keras, or `--format` must name another format. Received: {output}")
+    with quiet():
+        from keras_vit.checkpoints import save
+        from keras_vit.training import replacing
+    model = open_model(source)
+    if format is None:
+        output.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(output) as temporary:
+            model.save(temporary)
+    else:
+        save(model, output, format.value)
+    print(f"{output}: {model.count_params():,} parameters")

@@ -1,0 +1,43 @@
+"""`keras-vit list`: the presets and what they cost."""
+
+from typing import Annotated
+
+import typer
+
+from keras_vit.cli.console import quiet, table
+
+
+def list_presets(
+    pattern: Annotated[str, typer.Argument(help="Names to list, such as '*B16*'.")] = "*",
+    weights: Annotated[bool, typer.Option("--weights", help="List their published weights.")] = False,
+):
+    """Lists the presets.
+
+    Shows the sides of image and patch in pixels, the parameters, and the multiply-adds of one image; or the published weights with the side
+    of their images, the classes, the accuracy on ImageNet-1k in percent, the size of the file, and the licence.
+    """
+    with quiet():
+        from keras_vit.cost import arguments, cost, grid_size
+        from keras_vit.presets import list_models
+    names = list_models(pattern)
+    if not names:
+        raise ValueError(f"No preset matches the pattern; `keras-vit list` shows all. Received: {pattern}")
+    if weights:
+        table(("Name", "Tag", "Image", "Classes", "Top-1", "MB", "Licence"), _weights(pattern), names=2)
+        return
+    rows = []
+    for name in names:
+        config, price = arguments(name), cost(name)
+        side = config["input_shape"][0]
+        # Of the image, not of a stem's map: what the number in a hybrid's name means.
+        patch = side // grid_size(config)[0]
+        rows.append((name, side, patch, f"{price.parameters:,}", f"{price.macs / 1e9:.2f}"))
+    table(("Name", "Image", "Patch", "Parameters", "GMACs"), rows)
+
+
+def _weights(pattern):
+    from keras_vit.checkpoints.catalogue import list_weights
+
+    for row in list_weights(pattern):
+        top1 = "" if row.top1 is None else f"{row.top1:.2f}"
+        yield row.model, row.tag, row.resolution, row.classes or "", top1, row.megabytes, row.licence

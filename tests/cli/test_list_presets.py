@@ -1,0 +1,30 @@
+import pytest
+
+from keras_vit.cli import main
+from keras_vit.presets import PRESETS
+
+
+def listed(capsys, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(["list", *arguments])
+    assert not ended.value.code
+    header, *rows = capsys.readouterr().out.strip().split("\n")
+    assert header.split() == ["Name", "Image", "Patch", "Parameters", "GMACs"]
+    return {row.split()[0]: row.split()[1:] for row in rows}
+
+
+def test_every_preset_is_listed(capsys):
+    assert set(listed(capsys)) == set(PRESETS)
+
+
+def test_pattern_and_figures(capsys):
+    rows = listed(capsys, "*b16")
+    assert rows["ViTB16"] == ["224", "16", "86,567,656", "17.56"]  # the published parameters
+    assert rows["R50ViTB16"][:3] == ["224", "16", "98,659,112"]
+    assert all(name.endswith("B16") for name in rows)
+
+
+def test_a_pattern_without_match_is_refused(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["list", "zzz"])
+    assert ended.value.code == 2 and "Received: zzz" in capsys.readouterr().err

@@ -1,0 +1,85 @@
+import numpy as np
+import pytest
+
+from keras_vit.data import load
+
+
+@pytest.fixture(scope="module")
+def numbered():
+    """100 images of which each shows its own number."""
+    return np.arange(100)[:, None, None, None] * np.ones((1, 4, 4, 1)), np.arange(100) % 5
+
+
+def take(dataset, count):
+    return [tuple(part.numpy() for part in batch) for batch in dataset.take(count)]
+
+
+def test_what_it_returns(numbered):
+    data = load(numbered, batch_size=16)
+    assert data.class_names == ("0", "1", "2", "3", "4")
+    assert data.image_shape == (4, 4, 3)
+    assert data.sizes == {"train": 72, "validation": 8, "test": 20}
+    assert data.steps_per_epoch == 4
+    images, labels = next(iter(data.train))
+    assert images.dtype == "float32" and images.shape == (16, 4, 4, 3)
+    assert labels.shape == (16, 5) and (labels.numpy().sum(axis=-1) == 1).all()
+    np.testing.assert_array_equal(images.numpy()[:, 0, 0, 0] % 5, labels.numpy().argmax(axis=-1))
+
+
+def test_cardinality_is_known(numbered):
+    data = load(numbered, batch_size=16)
+    assert data.train.cardinality() == -1  # endless
+    assert data.test.cardinality() == 2
+    assert [len(labels) for _, labels in data.test] == [16, 4]
+
+
+def test_parts_are_apart_and_complete(numbered):
+    data = load(numbered, batch_size=8)
+    parts = [take(data.train, data.steps_per_epoch), take(data.validation, -1), take(data.test, -1)]
+    numbers = [int(n) for part in parts for images, _ in part for n in images[:, 0, 0, 0]]
+    assert sorted(numbers) == list(range(100))
+
+
+def test_order_is_a_function_of_seed_and_epoch(numbered):
+    def epochs(seed):
+        data = load(numbered, batch_size=8, seed=seed)
+        return np.array([images[:, 0, 0, 0] for images, _ in take(data.train, 2 * data.steps_per_epoch)]).reshape(2, -1)
+
+    first, again, other = epochs(0), epochs(0), epochs(1)
+    np.testing.assert_array_equal(first, again)
+    assert (first[0] != first[1]).any() and (first[0] != other[0]).any()
+    assert sorted(first[0]) == sorted(first[1]) == sorted(other[0])
+
+
+def test_any_step_can_be_the_first():
+    data = load("digits", batch_size=500, augmentation="digits", seed=3, image_size=8)
+    for there, here in zip(take(data.train, 5)[3:], take(data.train_from(3), 2)):
+        np.testing.assert_array_equal(there[0], here[0])
+        np.testing.assert_array_equal(there[1], here[1])
+
+
+def test_augmentation_differs_between_epochs_and_spares_the_test(numbered):
+    images = np.random.default_rng(0).random((100, 8, 8, 3)) * 255
+    plain, changed = (load((images, numbered[1]), batch_size=72, augmentation=name) for name in ("none", "digits"))
+    (a, _), (b, _) = take(changed.train, 2)
+    (c, _), (d, _) = take(plain.train, 2)
+    np.testing.assert_array_equal(np.sort(c, axis=0), np.sort(d, axis=0))
+    assert np.abs(np.sort(a, axis=0) - np.sort(b, axis=0)).max() > 1.0
+    for one, other in zip(take(plain.test, -1), take(changed.test, -1)):
+        np.testing.assert_array_equal(one[0], other[0])
+
+
+@pytest.mark.parametrize(
+    "arguments, rule",
+    [
+        (dict(source="digit"), "Unknown data source; there is 'digits'. Received: 'digit'"),
+        (dict(augmentation="flips"), "Unknown augmentation"),
+        (dict(batch_size=0), "`batch_size` must lie between 1 and the 1294 training images. Received: batch_size=0"),
+        (dict(batch_size=2000), "`batch_size` must lie between"),
+        (dict(seed=-1), "`seed` must"),
+        (dict(image_size=0), "`image_size` must"),
+    ],
+)
+def test_wrong_arguments_are_refused(arguments, rule):
+    with pytest.raises(ValueError, match=rule):
+        load(**{"source": "digits"} | arguments)
