@@ -7,12 +7,12 @@ from keras_vit.presets import PRESETS, preset
 from keras_vit.vision_transformer import VisionTransformer
 
 
-def create(name, weights=None, **overrides):
+def create(model, /, weights=None, **overrides):
     """Builds the model of a preset.
 
     Args:
-        name: str, see `keras_vit.list_models`.
-        weights: None for newly initialised weights; a tag of `keras_vit.list_weights(name)`; or a file, a folder,
+        model: str, the preset's name, see `keras_vit.list_models`.
+        weights: None for newly initialised weights; a tag of `keras_vit.list_weights(model)`; or a file, a folder,
             `hf://owner/repository[@revision]` or an https URL with weights in any format that `keras_vit.from_pretrained` reads, or our
             own `.weights.h5`.
         **overrides: arguments of `VisionTransformer` in place of the preset's and the weights'. `num_classes` asks for a head, also in a
@@ -24,10 +24,10 @@ def create(name, weights=None, **overrides):
     Raises:
         ValueError: if the preset or the weights are unknown or of another model, or an argument is wrong.
     """
-    arguments = preset(name)
-    overrides = {"name": name.lower(), **overrides}
+    arguments = preset(model)
+    overrides = {"name": model.lower(), **overrides}
     if weights is not None:
-        return pretrained.load(**catalogue.source(name, weights), expected=arguments, overrides=overrides)
+        return pretrained.load(**catalogue.source(model, weights), expected=arguments, overrides=overrides)
     if "num_classes" in overrides:
         arguments["include_top"] = True
     return VisionTransformer(**{**arguments, **overrides})
