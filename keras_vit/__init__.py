@@ -7,6 +7,7 @@
 from keras_vit import layers, presets, zoo
 from keras_vit.checkpoints import from_pretrained
 from keras_vit.checkpoints.catalogue import list_weights
+from keras_vit.checkpoints.imagenet import decode_predictions
 from keras_vit.cost import cost
 from keras_vit.presets import list_models
 from keras_vit.version import __version__
@@ -17,6 +18,7 @@ __all__ = [
     "VisionTransformer",
     "__version__",
     "cost",
+    "decode_predictions",
     "feature_maps",
     "from_pretrained",
     "layers",

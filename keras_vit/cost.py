@@ -74,7 +74,7 @@ def cost_by_part(model, bytes_per_value=4, **overrides):
     feature = 2 * d if a["pooling"] == "token_gap" else d
     if a["pooling"] == "map":
         mlp = _dense(d, a["mlp_dim"], 1) + _dense(a["mlp_dim"], d, 1)
-        attention = _dense(d, d, 1) + _dense(d, 2 * d, n) + _dense(d, d, 1) + Cost(d, 2 * n * d, a["num_heads"] * n)
+        attention = _dense(d, d, 1) + _dense(d, 2 * d, patches) + _dense(d, d, 1) + Cost(d, 2 * patches * d, a["num_heads"] * patches)
         parts["pooling"] = mlp + attention + Cost(2 * d, 0, d)
     if a["representation_size"]:
         parts["representation"] = _dense(d, a["representation_size"], 1)

@@ -5,6 +5,7 @@ import fnmatch
 import re
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+CLIP = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
 
 # hidden_dim, num_layers, num_heads, mlp_dim: the letters of the papers.
 SIZES = {
@@ -56,8 +57,7 @@ def _siglip(letter, patch_size, side=224):
 
 
 def _clip(hidden_dim, num_layers, num_heads, patch_size, side=224):
-    mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-    form = dict(norm_embeddings=True, patch_bias=False, norm_epsilon=1e-5, preprocessing={"mean": mean, "std": std, "crop_fraction": 1.0})
+    form = dict(norm_embeddings=True, patch_bias=False, norm_epsilon=1e-5, preprocessing={**CLIP, "crop_fraction": 1.0})
     return _size(hidden_dim, num_layers, num_heads, 4 * hidden_dim, patch_size, input_shape=(side, side, 3), include_top=False, **form)
 
 
@@ -202,7 +202,7 @@ def preset(name):
     raise ValueError(f"There is no preset of that name. {hint}. Received: {name!r}")
 
 
-def num_heads_of(hidden_dim, num_layers):
+def num_heads_of(hidden_dim, num_layers, mlp_dim):
     """Returns the number of heads of the published model of these dimensions, or else one head for each 64 channels.
 
     Weights alone do not tell it: their shapes are the same for any number of heads.
@@ -212,7 +212,7 @@ def num_heads_of(hidden_dim, num_layers):
     """
     same_width = [p for p in PRESETS.values() if p["hidden_dim"] == hidden_dim]
     if same_width:
-        return min(same_width, key=lambda p: p["num_layers"] != num_layers)["num_heads"]
+        return min(same_width, key=lambda p: (p["num_layers"] != num_layers, p["mlp_dim"] != mlp_dim))["num_heads"]
     if hidden_dim % 64:
         raise ValueError(f"The number of heads does not show in the weights: give `num_heads`. Received: hidden_dim={hidden_dim}")
     return hidden_dim // 64

@@ -259,6 +259,9 @@ class VisionTransformer(keras.Model):
             outputs = feature
 
         super().__init__(inputs=images, outputs=outputs, name=name)
+        if channels != 1:
+            # Keras's own would let an image of one channel pass for one of three.
+            self.input_spec = [keras.layers.InputSpec(shape=images.shape, name="images")]
         config["dtype"] = keras.dtype_policies.serialize(policy["dtype"])
         for key in ("activation", "classifier_activation"):
             config[key] = activations.config(config[key])

@@ -2,3 +2,4 @@
 
 from keras_vit.checkpoints.loading import FORMATS, Checkpoint, load_into, new_model, open_checkpoint
 from keras_vit.checkpoints.pretrained import from_pretrained
+from keras_vit.checkpoints.saving import save

@@ -1,42 +1,233 @@
-"""The published weights: what there is for each preset, and where."""
+"""The published weights: what there is for each preset, where, and what its images go through."""
 
 import difflib
 import os
 from typing import NamedTuple
 
+from keras_vit.presets import CLIP, IMAGENET, PRESETS, list_models, preset
+
+HALF = {"mean": 0.5, "std": 0.5}
+# How models evaluate that see the whole image, out of proportion.
+SQUASH = {"crop_mode": "squash"}
+SQUASH_BILINEAR = {"crop_mode": "squash", "interpolation": "bilinear"}
+
+# Their licences let anybody use the weights for research, and nobody for business.
+NON_COMMERCIAL = ("CC-BY-NC-4.0",)
+
 
 class Weights(NamedTuple):
-    """One published checkpoint of a preset."""
+    """One published checkpoint of a preset.
+
+    Args:
+        model: str. Name of the preset.
+        tag: str. What the preset's `weights` argument takes.
+        source: str. What `keras_vit.from_pretrained` takes.
+        resolution: int. Side, in pixels, of the images that it was trained or tuned on last.
+        classes: int. Outputs of its head: 1000 are ImageNet-1k's, 21843 ImageNet-21k's. 0 if it has none.
+        top1: float or None. Accuracy on ImageNet-1k's validation images in percent, as published.
+        parameters: float. Millions.
+        licence: str. SPDX identifier.
+        preprocessing: dict. As the argument of `keras_vit.VisionTransformer`.
+    """
 
     model: str
     tag: str
     source: str
+    resolution: int
+    classes: int
+    top1: float | None
+    parameters: float
+    licence: str
+    preprocessing: dict
+
+    @property
+    def megabytes(self):
+        """Size of the file, of float32 weights."""
+        return round(4 * self.parameters)
 
 
-CATALOGUE = [
-    Weights("ViTB16", "augreg2_in21k_ft_in1k", "hf://timm/vit_base_patch16_224.augreg2_in21k_ft_in1k"),
+# Preset, repository on the Hub, resolution, classes, top-1, parameters, colours, crop; and what departs from the rest. The tag is timm's.
+# Top-1 and crop are timm's own: results/results-imagenet.csv of August 2026, and the `pretrained_cfg` of timm 1.0.31.
+TIMM = [
+    ("ViTTi16", "vit_tiny_patch16_224.augreg_in21k_ft_in1k", 224, 1000, 75.45, 5.72, HALF, 0.9),
+    ("ViTTi16", "vit_tiny_patch16_384.augreg_in21k_ft_in1k", 384, 1000, 78.44, 5.79, HALF, 1.0),
+    ("ViTS32", "vit_small_patch32_224.augreg_in21k_ft_in1k", 224, 1000, 76.01, 22.88, HALF, 0.9),
+    ("ViTS32", "vit_small_patch32_384.augreg_in21k_ft_in1k", 384, 1000, 80.48, 22.92, HALF, 1.0),
+    ("ViTS16", "vit_small_patch16_224.augreg_in21k_ft_in1k", 224, 1000, 81.40, 22.05, HALF, 0.9),
+    ("ViTS16", "vit_small_patch16_384.augreg_in21k_ft_in1k", 384, 1000, 83.81, 22.20, HALF, 1.0),
+    ("ViTS16", "vit_small_patch16_224.augreg_in1k", 224, 1000, 78.84, 22.05, HALF, 0.9),
+    ("ViTB32", "vit_base_patch32_224.augreg_in21k_ft_in1k", 224, 1000, 80.73, 88.22, HALF, 0.9),
+    ("ViTB32", "vit_base_patch32_384.augreg_in21k_ft_in1k", 384, 1000, 83.36, 88.30, HALF, 1.0),
+    ("ViTB32", "vit_base_patch32_224.sam_in1k", 224, 1000, 73.70, 88.22, HALF, 0.9),
+    ("ViTB16", "vit_base_patch16_224.augreg2_in21k_ft_in1k", 224, 1000, 85.11, 86.57, HALF, 0.9),
+    ("ViTB16", "vit_base_patch16_224.augreg_in21k_ft_in1k", 224, 1000, 84.53, 86.57, HALF, 0.9),
+    ("ViTB16", "vit_base_patch16_384.augreg_in21k_ft_in1k", 384, 1000, 86.01, 86.86, HALF, 1.0),
+    ("ViTB16", "vit_base_patch16_224.augreg_in21k", 224, 21843, None, 102.60, HALF, 0.9),
+    ("ViTB16", "vit_base_patch16_224.augreg_in1k", 224, 1000, 79.15, 86.57, HALF, 0.9),
+    ("ViTB16", "vit_base_patch16_384.augreg_in1k", 384, 1000, 81.10, 86.86, HALF, 1.0),
+    ("ViTB16", "vit_base_patch16_224.sam_in1k", 224, 1000, 80.25, 86.57, HALF, 0.9),
+    ("ViTB16", "vit_base_patch16_224.mae", 224, 0, None, 85.80, IMAGENET, 0.9, {"licence": "CC-BY-NC-4.0"}),
+    ("ViTB8", "vit_base_patch8_224.augreg2_in21k_ft_in1k", 224, 1000, 86.25, 86.58, HALF, 0.9),
+    ("ViTL32", "vit_large_patch32_384.orig_in21k_ft_in1k", 384, 1000, 81.51, 306.63, HALF, 1.0),
+    ("ViTL16", "vit_large_patch16_224.augreg_in21k_ft_in1k", 224, 1000, 85.86, 304.33, HALF, 0.9),
+    ("ViTL16", "vit_large_patch16_384.augreg_in21k_ft_in1k", 384, 1000, 87.10, 304.72, HALF, 1.0),
+    ("ViTL16", "vit_large_patch16_224.mae", 224, 0, None, 303.30, IMAGENET, 0.9, {"licence": "CC-BY-NC-4.0"}),
+    ("ViTH14", "vit_huge_patch14_224.orig_in21k", 224, 0, None, 630.76, HALF, 0.9),
+    ("ViTH14", "vit_huge_patch14_224.mae", 224, 0, None, 630.76, IMAGENET, 0.9, {"licence": "CC-BY-NC-4.0"}),
+    ("RViTTi16", "vit_tiny_r_s16_p8_224.augreg_in21k_ft_in1k", 224, 1000, 71.80, 6.34, HALF, 0.9),
+    ("RViTTi16", "vit_tiny_r_s16_p8_384.augreg_in21k_ft_in1k", 384, 1000, 75.96, 6.36, HALF, 1.0),
+    ("R26ViTS32", "vit_small_r26_s32_224.augreg_in21k_ft_in1k", 224, 1000, 81.86, 36.43, HALF, 0.9),
+    ("R26ViTS32", "vit_small_r26_s32_384.augreg_in21k_ft_in1k", 384, 1000, 84.07, 36.47, HALF, 1.0),
+    ("R50ViTB16", "vit_base_r50_s16_384.orig_in21k_ft_in1k", 384, 1000, 84.99, 98.95, HALF, 1.0),
+    ("R50ViTL32", "vit_large_r50_s32_224.augreg_in21k_ft_in1k", 224, 1000, 84.43, 328.99, HALF, 0.9),
+    ("R50ViTL32", "vit_large_r50_s32_384.augreg_in21k_ft_in1k", 384, 1000, 86.19, 329.09, HALF, 1.0),
+    ("DeiTTi16", "deit_tiny_patch16_224.fb_in1k", 224, 1000, 72.19, 5.72, IMAGENET, 0.9),
+    ("DeiTS16", "deit_small_patch16_224.fb_in1k", 224, 1000, 79.86, 22.05, IMAGENET, 0.9),
+    ("DeiTB16", "deit_base_patch16_224.fb_in1k", 224, 1000, 81.98, 86.57, IMAGENET, 0.9),
+    ("DeiTB16", "deit_base_patch16_384.fb_in1k", 384, 1000, 83.11, 86.86, IMAGENET, 1.0),
+    ("DeiTTi16Distilled", "deit_tiny_distilled_patch16_224.fb_in1k", 224, 1000, 74.54, 5.91, IMAGENET, 0.9),
+    ("DeiTS16Distilled", "deit_small_distilled_patch16_224.fb_in1k", 224, 1000, 81.20, 22.44, IMAGENET, 0.9),
+    ("DeiTB16Distilled", "deit_base_distilled_patch16_224.fb_in1k", 224, 1000, 83.38, 87.34, IMAGENET, 0.9),
+    ("DeiTB16Distilled", "deit_base_distilled_patch16_384.fb_in1k", 384, 1000, 85.44, 87.63, IMAGENET, 1.0),
+    ("DeiT3S16", "deit3_small_patch16_224.fb_in22k_ft_in1k", 224, 1000, 83.08, 22.06, IMAGENET, 1.0),
+    ("DeiT3S16", "deit3_small_patch16_384.fb_in22k_ft_in1k", 384, 1000, 84.85, 22.21, IMAGENET, 1.0),
+    ("DeiT3M16", "deit3_medium_patch16_224.fb_in22k_ft_in1k", 224, 1000, 84.55, 38.85, IMAGENET, 1.0),
+    ("DeiT3B16", "deit3_base_patch16_224.fb_in22k_ft_in1k", 224, 1000, 85.73, 86.59, IMAGENET, 1.0),
+    ("DeiT3B16", "deit3_base_patch16_384.fb_in22k_ft_in1k", 384, 1000, 86.74, 86.88, IMAGENET, 1.0),
+    ("DeiT3L16", "deit3_large_patch16_224.fb_in22k_ft_in1k", 224, 1000, 86.99, 304.37, IMAGENET, 1.0),
+    ("DeiT3L16", "deit3_large_patch16_384.fb_in22k_ft_in1k", 384, 1000, 87.74, 304.76, IMAGENET, 1.0),
+    ("DeiT3H14", "deit3_huge_patch14_224.fb_in22k_ft_in1k", 224, 1000, 87.18, 632.13, IMAGENET, 1.0),
+    # Features alone. Linear classifiers on them reach 81.1, 84.5, 86.3, 86.5 and, with registers, 80.9, 84.6, 86.7, 87.1 (DINOv2's README).
+    ("DINOv2S14", "vit_small_patch14_dinov2.lvd142m", 518, 0, None, 22.06, IMAGENET, 1.0),
+    ("DINOv2B14", "vit_base_patch14_dinov2.lvd142m", 518, 0, None, 86.58, IMAGENET, 1.0),
+    ("DINOv2L14", "vit_large_patch14_dinov2.lvd142m", 518, 0, None, 304.37, IMAGENET, 1.0),
+    ("DINOv2g14", "vit_giant_patch14_dinov2.lvd142m", 518, 0, None, 1136.48, IMAGENET, 1.0),
+    ("DINOv2S14Reg4", "vit_small_patch14_reg4_dinov2.lvd142m", 518, 0, None, 22.06, IMAGENET, 1.0),
+    ("DINOv2B14Reg4", "vit_base_patch14_reg4_dinov2.lvd142m", 518, 0, None, 86.58, IMAGENET, 1.0),
+    ("DINOv2L14Reg4", "vit_large_patch14_reg4_dinov2.lvd142m", 518, 0, None, 304.37, IMAGENET, 1.0),
+    ("DINOv2g14Reg4", "vit_giant_patch14_reg4_dinov2.lvd142m", 518, 0, None, 1136.49, IMAGENET, 1.0),
+    ("SigLIPB32", "vit_base_patch32_siglip_256.v2_webli", 256, 0, None, 94.55, HALF, 0.9),
+    ("SigLIPB16", "vit_base_patch16_siglip_224.v2_webli", 224, 0, None, 92.88, HALF, 0.9),
+    ("SigLIPB16", "vit_base_patch16_siglip_224.webli", 224, 0, None, 92.88, HALF, 0.9),
+    ("SigLIPB16", "vit_base_patch16_siglip_384.v2_webli", 384, 0, None, 93.18, HALF, 0.9),
+    ("SigLIPB16", "vit_base_patch16_siglip_512.v2_webli", 512, 0, None, 93.52, HALF, 0.9),
+    ("SigLIPL16", "vit_large_patch16_siglip_256.v2_webli", 256, 0, None, 315.96, HALF, 0.9),
+    ("SigLIPL16", "vit_large_patch16_siglip_384.v2_webli", 384, 0, None, 316.28, HALF, 0.9),
+    ("SigLIPSo400m14", "vit_so400m_patch14_siglip_224.v2_webli", 224, 0, None, 427.68, HALF, 0.9),
+    ("SigLIPSo400m14", "vit_so400m_patch14_siglip_378.webli_ft_in1k", 378, 1000, 89.41, 429.38, HALF, 1.0, SQUASH),
+    ("SigLIPSo400m16", "vit_so400m_patch16_siglip_256.v2_webli", 256, 0, None, 427.89, HALF, 0.9),
+    ("SigLIPgopt16", "vit_giantopt_patch16_siglip_256.v2_webli", 256, 0, None, 1163.17, HALF, 0.9),
+    ("CLIPB32", "vit_base_patch32_clip_224.laion2b_ft_in12k_in1k", 224, 1000, 83.30, 88.22, CLIP, 0.9),
+    ("CLIPB16", "vit_base_patch16_clip_224.laion2b_ft_in12k_in1k", 224, 1000, 86.20, 86.57, CLIP, 0.95),
+    ("CLIPB16", "vit_base_patch16_clip_384.laion2b_ft_in12k_in1k", 384, 1000, 87.21, 86.86, CLIP, 1.0, SQUASH),
+    ("CLIPL14", "vit_large_patch14_clip_224.openai_ft_in12k_in1k", 224, 1000, 88.16, 304.20, CLIP, 1.0),
+    ("CLIPL14", "vit_large_patch14_clip_336.openai_ft_in12k_in1k", 336, 1000, 88.26, 304.53, CLIP, 1.0, SQUASH),
+    ("FlexiViTS", "flexivit_small.1200ep_in1k", 240, 1000, 82.58, 22.06, HALF, 0.95),
+    ("FlexiViTB", "flexivit_base.1200ep_in1k", 240, 1000, 84.68, 86.59, HALF, 0.95),
+    ("FlexiViTL", "flexivit_large.1200ep_in1k", 240, 1000, 85.65, 304.36, HALF, 0.95),
+    ("ViTWee16Reg1", "vit_wee_patch16_reg1_gap_256.sbb_in1k", 256, 1000, 80.26, 13.42, HALF, 0.95),
+    ("ViTLittle16Reg1", "vit_little_patch16_reg1_gap_256.sbb_in12k_ft_in1k", 256, 1000, 83.80, 22.52, HALF, 0.95),
+    ("ViTMedium16Reg4", "vit_medium_patch16_reg4_gap_256.sbb_in12k_ft_in1k", 256, 1000, 84.96, 38.88, HALF, 0.95),
+    ("ViTMediumD16Reg4", "vit_mediumd_patch16_reg4_gap_256.sbb2_e200_in12k_ft_in1k", 256, 1000, 86.61, 64.11, HALF, 0.95),
+    ("ViTMediumD16Reg4", "vit_mediumd_patch16_reg4_gap_384.sbb2_e200_in12k_ft_in1k", 384, 1000, 87.44, 64.27, HALF, 1.0),
+    ("ViTBetwixt16Reg4", "vit_betwixt_patch16_reg4_gap_256.sbb2_e200_in12k_ft_in1k", 256, 1000, 85.73, 60.40, HALF, 0.95),
+    ("ViTBetwixt16Reg4", "vit_betwixt_patch16_reg4_gap_384.sbb2_e200_in12k_ft_in1k", 384, 1000, 86.62, 60.60, HALF, 1.0),
+    ("ViTSo150m2Reg1", "vit_so150m2_patch16_reg1_gap_256.sbb_e200_in12k_ft_in1k", 256, 1000, 87.32, 136.06, HALF, 1.0),
+    ("ViTSo150m2Reg1", "vit_so150m2_patch16_reg1_gap_448.sbb_e200_in12k_ft_in1k", 448, 1000, 88.07, 136.50, HALF, 1.0, SQUASH),
+]
+
+# Preset, tag, file in Google's bucket, resolution, classes, top-1, parameters. These are the best by their accuracy on ImageNet-21k: those
+# to fine-tune, says vision_transformer's README. timm's above are the best tuned ones by ImageNet-V2: those to classify with.
+GOOGLE = [
+    ("ViTTi16", "jax_augreg_in21k", "augreg/Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0", 224, 21843, None, 9.74),
+    ("ViTS32", "jax_augreg_in21k", "augreg/S_32-i21k-300ep-lr_0.001-aug_none-wd_0.1-do_0.0-sd_0.0", 224, 21843, None, 30.90),
+    ("ViTS16", "jax_augreg_in21k", "augreg/S_16-i21k-300ep-lr_0.001-aug_light1-wd_0.03-do_0.0-sd_0.0", 224, 21843, None, 30.08),
+    ("ViTB32", "jax_augreg_in21k", "augreg/B_32-i21k-300ep-lr_0.001-aug_light1-wd_0.1-do_0.0-sd_0.0", 224, 21843, None, 104.25),
+    ("ViTB16", "jax_augreg_in21k", "augreg/B_16-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.0-sd_0.0", 224, 21843, None, 102.60),
+    ("ViTL16", "jax_augreg_in21k", "augreg/L_16-i21k-300ep-lr_0.001-aug_strong1-wd_0.1-do_0.0-sd_0.0", 224, 21843, None, 325.69),
+    ("RViTTi16", "jax_augreg_in21k", "augreg/R_Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0", 224, 21843, None, 10.36),
+    ("R26ViTS32", "jax_augreg_in21k", "augreg/R26_S_32-i21k-300ep-lr_0.001-aug_light1-wd_0.1-do_0.0-sd_0.0", 224, 21843, None, 44.46),
+    ("R50ViTL32", "jax_augreg_in21k", "augreg/R50_L_32-i21k-300ep-lr_0.001-aug_medium1-wd_0.1-do_0.1-sd_0.1", 224, 21843, None, 350.36),
+]
+# The file of "Better plain ViT baselines"; top-1 from the paper.
+BIG_VISION = [("SimpleViTS16", "jax_300ep_in1k", "vit_s16_i1k_300ep", 224, 1000, 80.0, 22.12)]
+
+# The paper's models, as Google brought them to transformers. Top-1 from its table 5 (384 pixels) and from vit_jax (224).
+HUGGING_FACE = [
+    ("ViTB16", "hf_in21k", "hf://google/vit-base-patch16-224-in21k", 224, 0, None, 86.39),
+    ("ViTB16", "hf_in21k_ft_in1k", "hf://google/vit-base-patch16-224", 224, 1000, 81.2, 86.57),
+    ("ViTB16", "hf_in21k_ft_in1k_384", "hf://google/vit-base-patch16-384", 384, 1000, 83.97, 86.86),
+    ("ViTB32", "hf_in21k_ft_in1k_384", "hf://google/vit-base-patch32-384", 384, 1000, 81.28, 88.30),
+    ("ViTL16", "hf_in21k_ft_in1k", "hf://google/vit-large-patch16-224", 224, 1000, 82.7, 304.33),
+    ("ViTL16", "hf_in21k_ft_in1k_384", "hf://google/vit-large-patch16-384", 384, 1000, 85.15, 304.72),
 ]
 
 
-def list_weights(model):
-    return [weights for weights in CATALOGUE if weights.model == model]
+def _weights(model, tag, source, resolution, classes, top1, parameters, colours, crop, licence="Apache-2.0", **more):
+    preprocessing = {"size": resolution, "interpolation": "bicubic", "crop_fraction": crop, "crop_mode": "center", **colours, **more}
+    return Weights(model, tag, source, resolution, classes, top1, parameters, licence, preprocessing)
+
+
+def _timm_weights(model, repository, resolution, *columns):
+    *columns, more = columns if isinstance(columns[-1], dict) else (*columns, {})
+    tag = repository.partition(".")[2]
+    if resolution != PRESETS[model].get("input_shape", (224,))[0]:
+        tag += f"_{resolution}"
+    return _weights(model, tag, f"hf://timm/{repository}", resolution, *columns, **more)
+
+
+def _google_weights(folder, model, tag, file, *columns, **more):
+    return _weights(model, tag, f"https://storage.googleapis.com/{folder}/{file}.npz", *columns, HALF, **more)
+
+
+CATALOGUE = [
+    *(_timm_weights(*row) for row in TIMM),
+    *(_google_weights("vit_models", *row, crop=1.0, **SQUASH_BILINEAR) for row in GOOGLE),
+    *(_google_weights("big_vision", *row, crop=0.875, interpolation="area") for row in BIG_VISION),
+    *(_weights(*row, HALF, 1.0, **SQUASH_BILINEAR) for row in HUGGING_FACE),
+]
+
+
+def list_weights(model=None):
+    """Returns the published weights of a preset, or of all that match a pattern.
+
+    Args:
+        model: name of a preset, or wildcard pattern such as "DeiT3*", without regard to case. None: all.
+
+    Returns:
+        List of `Weights`: named tuples with model, tag, source, resolution, classes, top1, parameters, megabytes, licence and
+        preprocessing. `keras_vit.<model>(weights=<tag>)` loads them.
+
+    Raises:
+        ValueError: if no preset is named so.
+
+    Example:
+    >>> [(weights.tag, weights.top1) for weights in keras_vit.list_weights("ViTB8")]
+    [('augreg2_in21k_ft_in1k', 86.25)]
+    """
+    names = list_models("*" if model is None else model)
+    if not names:
+        preset(model)
+    return [weights for name in names for weights in CATALOGUE if weights.model == name]
+
+
+def find(source):
+    """Returns the `Weights` that come from a source, or None."""
+    return next((weights for weights in CATALOGUE if weights.source == str(source).rstrip("/")), None)
 
 
 def source(model, weights):
-    """Returns the keyword arguments `source`, `sha256` and `size` of `pretrained.load` for the `weights` argument of a preset."""
-    found = [row for row in list_weights(model) if row.tag == weights]
-    if found:
-        return {"source": found[0].source}
-    weights = os.fspath(weights)
-    if (
-        "/" in weights
-        or "\\" in weights
-        or os.path.exists(weights)
-        or weights.endswith((".npz", ".safetensors", ".keras", ".h5", ".pth", ".bin"))
-    ):
-        return {"source": weights}
-    tags = [row.tag for row in list_weights(model)]
-    near = difflib.get_close_matches(weights, tags, n=3, cutoff=0.4) or tags
-    raise ValueError(
-        f"`weights` must be a tag of {model}'s ({', '.join(near) or 'it has none'}), a path, `hf://` or `https://`. Received: weights={weights!r}"
-    )
+    """Returns the keyword argument `source` of `pretrained.load` for the `weights` argument of a preset.
+
+    Raises:
+        ValueError: if it is neither a tag of the preset nor looks like a path or an address.
+    """
+    known = {row.tag: row.source for row in CATALOGUE if row.model == model}
+    path = os.fspath(weights) if isinstance(weights, (str, os.PathLike)) else ""
+    if path in known:
+        return {"source": known[path]}
+    if "/" in path or "\\" in path or path.endswith((".npz", ".safetensors", ".keras", ".h5", ".pth", ".bin")) or os.path.exists(path):
+        return {"source": path}
+    near = difflib.get_close_matches(path, known, n=3, cutoff=0.4) or list(known)
+    tags = f"a tag of {model} ({', '.join(near)}), " if near else ""
+    raise ValueError(f"`weights` must be {tags}a path, `hf://owner/repository` or an https URL. Received: weights={weights!r}")

@@ -1,10 +1,13 @@
-"""Google's npz layouts: vit_jax (original, augreg, sam, gsam; plain and hybrid) and big_vision (also scanned, FlexiViT, SigLIP's image tower)."""
+"""Google's npz layouts: vit_jax (original, augreg, sam, gsam; plain, hybrid) and big_vision (also scanned, FlexiViT, SigLIP's tower)."""
+
+import re
 
 import numpy as np
 
-from keras_vit.checkpoints.mapping import SAME, Layout, count, position_row, row, square_grid
+from keras_vit.checkpoints.mapping import SAME, File, Layout, count, lacking, position_row, row, square_grid
 
 NAME = "google"
+IS_FOLDER = False
 
 # vit_jax numbers a block's parts in one sequence, as flax did before linen; big_vision numbers each kind by itself.
 RENAMES = [
@@ -14,6 +17,9 @@ RENAMES = [
     (r"^(Transformer/encoderblock\w*)/LayerNorm_2/", r"\1/LayerNorm_1/"),
     (r"/MlpBlock_3/", "/MlpBlock_0/"),
 ]
+
+# How each crops an image when it evaluates.
+VIT_JAX_CROP, BIG_VISION_CROP = {"crop_fraction": 1.0, "crop_mode": "squash"}, {"crop_fraction": 0.875}
 
 IGNORED = r"opt/.*|epoch|step|txt/.*|t|b|state/.*"
 
@@ -61,7 +67,7 @@ def architecture(names, shapes, config, overrides):
         position_embedding="learned" if grid else "sincos2d",
         position_grid=grid,
         stem=stem,
-        preprocessing={"mean": 0.5, "std": 0.5, "interpolation": "bilinear", "crop_fraction": 1.0 if vit_jax else 0.875},
+        preprocessing=dict(mean=0.5, std=0.5, interpolation="bilinear", **VIT_JAX_CROP if vit_jax else BIG_VISION_CROP),
         position_resample="bilinear_align_corners",
         patch_resample="bilinear",
     ), dict(stacked=stacked)
@@ -143,7 +149,7 @@ def _resnet_rows(stem):
     return table
 
 
-FLAT = Layout(np.ravel, lambda a: a)  # group norms are (1, 1, 1, C) in some files
+FLAT = Layout(np.ravel, lambda a: np.reshape(a, (1, 1, 1, -1)))  # group norms are (C,) in some files
 
 
 def _conv(ours, theirs, use_bias=True):
@@ -156,3 +162,61 @@ def _norm(ours, theirs, layout=SAME):
 
 def _stack(layout):
     return Layout(lambda *stacks: tuple(layout.read(*each) for each in zip(*stacks)), None)
+
+
+# --- the way back ---
+
+ALLOWED = dict(
+    norm_first=(True,),
+    mlp=("mlp",),
+    activation=("gelu_tanh",),
+    norm_epsilon=(1e-6,),
+    layer_scale_init=(None,),
+    qk_norm=(False,),
+    distillation_token=(False,),
+    num_register_tokens=(0,),
+    norm_embeddings=(False,),
+    norm_after_pooling=(False,),
+)
+STEM = dict(kind="resnet", num_groups=32, norm_epsilon=1e-6, standardization="std", standardization_epsilon=1e-5)
+
+VIT_JAX_NAMES = [
+    (r"^pos_embedding$", "Transformer/posembed_input/pos_embedding"),
+    (r"^(Transformer/encoderblock_\d+)/LayerNorm_1/", r"\1/LayerNorm_2/"),
+    (r"^(Transformer/encoderblock_\d+)/MultiHeadDotProductAttention_0/", r"\1/MultiHeadDotProductAttention_1/"),
+    (r"^(Transformer/encoderblock_\d+)/MlpBlock_0/", r"\1/MlpBlock_3/"),
+]
+BIG_VISION_NAMES = [(r"^", "params/")]
+
+
+def lacks(a):
+    """Returns what of a model Google's code cannot express, a list of str such as "norm_first=False"."""
+    allowed = {**ALLOWED, "pooling": ("token", None) if a["class_token"] else ("gap", "map", None)}
+    stem = a["stem"]
+    form = {key: value for key, value in (stem or {}).items() if key in STEM}
+    grid = a["position_grid"]
+    rules = {
+        f"stem={stem} (its hybrids have {STEM})": stem is not None and form != STEM,
+        'stem with pooling="map"': stem is not None and a["pooling"] == "map",
+        f"a grid of {grid}, which no file tells and so must be square": grid[0] != grid[1],
+    }
+    return lacking(a, allowed) + [rule for rule, broken in rules.items() if broken]
+
+
+def file(a):
+    """Returns the `File` of a model of vit_jax's, or of big_vision's, with the full set of arguments `a`."""
+    computed = a["position_embedding"] == "sincos2d" and not a["prefix_positions"] and a["stem"] is None  # by big_vision: in no file
+    vit_jax = (a["prefix_positions"] or a["stem"] is not None) and a["pooling"] != "map"
+    changes = dict(
+        position_embedding="sincos2d" if computed else "learned",
+        prefix_positions=vit_jax,
+        patch_bias=True,
+        qkv_bias=True,
+    )
+
+    def key(name):
+        for pattern, replacement in VIT_JAX_NAMES if vit_jax else BIG_VISION_NAMES:
+            name = re.sub(pattern, replacement, name)
+        return name
+
+    return File({**a, **changes}, key)

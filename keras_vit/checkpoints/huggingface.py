@@ -1,4 +1,6 @@
-"""Hugging Face transformers' layout: ViT, DeiT, DINOv2 with and without registers, MAE, ViT hybrid, and SigLIP's and CLIP's image towers."""
+"""Hugging Face transformers' layout: ViT, DeiT, DINOv2 with and without registers, MAE, ViT hybrid, SigLIP's and CLIP's image towers."""
+
+import re
 
 import numpy as np
 
@@ -7,19 +9,23 @@ from keras_vit.checkpoints.mapping import (
     JOINED,
     JOINED_BIAS,
     LINEAR,
+    File,
     Layout,
     count,
     dense,
+    lacking,
     norm,
     position_row,
     resnet_rows,
     resnet_stem,
     row,
+    square,
     square_grid,
 )
 from keras_vit.presets import num_heads_of
 
 NAME = "huggingface"
+IS_FOLDER = True
 
 # Names since version 5, and those of each family, brought to the oldest ones of ViT.
 RENAMES = [
@@ -49,7 +55,14 @@ IGNORED = (
 )
 
 INTERPOLATIONS = {0: "nearest", 1: "lanczos3", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
-ACTIVATIONS = {"gelu": "gelu", "gelu_pytorch_tanh": "gelu_tanh", "gelu_new": "gelu_tanh", "quick_gelu": "quick_gelu", "silu": "silu"}
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+    "silu": "silu",
+    "relu": "relu",
+}
 
 
 def recognises(names):
@@ -91,7 +104,7 @@ def architecture(names, shapes, config, overrides):
         prefix, grid = square_grid(found, (class_tokens,))
 
     activation = ACTIVATIONS.get(config.get("hidden_act", "quick_gelu" if clip else "gelu_pytorch_tanh" if has_map else "gelu"))
-    heads = overrides.get("num_heads") or config.get("num_attention_heads") or num_heads_of(width, layers)
+    heads = overrides.get("num_heads") or config.get("num_attention_heads") or num_heads_of(width, layers, gated)
     resample = "bicubic_antialias" if registers else "bicubic"
     arguments = dict(
         input_shape=(*(side * stride * p for side, p in zip(grid, patch)), channels) if grid else None,
@@ -138,6 +151,8 @@ def _preprocessing(config, kind):
         side = size.get("shortest_edge") or size.get("height")
         cropped = crop.get("height") if isinstance(crop, dict) and config.get("do_center_crop") else None
         found["crop_fraction"] = cropped / side if cropped and side else 1.0
+        if "height" in size and not cropped:
+            found["crop_mode"] = "squash"
     return found
 
 
@@ -162,7 +177,7 @@ def rows(a, split_gate=False, unused_map=False, unused_head=False):
             lambda t: tuple(np.reshape(x, shape) for x in np.split(t, len(tokens), axis=1)),
         )
         table.append(row("class_token/token", tokens, layout))
-    elif a["pooling"] == "map":
+    else:
         lead = ()
     if a["num_register_tokens"]:
         table.append(row("register_tokens/token", "embeddings.register_tokens"))
@@ -216,3 +231,180 @@ def _map_rows():
     # `RENAMES` calls every output projection of attention so.
     table += dense(f"{ours}/projection", f"{theirs}.attention.output") + norm(f"{ours}/norm", f"{theirs}.layernorm")
     return table + dense(f"{ours}/mlp/fc1", f"{theirs}.mlp.fc1", LINEAR) + dense(f"{ours}/mlp/fc2", f"{theirs}.mlp.fc2", LINEAR)
+
+
+# --- the way back ---
+
+_EMBEDDINGS = [
+    (r"^embeddings\.patch\.", "embeddings.patch_embeddings.projection."),
+    (r"^embeddings\.positions$", "embeddings.position_embeddings"),
+    (r"\.attention\.(query|key|value)\.", r".attention.attention.\1."),
+    (r"\.attention\.output\.", ".attention.output.dense."),
+    (r"^pooler\.", "pooler.dense."),
+]
+_VIT = _EMBEDDINGS + [(r"\.mlp\.fc1\.", ".intermediate.dense."), (r"\.mlp\.fc2\.", ".output.dense.")]
+_DINOV2 = _EMBEDDINGS + [(r"\.layernorm_before\.", ".norm1."), (r"\.layernorm_after\.", ".norm2.")]
+_TOWER = [
+    (r"^embeddings\.patch\.", "embeddings.patch_embedding."),
+    (r"^embeddings\.positions$", "embeddings.position_embedding.weight"),
+    (r"^embeddings\.cls_token$", "embeddings.class_embedding"),
+    (r"^embeddings\.norm\.", "pre_layrnorm."),
+    (r"^head\.attention\.output\.", "head.attention.out_proj."),
+    (r"\.attention\.(query|key|value)\.", lambda m: f".self_attn.{m[1][0]}_proj."),
+    (r"\.attention\.output\.", ".self_attn.out_proj."),
+    (r"^encoder\.layer\.", "encoder.layers."),
+    (r"\.layernorm_before\.", ".layer_norm1."),
+    (r"\.layernorm_after\.", ".layer_norm2."),
+    (r"^layernorm\.", "post_layernorm."),
+    (r"^", "vision_model."),
+]
+
+# How each family writes the canonical names: as before version 5, whose names only version 5 reads.
+WRITTEN = {
+    "vit": _VIT,
+    "deit": _VIT + [(r"^classifier\.", "cls_classifier.")],
+    "dinov2": _DINOV2,
+    "dinov2_with_registers": _DINOV2,
+    "siglip": _TOWER,
+    "clip": _TOWER,
+}
+
+# The classes with a classifier and without.
+CLASSES = {
+    "vit": ("ViTForImageClassification", "ViTModel"),
+    "deit": ("DeiTForImageClassificationWithTeacher", "DeiTModel"),
+    "dinov2": ("Dinov2ForImageClassification", "Dinov2Model"),
+    "dinov2_with_registers": ("Dinov2WithRegistersForImageClassification", "Dinov2WithRegistersModel"),
+    "siglip": ("SiglipForImageClassification", "SiglipVisionModel"),
+    "clip": ("CLIPForImageClassification", "CLIPVisionModel"),
+}
+
+ALLOWED = dict(
+    norm_first=(True,),
+    stem=(None,),
+    qk_norm=(False,),
+    norm_after_pooling=(False,),
+    activation=tuple(ACTIVATIONS.values()),
+)
+_PLAIN = dict(mlp=("mlp",), layer_scale_init=(None,), num_register_tokens=(0,))
+FAMILIES = {
+    "vit": dict(**_PLAIN, distillation_token=(False,)),
+    "deit": dict(**_PLAIN, representation_size=(None,)),
+    "dinov2": dict(layer_scale_init=lambda init: init is not None, distillation_token=(False,), representation_size=(None,)),
+    "siglip": dict(**_PLAIN, norm_embeddings=(False,), representation_size=(None,)),
+    "clip": dict(**_PLAIN, distillation_token=(False,), representation_size=(None,), patch_bias=(False,), include_top=(False,)),
+}
+FAMILIES["dinov2_with_registers"] = FAMILIES["dinov2"]
+# What each pools for its classifier. Models without one end with the tokens, but for the pooling that has weights, and CLIP's.
+POOLINGS = {"vit": ("token",), "deit": ("token",), "siglip": ("gap",)}
+POOLINGS["dinov2"] = POOLINGS["dinov2_with_registers"] = ("token", "gap", "token_gap")
+HEADLESS_POOLINGS = {"siglip": ("map", "gap", None), "clip": ("token",)}
+
+
+def _family(a):
+    if not a["class_token"]:
+        return "siglip"
+    if a["norm_embeddings"]:
+        return "clip"
+    if a["distillation_token"]:
+        return "deit"
+    if a["num_register_tokens"]:
+        return "dinov2_with_registers"
+    return "dinov2" if a["layer_scale_init"] is not None or a["mlp"] == "swiglu" else "vit"
+
+
+def lacks(a):
+    """Returns what of a model transformers cannot express, a list of str such as "norm_first=False"."""
+    family, top = _family(a), a["include_top"]
+    pooling = POOLINGS.get(family, ()) if top else HEADLESS_POOLINGS.get(family, ("token", "gap", "token_gap", None))
+    allowed = {**ALLOWED, **FAMILIES[family], "pooling": pooling}
+    if family == "vit" and (top or a["pooling"] != "token"):
+        allowed["representation_size"] = (None,)  # the pooler reads the class token, and no classifier reads the pooler
+    if family not in ("vit", "deit"):
+        is_square = lambda pair: pair[0] == pair[1]  # noqa: E731
+        allowed |= {"input_shape": is_square, "patch_size": is_square}
+    if family.startswith("dinov2"):
+        allowed["mlp_dim"] = lambda width: _mlp_ratio(a) is not None
+    return [f"{what} in its {family}" for what in lacking(a, allowed)]
+
+
+def _mlp_ratio(a):
+    """Returns the whole number that DINOv2's configuration has in place of `mlp_dim`, or None."""
+    for ratio in range(1, 33):
+        width = a["hidden_dim"] * ratio
+        if a["mlp_dim"] == (width if a["mlp"] == "mlp" else (int(width * 2 / 3) + 7) // 8 * 8):
+            return ratio
+    return None
+
+
+def file(a):
+    """Returns the `File` of a model of transformers' with the full set of arguments `a`."""
+    family, top = _family(a), a["include_top"]
+    dinov2, tower = family.startswith("dinov2"), family in ("siglip", "clip")
+    changes = dict(
+        position_embedding="learned",
+        prefix_positions=a["class_token"],
+        patch_bias=family != "clip",
+        qkv_bias=a["qkv_bias"] or tower,
+        pooling="token_gap" if dinov2 and top else a["pooling"],
+    )
+    renames = list(WRITTEN[family])
+    if a["mlp"] == "swiglu":
+        renames += [(r"\.mlp\.fc1\.", ".mlp.weights_in."), (r"\.mlp\.fc2\.", ".mlp.weights_out.")]
+    if top and not tower:
+        renames.append((r"^(?!(cls_|distillation_)?classifier\.)", f"{family}."))
+
+    def key(name):
+        if tower and name.startswith("classifier."):
+            return name
+        for pattern, replacement in renames:
+            name = re.sub(pattern, replacement, name)
+        return name
+
+    *size, channels = a["input_shape"]
+    config = dict(
+        hidden_size=a["hidden_dim"],
+        num_hidden_layers=a["num_layers"],
+        num_attention_heads=a["num_heads"],
+        hidden_act={ours: theirs for theirs, ours in reversed(ACTIVATIONS.items())}[a["activation"]],
+        layer_norm_eps=a["norm_epsilon"],
+        image_size=square(size),
+        patch_size=square(a["patch_size"]),
+        num_channels=channels,
+    )
+    if dinov2:
+        config |= dict(mlp_ratio=_mlp_ratio(a), use_swiglu_ffn=a["mlp"] == "swiglu", layerscale_value=a["layer_scale_init"])
+    else:
+        config |= dict(intermediate_size=a["mlp_dim"])
+    if family == "dinov2_with_registers":
+        config |= dict(num_register_tokens=a["num_register_tokens"])
+    if not tower:
+        config |= dict(qkv_bias=a["qkv_bias"])
+    if a["representation_size"]:
+        config |= dict(pooler_output_size=a["representation_size"], pooler_act="tanh")
+    model_type = f"{family}_vision_model" if tower else family
+    if family == "siglip":
+        config |= dict(vision_use_head=a["pooling"] == "map")
+        if top:
+            config, model_type = dict(vision_config={"model_type": model_type, **config}), family
+    if top:
+        labels = {i: f"LABEL_{i}" for i in range(a["num_classes"])}
+        config |= dict(id2label=labels, label2id={label: i for i, label in labels.items()})
+    config = dict(architectures=[CLASSES[family][0 if top else 1]], model_type=model_type, dtype="float32", **config)
+    # Of training alone, but transformers misses it where it is not.
+    mask = {f"{f'{family}.' if top else ''}embeddings.mask_token": np.zeros((1, a["hidden_dim"]), "float32")} if dinov2 else {}
+    return File({**a, **changes}, key, {"config.json": config, "preprocessor_config.json": _processor(a["preprocessing"], size)}, mask)
+
+
+def _processor(prepare, size):
+    """The configuration of the image processor that prepares images as the model wants them."""
+    height, width = size
+    if prepare["crop_mode"] == "squash":
+        form = dict(image_processor_type="ViTImageProcessor", size=dict(height=height, width=width))
+    else:
+        side = round(min(size) / prepare["crop_fraction"])
+        form = dict(image_processor_type="BitImageProcessor", size=dict(shortest_edge=side))
+        form |= dict(do_center_crop=True, crop_size=dict(height=height, width=width))
+    resample = {name: number for number, name in INTERPOLATIONS.items()}.get(prepare["interpolation"], 3)
+    colours = dict(do_rescale=True, rescale_factor=1 / 255, do_normalize=True, image_mean=prepare["mean"], image_std=prepare["std"])
+    return dict(**form, do_resize=True, resample=resample, **colours)

@@ -14,6 +14,22 @@ class Layout(NamedTuple):
     write: Callable
 
 
+class File(NamedTuple):
+    """What a model is in a file of a format.
+
+    Attributes:
+        arguments: dict. Those of the equal model that the file holds: it may have zeros where ours has nothing, and add up constants.
+        key: function from a canonical key to the file's.
+        configs: dict from the name of a JSON file beside the weights to its content.
+        extra: dict from key to array. Tensors that the format wants and no model of ours has.
+    """
+
+    arguments: dict
+    key: Callable
+    configs: dict = {}
+    extra: dict = {}
+
+
 class Row(NamedTuple):
     """Our weights `paths` are their tensors `keys`."""
 
@@ -27,10 +43,6 @@ def row(paths, keys, layout=None):
     return Row(as_tuple(paths), as_tuple(keys), layout or SAME)
 
 
-def _joined(arrays):
-    return np.concatenate([a.T for a in arrays], axis=-1)
-
-
 def _parted(array, parts=3):
     return tuple(np.ascontiguousarray(a.T) for a in np.split(array, parts, axis=-1))
 
@@ -38,7 +50,7 @@ def _parted(array, parts=3):
 SAME = Layout(lambda a: a, lambda a: a)
 LINEAR = Layout(np.transpose, np.transpose)  # torch keeps a Linear as (out, in)
 CONV = Layout(lambda a: np.transpose(a, (2, 3, 1, 0)), lambda a: np.transpose(a, (3, 2, 0, 1)))  # torch: (out, in, rows, columns)
-JOINED = Layout(lambda *a: _joined(a), lambda a: _parted(a))  # apart there, side by side in ours
+JOINED = Layout(lambda *a: np.concatenate(a).T, lambda a: _parted(a))  # apart there, side by side in ours
 JOINED_BIAS = Layout(lambda *a: np.concatenate(a), lambda a: tuple(np.split(a, 3)))
 
 
@@ -116,3 +128,14 @@ def square_grid(positions, prefixes):
         if side and side * side == positions - prefix:
             return prefix, (side, side)
     return None, None
+
+
+def lacking(arguments, allowed):
+    """Returns the arguments, as "norm_first=False", whose values a format cannot hold: `allowed` has the values, or a test, of each."""
+    fits = lambda name, values: values(arguments[name]) if callable(values) else arguments[name] in values  # noqa: E731
+    return [f"{name}={arguments[name]!r}" for name, values in allowed.items() if not fits(name, values)]
+
+
+def square(pair):
+    """Returns one number for a pair of equal ones, else the pair as JSON has it."""
+    return pair[0] if pair[0] == pair[1] else list(pair)

@@ -1,11 +1,28 @@
 """timm's layout, which is Meta's too: DeiT, DeiT-III, MAE and DINOv2."""
 
+import re
+
 import numpy as np
 
-from keras_vit.checkpoints.mapping import CONV, Layout, count, dense, norm, position_row, resnet_rows, resnet_stem, row, square_grid
+from keras_vit.checkpoints.mapping import (
+    CONV,
+    File,
+    Layout,
+    count,
+    dense,
+    lacking,
+    norm,
+    position_row,
+    resnet_rows,
+    resnet_stem,
+    row,
+    square,
+    square_grid,
+)
 from keras_vit.presets import num_heads_of
 
 NAME = "timm"
+IS_FOLDER = True
 
 RENAMES = [
     (r"^(module|backbone|encoder)\.", ""),
@@ -19,6 +36,9 @@ RENAMES = [
     (r"^patch_embed\.backbone\.(conv|norm)\.", r"patch_embed.backbone.stem.\1."),  # a stem without stages
     (r"^fc_norm\.", "norm."),
 ]
+
+# The architectures of timm 1.0.31 with that activation: the other ones of SigLIP have the exact one, also where Google's model has not.
+GELU_TANH = r"base_patch32_siglip|large_patch16_siglip(_gap)?_512|so400m_patch16_siglip|giantopt"
 
 IGNORED = r"mask_token|decoder.*|num_batches_tracked|.*\.num_batches_tracked|.*relative_position_index|mlm_head.*"
 
@@ -76,17 +96,17 @@ def architecture(names, shapes, config, overrides):
         prefix, grid = square_grid(found, (class_tokens, 0, class_tokens + registers))
     head = shapes.get("head.weight")
     clip = "norm_pre.weight" in shapes
-    tanh = any(part in arch for part in ("so400m_patch16_siglip", "so400m_patch14_siglip", "gigaopt", "giantopt", "vit_intern"))
-    activation = {"gelu_tanh": "gelu_tanh", "quick_gelu": "quick_gelu"}.get(given.get("act_layer"), "gelu_tanh" if tanh else "gelu")
+    tanh = re.search(GELU_TANH, arch)
+    activation = given.get("act_layer", "quick_gelu" if "quickgelu" in arch else "gelu_tanh" if tanh else "gelu")
     arguments = dict(
         input_shape=(*(side * stride * p for side, p in zip(grid, patch)), channels) if grid else None,
         patch_size=patch if patch[0] != patch[1] else patch[0],
         hidden_dim=width,
         num_layers=layers,
-        num_heads=overrides.get("num_heads") or given.get("num_heads") or num_heads_of(width, layers),
+        num_heads=overrides.get("num_heads") or given.get("num_heads") or num_heads_of(width, layers, gated),
         mlp_dim=gated,
         mlp="swiglu" if hidden == 2 * gated else "mlp",
-        activation="silu" if hidden == 2 * gated else "quick_gelu" if "quickgelu" in arch else activation,
+        activation="silu" if hidden == 2 * gated else activation,
         num_classes=head[0] if head else None,
         include_top=head is not None,
         pooling=pooling,
@@ -96,11 +116,11 @@ def architecture(names, shapes, config, overrides):
         num_register_tokens=registers,
         prefix_positions=prefix == class_tokens > 0,
         position_grid=grid,
-        layer_scale_init=1e-5 if "blocks.0.ls1.gamma" in shapes else None,
+        layer_scale_init=(given.get("init_values") or 1e-5) if "blocks.0.ls1.gamma" in shapes else None,
         qkv_bias="blocks.0.attn.qkv.bias" in shapes,
         patch_bias="patch_embed.proj.bias" in shapes,
         qk_norm="blocks.0.attn.q_norm.weight" in shapes,
-        norm_epsilon=1e-5 if clip else 1e-6,
+        norm_epsilon=1e-5 if "clip" in arch.replace("siglip", "") or (clip and not arch) else 1e-6,
         norm_embeddings=clip,
         norm_after_pooling=after_pooling,
         stem=stem,
@@ -108,14 +128,14 @@ def architecture(names, shapes, config, overrides):
         position_resample="bicubic_antialias",
     )
     if not config:  # Meta's own files
-        dinov2 = "mask_token" in shapes
+        dinov2 = len(shapes.get("mask_token", ())) == 2  # that of MAE's decoder has three axes
         arguments["position_resample"] = "bicubic_dinov2" if dinov2 and not registers else "bicubic_antialias" if dinov2 else "bicubic"
         arguments["preprocessing"] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
     return arguments, dict(register_positions=registers > 0 and prefix == class_tokens + registers)
 
 
 def _preprocessing(trained):
-    keys = {"mean": "mean", "std": "std", "interpolation": "interpolation", "crop_fraction": "crop_pct"}
+    keys = {"mean": "mean", "std": "std", "interpolation": "interpolation", "crop_fraction": "crop_pct", "crop_mode": "crop_mode"}
     found = {ours: trained[theirs] for ours, theirs in keys.items() if theirs in trained}
     return {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
 
@@ -200,3 +220,126 @@ def _conv_stem_rows(stem):
         table += norm(f"stem/norm_{i}", f"{theirs}.1")
         table += [row(f"stem/norm_{i}/moving_{ours}", f"{theirs}.1.running_{key}") for ours, key in (("mean", "mean"), ("variance", "var"))]
     return table
+
+
+# --- the way back ---
+
+ALLOWED = dict(
+    norm_first=(True,),
+    representation_size=(None,),
+    pooling=("token", "gap", "map", None),
+    norm_epsilon=(1e-6, 1e-5),
+    activation=("gelu", "gelu_tanh", "quick_gelu", "silu", "relu"),
+)
+POOLINGS = {"token": "token", "gap": "avg", "map": "map", None: ""}
+HYBRIDS = {
+    (): "vit_tiny_r_s16_p8_224",
+    (2, 2, 2, 2): "vit_base_r26_s32_224",
+    (3, 4, 9): "vit_base_r50_s16_224",
+    (3, 4, 6, 3): "vit_large_r50_s32_224",
+}
+STEM = dict(
+    kind="resnet",
+    block_counts=None,  # one of `HYBRIDS`
+    width=64,
+    num_groups=32,
+    norm_epsilon=1e-5,
+    standardization="variance",
+    standardization_epsilon=1e-8,
+)
+
+
+def lacks(a):
+    """Returns what of a model timm cannot express, a list of str such as "norm_first=False"."""
+    stem, swiglu, distilled = a["stem"], a["mlp"] == "swiglu", a["distillation_token"]
+    fits = stem is None or ({**stem, "block_counts": None} == STEM and stem["block_counts"] in HYBRIDS)
+    # Each of these is an architecture of its own.
+    special = [name for name, given in (("stem", stem is not None), ('mlp="swiglu"', swiglu), ("distillation_token", distilled)) if given]
+    rules = {
+        f"stem={stem} (its hybrids have {STEM} with block_counts of {list(HYBRIDS)})": not fits,
+        " beside ".join(special): len(special) > 1,
+        f"norm_epsilon=1e-05 beside {' and '.join(special)}": a["norm_epsilon"] == 1e-5 and special,
+        "num_register_tokens beside distillation_token": a["num_register_tokens"] and distilled,
+        "patch_bias=True beside norm_embeddings=True": a["patch_bias"] and a["norm_embeddings"],
+        f'mlp="swiglu" with activation={a["activation"]!r}': swiglu and a["activation"] != "silu",
+        'mlp="swiglu" with pooling="map"': swiglu and a["pooling"] == "map",
+    }
+    return lacking(a, ALLOWED) + [rule for rule, broken in rules.items() if broken]
+
+
+def file(a):
+    """Returns the `File` of a model of timm's with the full set of arguments `a`."""
+    has_class, distilled = a["class_token"], a["distillation_token"]
+    # timm gives positions to registers with the class token, or to neither: that of the class token is added to it, as in its DINOv2.
+    prefix_positions = distilled or (has_class and a["prefix_positions"] and not a["num_register_tokens"])
+    changes = dict(position_embedding="learned", prefix_positions=prefix_positions, patch_bias=not a["norm_embeddings"])
+    hidden = a["mlp_dim"] * (2 if a["mlp"] == "swiglu" else 1)
+    ratio = hidden / a["hidden_dim"]
+    *size, channels = a["input_shape"]
+    num_classes = a["num_classes"] if a["include_top"] else 0
+
+    def key(name):
+        if name.startswith("norm.") and a["norm_after_pooling"]:
+            return f"fc_{name}"
+        # A stem without stages is the whole backbone.
+        return name.replace("backbone.stem.", "backbone.") if a["stem"] and not a["stem"]["block_counts"] else name
+
+    model_args = dict(
+        img_size=list(size),
+        patch_size=square(a["patch_size"]),
+        in_chans=channels,
+        num_classes=num_classes,
+        global_pool=POOLINGS[a["pooling"]],
+        embed_dim=a["hidden_dim"],
+        depth=a["num_layers"],
+        num_heads=a["num_heads"],
+        # timm rounds the product down.
+        mlp_ratio=ratio if int(a["hidden_dim"] * ratio) == hidden else (hidden + 0.5) / a["hidden_dim"],
+        qkv_bias=a["qkv_bias"],
+        qk_norm=a["qk_norm"],
+        # None would leave the architecture's own.
+        init_values=0.0 if a["layer_scale_init"] is None else a["layer_scale_init"] or 1e-5,
+        class_token=has_class,
+        no_embed_class=not prefix_positions,
+        reg_tokens=a["num_register_tokens"],
+        pre_norm=a["norm_embeddings"],
+        fc_norm=a["norm_after_pooling"],
+    )
+    if a["mlp"] == "mlp" and a["activation"] != "gelu":
+        model_args["act_layer"] = a["activation"]
+    prepare = a["preprocessing"]
+    pretrained_cfg = dict(
+        custom_load=False,
+        input_size=[channels, *size],
+        fixed_input_size=True,
+        interpolation=prepare["interpolation"],
+        crop_pct=prepare["crop_fraction"],
+        crop_mode=prepare["crop_mode"],
+        mean=prepare["mean"],
+        std=prepare["std"],
+        num_classes=num_classes,
+        pool_size=None,
+        first_conv=key("patch_embed.proj" if a["stem"] is None else "patch_embed.backbone.stem.conv"),
+        classifier=["head", "head_dist"] if distilled else "head",
+    )
+    config = dict(
+        architecture=_architecture(a),
+        num_classes=num_classes,
+        num_features=a["hidden_dim"],
+        global_pool=model_args["global_pool"],
+        model_args=model_args,
+        pretrained_cfg=pretrained_cfg,
+    )
+
+    return File({**a, **changes}, key, {"config.json": config})
+
+
+def _architecture(a):
+    """The name of timm's that has what `model_args` cannot say: JSON holds no layers."""
+    if a["stem"] is not None:
+        return HYBRIDS[a["stem"]["block_counts"]]
+    if a["distillation_token"]:
+        return "deit_base_distilled_patch16_224"
+    if a["mlp"] == "swiglu":
+        return "vit_giant_patch14_dinov2"
+    return "vit_base_patch16_clip_224" if a["norm_epsilon"] == 1e-5 else "vit_base_patch16_224"

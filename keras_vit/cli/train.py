@@ -5,6 +5,7 @@ import dataclasses
 import json
 import pathlib
 import shlex
+import signal
 import sys
 from typing import Annotated
 
@@ -26,19 +27,21 @@ def train(
     image_size: Annotated[int, typer.Option(help="Side to resize images to, in pixels. [default: the source's]")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same run. [default: 0]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the output folder.")] = False,
+    save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints. [default: those of 10 minutes, or an epoch]")] = None,
 ):
     """Trains a model.
 
-    Writes the model, its history and a report with pictures into a folder. Ctrl-C stops the run, and --resume goes on with it.
+    Writes the model, its history and a report with pictures into a folder. Whatever stops the run, Ctrl-C, a signal or a crash of the
+    machine: --resume goes on with it, and it ends with the same model as one that was not stopped.
     """
-    given = {name: value for name, value in locals().items() if name not in ("output", "resume") and value is not None}
+    given = {name: value for name, value in locals().items() if name not in ("output", "resume", "save_every") and value is not None}
     config = config_of_old(output, given) if resume else config_of_new(output, given)
-    run(output, config)
+    run(output, config, save_every)
 
 
 def config_of_new(output, given):
     """Returns the config of a new run: what the user gave, and the defaults of the rest."""
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if output.exists() and (not output.is_dir() or any(output.glob("[!.]*"))):  # what a killed run left unfinished is hidden
         raise ValueError(f"`--output` must be a new or an empty folder; with --resume a run that is there goes on. Received: {output}")
     if "data" not in given:
         raise ValueError("`--data` is missing: name a data source, such as digits")
@@ -65,8 +68,9 @@ def config_of_old(output, given):
     return config
 
 
-def run(output, config):
+def run(output, config, save_every):
     """Trains from the newest checkpoint, or from the beginning, and writes the results."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # outside `fit`, which saves first, there is nothing to save
     with quiet():
         import keras
 
@@ -94,13 +98,11 @@ def run(output, config):
     sizes = ", ".join(f"{size:,} {part}" for part, size in data.sizes.items())
     print(f"{config['data']}: {sizes} images of {data.image_shape[0]} x {data.image_shape[1]}, {len(data.class_names)} classes")
     print(f"{config['model']}: {model.count_params():,} parameters, recipe {config['recipe']}")
-    checkpoints = Checkpoints(output / CHECKPOINTS)
+    checkpoints = Checkpoints(output / CHECKPOINTS, every_steps=save_every)
     try:
-        epoch = checkpoints.restore(model)
         model.fit(
-            data.train_from(epoch * data.steps_per_epoch),
+            checkpoints.resume(data.train_from),
             steps_per_epoch=data.steps_per_epoch,
-            initial_epoch=epoch,
             epochs=recipe.epochs,
             validation_data=data.validation,
             callbacks=[checkpoints],
@@ -108,11 +110,14 @@ def run(output, config):
             verbose=1 if sys.stdout.isatty() else 2,  # a bar on a terminal, a line an epoch in a file
         )
         write_results(output, config, model, data, checkpoints.history)
-    except KeyboardInterrupt:
+    except FloatingPointError as error:
+        raise ValueError(error) from None
+    except (KeyboardInterrupt, SystemExit) as stop:
         command = shlex.join(["keras-vit", "train", "--output", str(output), "--resume"])
         print(flush=True)  # ends the line of the progress bar
-        print(f"keras-vit: stopped after epoch {len(checkpoints.history)} of {recipe.epochs}; go on with: {command}", file=sys.stderr)
-        raise typer.Exit(130) from None
+        where = f"epoch {checkpoints.epoch} of {recipe.epochs}" + f" and {checkpoints.done} steps" * (checkpoints.done > 0)
+        print(f"keras-vit: stopped after {where}; go on with: {command}", file=sys.stderr)
+        raise typer.Exit(130 if isinstance(stop, KeyboardInterrupt) else 0) from None
 
 
 def write_results(output, config, model, data, history):

@@ -48,6 +48,7 @@ class PatchEmbedding(keras.layers.Layer):
 
     def build(self, input_shape):
         self._grid(input_shape)
+        self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: input_shape[-1]})
         shape = (*self.patch_size, input_shape[-1], self.hidden_dim)
         self.kernel = self.add_weight(name="kernel", shape=shape, initializer="lecun_normal")
         self.bias = self.add_weight(name="bias", shape=(self.hidden_dim,), initializer="zeros") if self.use_bias else None

@@ -163,6 +163,7 @@ class StandardizedConv2D(keras.layers.Layer):
         self.epsilon = epsilon
 
     def build(self, input_shape):
+        self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: input_shape[-1]})
         shape = (self.kernel_size, self.kernel_size, input_shape[-1], self.filters)
         # Not cast to half precision before use: the statistics of such a kernel are too coarse.
         self.kernel = self.add_weight(name="kernel", shape=shape, initializer="lecun_normal", autocast=False)

@@ -1,0 +1,197 @@
+"""From a model to a checkpoint in somebody else's format."""
+
+import contextlib
+import json
+import math
+import os
+import pathlib
+import struct
+import zipfile
+
+import numpy as np
+from keras import ops
+
+from keras_vit.checkpoints.loading import FORMATS, _variables
+from keras_vit.cost import arguments as all_arguments
+from keras_vit.cost import grid_size
+from keras_vit.layers import checks
+from keras_vit.vision_transformer import VisionTransformer
+
+
+def save(model, path, format):
+    """Saves a model as a checkpoint that other libraries open.
+
+    Weights are written in float32, with the configuration that the other library builds its model from. What takes another form there
+    is brought to it if the outputs stay equal: computed positions are written as a table, a bias that the model has not as zeros, the
+    position of a class token is added to it. Files are written beside their place and renamed when all of them are whole.
+
+    Args:
+        model: a `VisionTransformer`.
+        path: str or path-like. A folder for "timm" and "huggingface", made if it does not exist; a file `*.npz` for "google".
+        format: "timm" (`timm.create_model("local-dir:PATH", pretrained=True)` opens it), "huggingface" (`from_pretrained` of the class
+            that its config.json names; a model without a head has no pooler either, unless it has a `representation_size`: pass
+            `add_pooling_layer=False`) or "google" (vit_jax, or big_vision where positions are on patches alone or pooling is "map").
+
+    Raises:
+        ValueError: if the format has no equal model, naming the arguments that it cannot hold and the formats that can.
+
+    Example:
+    >>> import tempfile
+    >>> path = tempfile.mkdtemp() + "/mine"
+    >>> model = keras_vit.VisionTransformer((32, 32, 3), 8, 64, 2, 1, 128, num_classes=10)
+    >>> keras_vit.checkpoints.save(model, path, format="timm")
+    >>> keras_vit.from_pretrained(path).output_shape
+    (None, 10)
+    """
+    if not isinstance(model, VisionTransformer):
+        raise ValueError(f"`model` must be a VisionTransformer. Received: model={model}")
+    checks.one_of("format", format, FORMATS)
+    a, form, path = _arguments(model), FORMATS[format], pathlib.Path(path).expanduser()
+    if lacks := form.lacks(a):
+        others = [name for name, other in FORMATS.items() if not other.lacks(a)]
+        able = f"The format{'s' * (len(others) > 1)} {' and '.join(map(repr, others))} can" if others else "None of the formats can"
+        raise ValueError(
+            f"The format {format!r} has no model with {'; '.join(lacks)}. {able}; `model.save('model.keras')` keeps every model. "
+            f"Received: format={format!r}"
+        )
+    if not form.IS_FOLDER and path.suffix != ".npz":
+        raise ValueError(f"A file in the format {format!r} must be named `*.npz`. Received: path={path}")
+    if form.IS_FOLDER and path.is_file():
+        raise ValueError(f"A checkpoint in the format {format!r} is a folder. Received: path={path}, which is a file")
+
+    file = form.file(a)
+    rows = form.rows(file.arguments)
+    weights = _weights(model, a, file.arguments)
+    needed = {p for row in rows for p in row.paths}
+    if without := sorted(weights.keys() - needed):
+        raise ValueError(f"These weights have no place in the format {format!r}: {', '.join(without)}. Received: format={format!r}")
+
+    def tensors(read):
+        """Yields (key, array), one row of the table after the other, so that no more than one is held twice."""
+        for row in rows:
+            arrays = row.layout.write(*map(read, row.paths))
+            yield from zip(map(file.key, row.keys), arrays if isinstance(arrays, tuple) else (arrays,))
+        yield from file.extra.items()
+
+    def read(p):
+        return np.asarray(ops.convert_to_numpy(weights[p]), "float32")
+
+    with contextlib.ExitStack() as stack:
+        if form.IS_FOLDER:
+            path.mkdir(parents=True, exist_ok=True)
+            for name, content in file.configs.items():
+                stack.enter_context(_replacing(path / name)).write_text(json.dumps(content, indent=2) + "\n")
+            shapes = {key: array.shape for key, array in tensors(lambda p: np.broadcast_to(np.int8(0), weights[p].shape))}
+            _write_safetensors(stack.enter_context(_replacing(path / "model.safetensors")), shapes, tensors(read))
+        else:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write_npz(stack.enter_context(_replacing(path)), tensors(read))
+
+
+def _arguments(model):
+    """Returns all arguments of a model, complete: the size of its images, the grid of positions, the defaults of stem and activation."""
+    a = all_arguments(model)
+    shape = a["input_shape"]
+    *size, channels = (*shape[1:], shape[0]) if a["data_format"] == "channels_first" else shape
+    stem, stride = None, 1
+    if a["stem"] is not None:
+        layer = model.get_layer("stem")
+        stem = {"kind": a["stem"]["kind"], **{k: v for k, v in layer.get_config().items() if k not in ("name", "trainable", "dtype")}}
+        stride = layer.stride
+    patch = checks.positive_pair("patch_size", a["patch_size"])
+    if None in size:
+        # A model of any size is written as one of the size that its positions are for.
+        table = model.get_layer("position_embedding").table if a["position_embedding"] == "learned" else None
+        size = [stride * p * n for p, n in zip(patch, table.shape)] if table is not None else [224, 224]
+    elif any(side % (stride * p) for side, p in zip(size, patch)):
+        raise ValueError(f"Only in our own format can a model pad its images. Received: input_shape={shape}, patch_size={a['patch_size']}")
+    a |= dict(input_shape=(*size, channels), data_format="channels_last", patch_size=patch, stem=stem)
+    a["position_grid"] = grid_size(a)
+    a["activation"] = a["activation"] or ("silu" if a["mlp"] == "swiglu" else "gelu")
+    # Normalization is of each token by itself: before or after one is picked, or none, it is the same.
+    a["norm_after_pooling"] = a["norm_after_pooling"] and a["pooling"] in ("gap", "map")
+    a["preprocessing"] = {**model.preprocessing, **{key: _per_channel(model.preprocessing[key], channels) for key in ("mean", "std")}}
+    return a
+
+
+def _per_channel(values, channels):
+    values = np.atleast_1d(values).tolist()
+    return values if len(values) == channels else [float(np.mean(values))] * channels
+
+
+def _weights(model, a, target):
+    """Returns `{path: variable or array}` of the equal model with the arguments `target`."""
+    weights = dict(_variables(model))
+    width, grid = a["hidden_dim"], a["position_grid"]
+    weights.pop("position_embedding/table", None)
+    weights.pop("position_embedding/prefix_table", None)
+    prefix, table = _positions(model, a)
+    if target["position_embedding"] == "learned":
+        weights["position_embedding/table"] = np.reshape(table, (*grid, width))
+    if len(prefix):
+        if target["prefix_positions"]:
+            weights["position_embedding/prefix_table"] = prefix
+        else:
+            weights["class_token/token"] = ops.convert_to_numpy(weights["class_token/token"]) + prefix
+    if target["patch_bias"] and not a["patch_bias"]:
+        weights["patch_embedding/bias"] = np.zeros(width)
+    if target["qkv_bias"] and not a["qkv_bias"]:
+        weights |= {f"block_{i}/attention/qkv/bias": np.zeros(3 * width) for i in range(a["num_layers"])}
+    if target["pooling"] == "token_gap" != a["pooling"]:
+        parts = [ops.convert_to_numpy(weights["head/kernel"]), np.zeros((width, a["num_classes"]))]
+        weights["head/kernel"] = np.concatenate(parts if a["pooling"] == "token" else parts[::-1])
+    return weights
+
+
+def _positions(model, a):
+    """Returns the positions of class tokens and of the patches of the model's grid, (number, D) each: what the layer adds to zeros."""
+    count, patches = a["class_token"] + a["distillation_token"], math.prod(a["position_grid"])
+    if a["position_embedding"] == "none":
+        return np.zeros((count, a["hidden_dim"])), np.zeros((patches, a["hidden_dim"]))
+    layer = model.get_layer("position_embedding")
+    prefix = layer.num_prefix_tokens
+    # `call` itself, which does not round to the layer's half precision.
+    tokens, grid = ops.zeros((1, prefix + patches, a["hidden_dim"]), "float32"), ops.zeros((1, *a["position_grid"], 1))
+    positions = ops.convert_to_numpy(layer.call(tokens, grid))[0]
+    return positions[:prefix] if prefix else np.zeros((count, a["hidden_dim"])), positions[prefix:]
+
+
+def _write_safetensors(path, shapes, tensors):
+    header, end = {"__metadata__": {"format": "pt"}}, 0
+    for key, shape in shapes.items():
+        start, end = end, end + 4 * math.prod(shape)
+        header[key] = {"dtype": "F32", "shape": shape, "data_offsets": (start, end)}
+    header = json.dumps(header).encode()
+    header += b" " * (-len(header) % 8)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        for _, array in tensors:
+            file.write(np.ascontiguousarray(array, "<f4").data)
+
+
+def _write_npz(path, tensors):
+    with zipfile.ZipFile(path, "w") as archive:
+        for key, array in tensors:
+            with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
+
+
+@contextlib.contextmanager
+def _replacing(path):
+    """Yields a temporary path beside `path`, which takes its place at the end, or is removed if an error comes first."""
+    temporary = path.with_name(f".unfinished-{path.name}")
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync(path):
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

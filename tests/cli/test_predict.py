@@ -1,0 +1,134 @@
+import json
+import pathlib
+import sys
+
+import keras
+import numpy as np
+import pytest
+from helpers import randomise
+from PIL import Image
+
+import keras_vit
+from keras_vit.cli import main
+from keras_vit.data.evaluation import evaluation_transform
+
+GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
+PLAIN = GOLDEN / "timm" / "plain"
+TINY = dict(input_shape=(16, 16, 3), patch_size=8, hidden_dim=16, num_layers=1, num_heads=2, mlp_dim=16)
+
+
+def call(capsys, *arguments):
+    with pytest.raises(SystemExit) as ended:
+        main(["predict", *map(str, arguments)])
+    return ended.value.code or 0, *capsys.readouterr()
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    folder, random = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    paths = [folder / name for name in ("wide.jpg", "high.png", "gray.png")]
+    for path, shape in zip(paths, [(40, 60, 3), (70, 50, 3), (33, 33)]):
+        Image.fromarray(random.integers(0, 256, shape, dtype="uint8")).save(path)
+    return paths
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A folder as `keras-vit train` leaves it, with class names."""
+    folder = tmp_path_factory.mktemp("run")
+    randomise(keras_vit.VisionTransformer(**TINY, num_classes=3)).save(folder / "model.keras")
+    (folder / "config.json").write_text(json.dumps({"data": "pets", "class_names": ["cat", "dog", "owl"]}))
+    return folder
+
+
+def expected(model, photos):
+    transform = evaluation_transform(model)
+    return keras.ops.convert_to_numpy(model(np.stack([transform(photo) for photo in photos])))
+
+
+def test_the_best_classes_of_each_image(capsys, photos):
+    code, out, _ = call(capsys, "--weights", PLAIN, "--top", 2, *photos)
+    assert code == 0
+    lines = out.strip().split("\n")
+    assert len(lines) == 3 * (1 + 2)
+    for number, scores in enumerate(expected(keras_vit.from_pretrained(PLAIN), photos)):
+        block = lines[3 * number : 3 * number + 3]
+        best = np.argsort(-scores)[:2]
+        assert block == [str(photos[number])] + [f"  {scores[i]:.4f}  {i}" for i in best]
+
+
+def test_json(capsys, photos):
+    code, out, _ = call(capsys, "--weights", PLAIN, "--json", photos[0])
+    (answer,) = json.loads(out)
+    assert code == 0 and answer["image"] == str(photos[0])
+    (scores,) = expected(keras_vit.from_pretrained(PLAIN), photos[:1])
+    assert [p["class"] for p in answer["predictions"]] == np.argsort(-scores)[:5].tolist()
+    assert [p["score"] for p in answer["predictions"]] == pytest.approx(np.sort(scores)[::-1][:5])
+
+
+def test_labels_of_imagenet(capsys, photos, tmp_path):
+    model = keras_vit.VisionTransformer(**TINY, num_classes=1000)
+    model.get_layer("head").bias.assign(20.0 * np.eye(1000)[207])
+    model.save(tmp_path / "model.keras")
+    code, out, _ = call(capsys, "--model", tmp_path / "model.keras", photos[0])
+    assert code == 0 and out.split("\n")[1] == "  1.0000  golden retriever (n02099601)"
+    assert json.loads(call(capsys, "--model", tmp_path / "model.keras", "--json", photos[0])[1])[0]["predictions"][0]["id"] == "n02099601"
+
+
+@pytest.mark.parametrize("name", ["", "model.keras"])
+def test_a_run_knows_its_classes(capsys, photos, run, name):
+    code, out, _ = call(capsys, "--model", run / name, photos[1])
+    assert code == 0 and {line.split()[1] for line in out.strip().split("\n")[1:]} == {"cat", "dog", "owl"}
+
+
+def test_logits_become_probabilities(capsys, photos, tmp_path):
+    model = randomise(keras_vit.VisionTransformer(**TINY, num_classes=4, classifier_activation=None))
+    model.save(tmp_path / "model.keras")
+    predictions = json.loads(call(capsys, "--weights", tmp_path / "model.keras", "--json", photos[0])[1])[0]["predictions"]
+    assert sum(p["score"] for p in predictions) == pytest.approx(1.0, abs=1e-5) and len(predictions) == 4
+
+
+def test_a_preset_with_weights(capsys, photos, tmp_path):
+    randomise(keras_vit.ViTMicro4(num_classes=2), scale=0.05).save(tmp_path / "micro.keras")
+    code, out, _ = call(capsys, "--model", "ViTMicro4", "--weights", tmp_path / "micro.keras", photos[0])
+    assert code == 0 and len(out.strip().split("\n")) == 3
+
+
+def test_more_images_than_a_batch_holds(capsys, photos):
+    code, out, _ = call(capsys, "--weights", PLAIN, "--top", 1, *(photos * 12))
+    lines = out.strip().split("\n")
+    assert code == 0 and len(lines) == 72 and lines[:6] == lines[66:]
+
+
+@pytest.mark.parametrize(
+    "arguments, rule",
+    [
+        (["{photo}"], "A model is missing"),
+        (["--weights", PLAIN], "Missing argument"),
+        (["--weights", PLAIN, "nowhere.png"], "An image must exist. Received: nowhere.png"),
+        (["--weights", PLAIN, "{photo}", __file__], f"Received: {__file__}"),
+        (["--weights", PLAIN, "--top", "0", "{photo}"], "--top"),
+        (["--weights", GOLDEN / "timm" / "dinov2", "{photo}"], "have no head: they give features, not classes"),
+        (["--model", "ViTB16", "{photo}"], "or one of the tags (augreg2_in21k_ft_in1k, "),
+        (["--model", "ViTB61", "{photo}"], "The nearest are ViTB16"),
+        (["--model", "ViTB16:augreg", "{photo}"], "`weights` must be a tag of ViTB16"),
+        (["--model", "ViTB16", "--weights", PLAIN, "{photo}"], "weights of another model"),
+        (["--model", "./nowhere", "{photo}"], "A local source must exist"),
+    ],
+)
+def test_wrong_input_is_one_line_and_code_2(capsys, photos, arguments, rule):
+    code, out, err = call(capsys, *(str(argument).replace("{photo}", str(photos[0])) for argument in arguments))
+    assert code == 2 and not out
+    assert err.startswith("keras-vit: ") and err.count("\n") == 1 and rule in err
+
+
+def test_class_names_that_do_not_fit(capsys, photos, run):
+    (run / "config.json").write_text(json.dumps({"class_names": ["cat", "dog"]}))
+    code, _, err = call(capsys, "--model", run, photos[0])
+    assert code == 2 and err == "keras-vit: The run's config.json names 2 classes; its model has 3\n"
+
+
+def test_without_pillow(capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    code, _, err = call(capsys, "--weights", PLAIN, "photo.png")
+    assert code == 2 and err == "keras-vit: Reading images needs Pillow: pip install pillow\n"

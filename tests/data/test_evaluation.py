@@ -1,0 +1,155 @@
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import keras_vit
+from keras_vit.data.evaluation import evaluation_transform, read_image
+
+GOLDEN = dict(np.load(pathlib.Path(__file__).parents[1] / "golden" / "evaluation.npz"))
+CASES = json.loads(str(GOLDEN["cases"]))
+
+
+def model_for(rows=32, columns=32, channels=3, **arguments):
+    shape = (channels, rows, columns) if arguments.get("data_format") == "channels_first" else (rows, columns, channels)
+    return keras_vit.VisionTransformer(shape, 16, 16, 1, 2, 16, num_classes=3, **arguments)
+
+
+def picture(rows=48, columns=64, channels=3, seed=0):
+    shape = (rows, columns, channels) if channels else (rows, columns)
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype="uint8")
+
+
+@pytest.mark.parametrize("number", range(len(CASES)))
+def test_it_is_timms_transform(number):
+    case = CASES[number]
+    rows, columns = case["img_size"] if isinstance(case["img_size"], list) else [case["img_size"]] * 2
+    keys = {"crop_fraction": "crop_pct", "crop_mode": "crop_mode", "interpolation": "interpolation"}
+    transform = evaluation_transform(model_for(rows, columns, preprocessing={ours: case[theirs] for ours, theirs in keys.items()}))
+    transformed = transform(GOLDEN[f"picture_{number}"])
+    assert transformed.dtype == np.float32
+    np.testing.assert_array_equal(transformed, GOLDEN[f"transformed_{number}"])
+
+
+@pytest.mark.parametrize("denominator", [248, 252, 256, 269])
+def test_a_fraction_of_ints_is_not_rounded_down(denominator):
+    transform = evaluation_transform(model_for(224, 224, preprocessing={"crop_fraction": 224 / denominator}))
+    image = picture(denominator, denominator)  # not resized if the side is right: then only cropped
+    start = round((denominator - 224) / 2)
+    np.testing.assert_array_equal(transform(image), image[start : start + 224, start : start + 224])
+
+
+def test_what_the_model_takes():
+    image, raw = picture(32, 32), {"preprocessing": {"mean": (0.5, 0.4, 0.3), "std": 0.25, "crop_fraction": 1.0}}
+    np.testing.assert_array_equal(evaluation_transform(model_for(**raw))(image), image)
+    normalised = evaluation_transform(model_for(**raw, include_preprocessing=False))(image)
+    np.testing.assert_allclose(normalised, (image / 255.0 - (0.5, 0.4, 0.3)) / 0.25, atol=1e-6)
+    first = evaluation_transform(model_for(**raw, data_format="channels_first"))(image)
+    np.testing.assert_array_equal(first, np.moveaxis(image, -1, 0))
+    assert evaluation_transform(model_for(channels=1))(image).shape == (32, 32, 1)
+    sized = {"preprocessing": {"size": 48}, "position_embedding": "sincos2d"}
+    assert evaluation_transform(model_for(None, None, **sized))(image).shape == (48, 48, 3)
+    assert evaluation_transform(model_for(32, 32, **sized))(image).shape == (32, 32, 3)  # the input's size is the stronger word
+    assert evaluation_transform(model_for(None, None))(image).shape == (224, 224, 3)
+
+
+@pytest.mark.parametrize(
+    "arguments, rule",
+    [
+        ({"preprocessing": {"interpolation": "cubic"}}, "`interpolation` must be one of 'nearest'"),
+        ({"preprocessing": {"crop_mode": "border"}}, "`crop_mode` must be one of 'center', 'squash'"),
+        ({"preprocessing": {"crop_fraction": 1.5}}, "`crop_fraction` must lie in"),
+        ({"channels": 4}, "models of 1 or 3 channels. Received: a model of 4"),
+    ],
+)
+def test_preprocessing_that_is_unknown(arguments, rule):
+    with pytest.raises(ValueError, match=rule):
+        evaluation_transform(model_for(**arguments))
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB"])
+def test_every_colour_mode_becomes_rgb(mode):
+    image = Image.fromarray(picture())
+    image = (
+        image.convert("L").convert(mode) if mode in ("1", "LA") else image.convert(mode) if mode != "LAB" else Image.new("LAB", (64, 48))
+    )
+    read = read_image(image)
+    assert read.mode == "RGB" and read.size == (64, 48)
+    if mode not in ("LAB",):
+        np.testing.assert_array_equal(read, image.convert("RGB"))
+
+
+def test_a_palette_with_transparency_keeps_its_colours(tmp_path):
+    image = Image.fromarray(picture()).quantize(8)
+    image.save(tmp_path / "image.png", transparency=bytes([0, 255, 255, 255, 255, 255, 255, 255]))
+    np.testing.assert_array_equal(read_image(tmp_path / "image.png"), image.convert("RGB"))
+
+
+def test_sixteen_bits_become_eight(tmp_path):
+    gray = picture(channels=0)
+    Image.fromarray(gray.astype("uint16") * 257).save(tmp_path / "image.png")
+    np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "image.png", "L")), gray)
+
+
+def test_arrays():
+    gray = picture(channels=0)
+    for array in (gray, gray[..., None], np.stack([gray] * 3, -1), gray.astype("float32"), gray.astype("int64")):
+        np.testing.assert_array_equal(np.asarray(read_image(array)), np.stack([gray] * 3, -1))
+    assert read_image(picture(channels=4)).mode == "RGB"
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((4, 4, 2)),
+        np.zeros(4),
+        np.zeros((0, 4, 3)),
+        np.full((4, 4), -1.0),
+        np.full((4, 4), 256),
+        np.full((4, 4), np.nan),
+        np.array("x"),
+    ],
+)
+def test_arrays_that_are_no_image(array):
+    with pytest.raises(ValueError, match="An array must be an image"):
+        read_image(array)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_turned_photograph_is_upright(tmp_path, orientation):
+    upright = Image.fromarray(picture(30, 50))
+    undo = {2: 0, 3: 3, 4: 1, 5: 5, 6: 2, 7: 6, 8: 4}  # the transpositions of Pillow that the orientations of EXIF undo
+    turned = upright.transpose(undo[orientation]) if orientation > 1 else upright
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    turned.save(tmp_path / "photo.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "photo.png"), upright)
+
+
+def test_broken_files_are_named(tmp_path):
+    whole = tmp_path / "whole.png"
+    Image.fromarray(picture(200, 200)).save(whole)
+    (tmp_path / "cut.png").write_bytes(whole.read_bytes()[:5000])
+    (tmp_path / "text.jpg").write_text("not an image")
+    (tmp_path / "empty.png").touch()
+    for name in ("cut.png", "text.jpg", "empty.png", ""):
+        with pytest.raises(ValueError, match="must be a whole file.*Received: ") as caught:
+            read_image(tmp_path / name)
+        assert str(tmp_path / name) in str(caught.value)
+    with pytest.raises(ValueError, match="An image must exist. Received: nowhere.png"):
+        read_image("nowhere.png")
+
+
+def test_an_image_too_large_to_be_honest_is_refused(tmp_path, monkeypatch):
+    Image.fromarray(picture()).save(tmp_path / "bomb.png")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(ValueError, match="decompression bomb.*bomb.png"):
+        read_image(tmp_path / "bomb.png")
+
+
+def test_without_pillow(monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "PIL", None)
+    with pytest.raises(ImportError, match="pip install pillow"):
+        read_image("photo.png")
