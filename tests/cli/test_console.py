@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from keras_vit.cli.console import parse_shape, quiet, table
+from keras_vit_cli.console import parse_shape, quiet, table
 
 
 def test_quiet_silences_the_descriptor_and_gives_it_back(capfd):

@@ -8,8 +8,8 @@ from helpers import assert_close, randomise
 
 import keras_vit
 from keras_vit.checkpoints import FORMATS
-from keras_vit.cli import main
-from keras_vit.cli.convert import Format
+from keras_vit_cli import main
+from keras_vit_cli.convert import Format
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 PLAIN = GOLDEN / "timm" / "plain"

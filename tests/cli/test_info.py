@@ -1,6 +1,6 @@
 import pytest
 
-from keras_vit.cli import main
+from keras_vit_cli import main
 
 
 def call(capsys, *arguments):

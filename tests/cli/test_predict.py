@@ -9,7 +9,7 @@ from helpers import randomise
 from PIL import Image
 
 import keras_vit
-from keras_vit.cli import main
+from keras_vit_cli import main
 from keras_vit.data.evaluation import evaluation_transform
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"

@@ -11,7 +11,7 @@ import keras
 import numpy as np
 import pytest
 
-from keras_vit.cli import main
+from keras_vit_cli import main
 
 ARGUMENTS = ["--data", "digits", "--image-size", "8", "--epochs", "8", "--batch-size", "100"]
 ROOT = pathlib.Path(__file__).parents[2]
@@ -61,7 +61,7 @@ def test_a_resumed_run_keeps_its_settings(capsys, finished):
 def test_ctrl_c_and_resume_end_as_an_unbroken_run(capsys, finished, tmp_path):
     output = tmp_path / "run"
     process = subprocess.Popen(
-        [sys.executable, "-m", "keras_vit.cli", "train", "--output", output, *ARGUMENTS],
+        [sys.executable, "-m", "keras_vit_cli", "train", "--output", output, *ARGUMENTS],
         cwd=ROOT,
         env=os.environ | {"KERAS_BACKEND": "tensorflow"},
         stdout=subprocess.PIPE,

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from keras_vit.cli.console import quiet
-from keras_vit.cli.models import SOURCES, class_names_of, open_model
+from keras_vit_cli.console import quiet
+from keras_vit_cli.models import SOURCES, class_names_of, open_model
 
 BATCH_SIZE = 32
 

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from keras_vit.cli.console import parse_shape, quiet, table
+from keras_vit_cli.console import parse_shape, quiet, table
 
 
 def info(

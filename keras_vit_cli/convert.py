@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from keras_vit.cli.console import quiet
-from keras_vit.cli.models import SOURCES, open_model
+from keras_vit_cli.console import quiet
+from keras_vit_cli.models import SOURCES, open_model
 
 
 class Format(enum.StrEnum):

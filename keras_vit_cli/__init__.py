@@ -8,8 +8,8 @@ from typing import Annotated
 
 import typer
 
-from keras_vit.cli import convert, info, list_presets, predict, train
-from keras_vit.cli.console import quiet
+from keras_vit_cli import convert, info, list_presets, predict, train
+from keras_vit_cli.console import quiet
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
 app.command("train")(train.train)

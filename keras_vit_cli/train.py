@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from keras_vit.cli.console import quiet
+from keras_vit_cli.console import quiet
 
 CONFIG, CHECKPOINTS = "config.json", "checkpoints"
 

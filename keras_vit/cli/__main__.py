@@ -1,3 +1,0 @@
-from keras_vit.cli import main
-
-main()

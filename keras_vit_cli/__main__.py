@@ -1,0 +1,3 @@
+from keras_vit_cli import main
+
+main()
