@@ -19,7 +19,9 @@ for line in sys.stdin:
     job = json.loads(line)
     try:
         model = keras.saving.load_model(job["model"], safe_mode=True)
-        numpy.savez(job["outputs"], *map(keras.ops.convert_to_numpy, keras.tree.flatten(model([*numpy.load(job["inputs"]).values()]))))
+        inputs = [*numpy.load(job["inputs"]).values()]
+        outputs = keras.tree.flatten(model(inputs if len(inputs) > 1 else inputs[0]))
+        numpy.savez(job["outputs"], *map(keras.ops.convert_to_numpy, outputs))
         print("ANSWER", type(model).__name__, flush=True)
     except Exception as error:
         print("ANSWER", repr(error), flush=True)
@@ -44,13 +46,18 @@ class OtherProcess:
         self.process.stdin.flush()
         answer = next(line for line in self.process.stdout if line.startswith("ANSWER"))
         assert "Error" not in answer, answer
-        for theirs, ours in zip(np.load(paths["outputs"]).values(), keras.tree.flatten(model(list(inputs))), strict=True):
+        outputs = keras.tree.flatten(model(one_or_list(inputs)))
+        for theirs, ours in zip(np.load(paths["outputs"]).values(), outputs, strict=True):
             assert_close(theirs, ours, 1e-6)
         return answer.split()[1]
 
     def close(self):
         self.process.stdin.close()
         self.process.wait()
+
+
+def one_or_list(values):
+    return list(values) if len(values) > 1 else values[0]
 
 
 def to_numpy(x):
@@ -142,7 +149,8 @@ def check_layer(layer_class, config, *shapes, output_shape, other_process, rando
     outputs = layer(*inputs)
     assert tuple(outputs.shape) == output_shape
     assert tuple(layer.compute_output_shape(*shapes)) == output_shape
-    model = keras.Model(sources := [keras.Input(shape[1:]) for shape in shapes], layer(*sources))
+    sources = [keras.Input(shape[1:]) for shape in shapes]
+    model = keras.Model(one_or_list(sources), layer(*sources))
     assert model.output_shape == (None, *output_shape[1:])
 
     # The same seed makes the same weights, another one others; `training` draws anew each time.
@@ -159,7 +167,7 @@ def check_layer(layer_class, config, *shapes, output_shape, other_process, rando
     assert other_process.check(model, *inputs) == "Functional"
 
     # Every weight has a gradient, and a step of `fit` makes the loss smaller.
-    _, gradients = loss_and_gradients(model, inputs)
+    _, gradients = loss_and_gradients(model, one_or_list(inputs))
     # A constant added to all keys changes no softmax.
     still = [w.path for w, g in zip(model.trainable_weights, gradients) if not np.any(g) and not w.path.endswith("key_norm/beta")]
     assert not still and all(np.isfinite(gradient).all() for gradient in gradients), still
@@ -167,7 +175,7 @@ def check_layer(layer_class, config, *shapes, output_shape, other_process, rando
         weights = model.get_weights()
         step = 1e-2 / float(max(1 + np.abs(gradient).max() for gradient in gradients))
         model.compile(keras.optimizers.SGD(step), mean_square, jit_compile=keras.backend.backend() == "jax")
-        losses = [model.train_on_batch(inputs, np.zeros((shapes[0][0], 1))) for _ in range(2)]
+        losses = [model.train_on_batch(one_or_list(inputs), np.zeros((shapes[0][0], 1))) for _ in range(2)]
         assert np.isfinite(losses).all() and losses[1] < losses[0], losses
         model.set_weights(weights)
 

@@ -1,0 +1,642 @@
+import json
+
+import keras
+import numpy as np
+import pytest
+from helpers import (
+    CONV_STEM,
+    RESNET_STEM,
+    TINY,
+    VARIANTS,
+    assert_close,
+    loss_and_gradients,
+    random_images,
+    randomise,
+    requires_tensorflow,
+    tiny,
+    to_numpy,
+)
+
+import keras_vit
+from keras_vit import VisionTransformer
+from keras_vit.layers.patch_embedding import fit_kernel
+from keras_vit.layers.resampling import resample_grid
+
+
+def values(layer):
+    """Returns a layer's weights by the end of their paths."""
+    return {weight.path.split("/")[-1]: to_numpy(weight) for weight in layer.weights}
+
+
+# Every variant
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_variant(name, other_process):
+    """Configuration, shapes, a gradient for every weight, and the same output where it is loaded."""
+    model = tiny(**VARIANTS[name])
+    config = json.loads(json.dumps(model.get_config()))
+    assert VisionTransformer.from_config(config).get_config() == model.get_config()
+    assert model.grid_size == {"conv_stem": (2, 6), "grey": (2, 6)}.get(name, (2, 3))
+
+    images = random_images(model)
+    outputs = model(images)
+    if model.get_config()["include_top"]:
+        assert outputs.shape == (2, 5) and keras.backend.standardize_dtype(outputs.dtype) == "float32"
+    else:
+        tokens = 6 + model.num_prefix_tokens
+        assert tuple(outputs.shape) == ((2, tokens, 16) if name == "sequence" else (2, 16))
+    assert model.output_shape == (None, *outputs.shape[1:])
+
+    assert other_process.check(model, images) == "VisionTransformer"
+
+    _, gradients = loss_and_gradients(model, random_images(model, 8))  # of which stochastic depth leaves some
+    still = [weight.path for weight, gradient in zip(model.trainable_weights, gradients) if not np.any(gradient)]
+    assert not [path for path in still if not path.endswith("key_norm/beta")]
+
+
+def test_names_and_order_of_the_layers():
+    model = tiny(
+        stem=RESNET_STEM,
+        patch_size=1,
+        distillation_token=True,
+        num_register_tokens=1,
+        norm_embeddings=True,
+        representation_size=4,
+        dropout_rate=0.1,
+        patch_dropout_rate=0.1,
+    )
+    names = [
+        *("images", "preprocessing", "stem", "patch_embedding", "tokens", "class_token", "position_embedding", "register_tokens"),
+        *("embedding_dropout", "patch_dropout", "embedding_norm", "block_0", "block_1", "norm", "pre_logits"),
+        *("head", "distillation_head", "mean_logits", "predictions"),
+    ]
+    found = [layer.name for layer in model.layers if layer.name in names]
+    assert found == names
+    assert [layer.name for layer in tiny(pooling="map").layers if layer.name == "attention_pooling"]
+
+
+# What goes into the first block
+
+
+def embed(model, images):
+    """Patches as tokens, in numpy."""
+    patch = values(model.get_layer("patch_embedding"))
+    scaled = (images / 255.0 - 0.5) / 0.5
+    cut = scaled.reshape(-1, 2, 8, 3, 8, 3).transpose(0, 1, 3, 2, 4, 5).reshape(len(images), 6, -1)
+    return cut @ patch["kernel"].reshape(-1, 16) + patch["bias"]
+
+
+@pytest.mark.parametrize("distillation_token", [False, True])
+@pytest.mark.parametrize("prefix_positions", [True, False])
+def test_order_of_tokens_and_positions(prefix_positions, distillation_token):
+    """[class, distillation, registers, patches]; registers never get positions, class tokens do in the paper's order."""
+    model = tiny(prefix_positions=prefix_positions, distillation_token=distillation_token, num_register_tokens=3)
+    images = random_images(model)
+    positions = values(model.get_layer("position_embedding"))
+    table = positions["table"].reshape(1, 6, 16)
+    cls, registers = (values(model.get_layer(name))["token"] for name in ("class_token", "register_tokens"))
+    prefix = cls + (positions["prefix_table"] if prefix_positions else 0.0)
+    expected = [np.broadcast_to(x, (2, *x.shape[1:])) for x in (prefix, registers, embed(model, images) + table)]
+    embedding = keras.Model(model.input, model.get_layer("register_tokens").output)
+    assert_close(embedding(images), np.concatenate(expected, axis=1))
+    assert cls.shape[1] == 1 + distillation_token and model.num_prefix_tokens == 4 + distillation_token
+    assert ("prefix_table" in positions) == prefix_positions
+
+
+@pytest.mark.parametrize(
+    "preprocessing, mean, std",
+    [
+        (None, 0.5, 0.5),
+        ({"mean": 0.25}, 0.25, 0.5),
+        ({"mean": (0.485, 0.456, 0.406), "std": [0.229, 0.224, 0.225]}, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    ],
+)
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_preprocessing(preprocessing, mean, std, dtype):
+    """In full precision, whatever the policy."""
+    model = tiny(preprocessing=preprocessing, dtype=dtype)
+    images = random_images(model)
+    normalised = keras.Model(model.input, model.get_layer("preprocessing").output)(images)
+    assert_close(normalised, (images / 255.0 - np.array(mean)) / np.array(std), 1e-6)
+    assert set(model.preprocessing) >= {"mean", "std", "size", "interpolation", "crop_fraction"}
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_preprocessing_of_images_without_colours_takes_the_mean(channels):
+    model = tiny(input_shape=(16, 24, channels), preprocessing={"mean": (0.2, 0.4, 0.6), "std": (0.1, 0.2, 0.3)})
+    images = random_images(model)
+    normalised = keras.Model(model.input, model.get_layer("preprocessing").output)(images)
+    assert_close(normalised, (images / 255.0 - 0.4) / 0.2, 1e-6)
+
+
+def test_without_preprocessing_the_model_takes_normalised_pixels():
+    model, raw = tiny(), tiny(include_preprocessing=False)
+    images = random_images(model)
+    assert_close(raw((images / 255.0 - 0.5) / 0.5), model(images))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int32", "float64"])
+def test_pixels_of_any_type(dtype):
+    model = tiny()
+    images = np.floor(random_images(model))
+    assert_close(model.predict(images.astype(dtype), verbose=0), model(images))
+
+
+@pytest.mark.parametrize("stem", [None, CONV_STEM, RESNET_STEM])
+@pytest.mark.parametrize("by_setting", [False, True])
+def test_channels_first_equals_channels_last(stem, by_setting):
+    """By the argument, and by Keras's setting."""
+    more = {"stem": stem, "patch_size": 8 if stem is None else 1, "preprocessing": {"mean": (0.1, 0.5, 0.9), "std": (0.1, 0.2, 0.3)}}
+    last = tiny(**more)
+    images = random_images(last)
+    if by_setting:
+        keras.config.set_image_data_format("channels_first")
+    try:
+        first = tiny(**more, input_shape=(3, 16, 24), data_format=None if by_setting else "channels_first")
+        assert first.get_config()["data_format"] == "channels_first"
+        assert_close(first(images.transpose(0, 3, 1, 2)), last(images), 1e-6)
+    finally:
+        keras.config.set_image_data_format("channels_last")
+
+
+# Pooling and heads
+
+
+def logits_and_tokens(model, images):
+    """Returns the input of `predictions` and the normalised tokens."""
+    outputs = [model.get_layer("predictions").input, model.get_layer("norm").output]
+    return (to_numpy(x) for x in keras.Model(model.input, outputs)(images))
+
+
+@pytest.mark.parametrize("more", [{}, {"norm_first": False}, {"qk_norm": True, "qkv_bias": False}, {"num_layers": 1}, {"remat": True}])
+def test_the_pooled_class_token_is_that_of_all_tokens(more):
+    """The last block computes only what the head reads; `get_layer("norm").output` has every token all the same."""
+    model = tiny(**more)
+    logits, tokens = logits_and_tokens(model, random_images(model))
+    head = values(model.get_layer("head"))
+    assert tokens.shape == (2, 7, 16)
+    assert_close(logits, tokens[:, 0] @ head["kernel"] + head["bias"], 1e-5)
+
+
+def test_feature_of_the_class_token():
+    model, sequence = tiny(include_top=False), tiny(include_top=False, pooling=None)
+    images = random_images(model)
+    assert_close(model(images), sequence(images)[:, 0], 1e-6)
+    distilled = tiny(include_top=False, distillation_token=True)
+    tokens = keras.Model(distilled.input, distilled.get_layer("norm").output)
+    assert_close(distilled(images), to_numpy(tokens(images))[:, :2].mean(axis=1), 1e-6)
+
+
+def test_gap_leaves_prefix_tokens_out():
+    model = tiny(pooling="gap", num_register_tokens=2)
+    logits, tokens = logits_and_tokens(model, random_images(model))
+    head = values(model.get_layer("head"))
+    assert_close(logits, tokens[:, 3:].mean(axis=1) @ head["kernel"] + head["bias"])
+
+
+def test_map_reads_the_patch_tokens():
+    model = tiny(pooling="map", num_register_tokens=2)
+    logits, tokens = logits_and_tokens(model, random_images(model))
+    head = values(model.get_layer("head"))
+    assert_close(logits, to_numpy(model.get_layer("attention_pooling")(tokens[:, 3:])) @ head["kernel"] + head["bias"])
+
+
+def test_token_gap_puts_class_token_and_mean_side_by_side():
+    model = tiny(pooling="token_gap", num_register_tokens=2)
+    logits, tokens = logits_and_tokens(model, random_images(model))
+    head = values(model.get_layer("head"))
+    assert_close(logits, np.concatenate([tokens[:, 0], tokens[:, 3:].mean(axis=1)], axis=-1) @ head["kernel"] + head["bias"])
+
+
+@pytest.mark.parametrize("pooling", ["token", "gap"])
+def test_norm_after_pooling(pooling):
+    model = tiny(pooling=pooling, norm_after_pooling=True, include_top=False)
+    images = random_images(model)
+    tokens = to_numpy(keras.Model(model.input, model.get_layer("block_1").output)(images))
+    feature = tokens[:, 0] if pooling == "token" else tokens[:, 1:].mean(axis=1)
+    norm = values(model.get_layer("norm"))
+    expected = (feature - feature.mean(-1, keepdims=True)) / np.sqrt(feature.var(-1, keepdims=True) + 1e-6)
+    assert_close(model(images), expected * norm["gamma"] + norm["beta"])
+
+
+def test_two_heads_are_averaged():
+    model = tiny(distillation_token=True)
+    logits, tokens = logits_and_tokens(model, random_images(model))
+    each = []
+    for i, name in enumerate(("head", "distillation_head")):
+        head = values(model.get_layer(name))
+        each.append(tokens[:, i] @ head["kernel"] + head["bias"])
+    assert_close(logits, (each[0] + each[1]) / 2)
+
+
+def test_representation_is_a_dense_layer_with_tanh():
+    model = tiny(representation_size=7)
+    logits, tokens = logits_and_tokens(model, random_images(model))
+    dense, head = values(model.get_layer("pre_logits")), values(model.get_layer("head"))
+    assert_close(logits, np.tanh(tokens[:, 0] @ dense["kernel"] + dense["bias"]) @ head["kernel"] + head["bias"])
+
+
+def test_classifier_activation():
+    logits = tiny(classifier_activation=None)
+    images = random_images(logits)
+    x = to_numpy(logits(images))
+    assert_close(tiny()(images), np.exp(x) / np.exp(x).sum(axis=-1, keepdims=True))
+    assert_close(tiny(classifier_activation="sigmoid")(images), 1 / (1 + np.exp(-x)))
+
+
+# Initial weights and randomness
+
+
+def test_initial_weights():
+    """vit_jax's: the head at zero, biases of 1e-6 in feed-forward networks, positions of 0.02, class token at zero."""
+    model = VisionTransformer(**{**TINY, "hidden_dim": 64, "input_shape": (64, 64, 3), "classifier_activation": None})
+    assert not np.any(to_numpy(model(random_images(model))))
+    assert not np.any(values(model.get_layer("class_token"))["token"])
+    assert abs(values(model.get_layer("position_embedding"))["table"].std() / 0.02 - 1) < 0.1
+    block = model.get_layer("block_0")
+    assert 0.98 * np.sqrt(6 / 128) < np.abs(to_numpy(block.attention.qkv.kernel)).max() <= np.sqrt(6 / 128)
+    assert 0.5e-6 < to_numpy(block.mlp.fc1.bias).std() < 1.5e-6
+    blocks = [to_numpy(model.get_layer(f"block_{i}").mlp.fc1.kernel) for i in range(2)]
+    assert not np.allclose(*blocks)
+
+
+@pytest.mark.parametrize("schedule, rates", [("linear", [0.0, 0.1, 0.2]), ("constant", [0.2, 0.2, 0.2])])
+def test_drop_path_schedule(schedule, rates):
+    model = tiny(num_layers=3, drop_path_rate=0.2, drop_path_schedule=schedule)
+    np.testing.assert_allclose([model.get_layer(f"block_{i}").drop_path_rate for i in range(3)], rates)
+
+
+def test_the_seed_of_keras_decides_weights_and_masks():
+    def run(seed):
+        keras.utils.set_random_seed(seed)
+        model = VisionTransformer(**TINY, num_register_tokens=1, **VARIANTS["random"])
+        start = [to_numpy(weight) for weight in model.trainable_weights]
+        randomise(model.get_layer("head"))
+        images = random_images(model)
+        return [*start, *(to_numpy(model(images, training=True)) for _ in range(2))]
+
+    first, again, other = run(1), run(1), run(2)
+    for a, b in zip(first, again, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(first[0], other[0]) and not np.array_equal(first[-1], other[-1])
+    assert not np.array_equal(first[-1], first[-2])
+
+
+def test_remat_has_the_same_gradients():
+    results = []
+    for remat in (False, True):
+        keras.utils.set_random_seed(1)
+        model = tiny(**{**VARIANTS["random"], "remat": remat})
+        keras.utils.set_random_seed(2)
+        results.append(loss_and_gradients(model, random_images(model)))
+    (loss, gradients), (remat_loss, remat_gradients) = results
+    assert_close(remat_loss, loss, 1e-6)
+    for ours, theirs in zip(remat_gradients, gradients, strict=True):
+        assert_close(ours, theirs, 1e-4)
+
+
+# Types
+
+
+@pytest.mark.parametrize("dtype, tolerance", [("mixed_bfloat16", 0.05), ("mixed_float16", 0.01)])
+def test_half_precision(dtype, tolerance):
+    more = {"classifier_activation": None, "num_register_tokens": 1, "stem": CONV_STEM, "patch_size": 2, "scale": 0.1}
+    model, half = tiny(**more), tiny(**more, dtype=dtype)
+    images = random_images(model)
+    result = half(images)
+    assert keras.backend.standardize_dtype(result.dtype) == "float32"
+    assert_close(result, model(images), tolerance)
+    full = ("images", "preprocessing", "predictions")
+    assert {layer.dtype_policy.name for layer in half._flatten_layers(include_self=False) if layer.name not in full} == {dtype}
+    assert {weight.dtype for weight in half.weights} == {"float32"}
+
+
+def test_the_policy_of_keras_is_the_default_and_is_saved():
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    try:
+        config = tiny().get_config()
+    finally:
+        keras.config.set_dtype_policy("float32")
+    assert VisionTransformer.from_config(config).get_layer("block_0").compute_dtype == "bfloat16"
+
+
+def test_numbers_of_numpy():
+    """As they come out of an array or a search space; the configuration can still be written."""
+    numbers = {
+        **{key: np.int64(value) for key, value in TINY.items() if key != "input_shape"},
+        "input_shape": [np.int32(16), np.int32(24), np.int32(3)],
+        "drop_path_rate": np.float32(0.5),
+        "class_token": np.True_,
+        "distillation_token": np.True_,
+        "preprocessing": {"mean": np.array([0.1, 0.2, 0.3])},
+        "position_grid": (np.int64(2), np.int64(3)),
+        "representation_size": np.int64(7),
+    }
+    model = VisionTransformer(**numbers)
+    assert model.num_prefix_tokens == 2 and model.output_shape == (None, 5)
+    assert VisionTransformer(**json.loads(json.dumps(model.get_config()))).get_config() == model.get_config()
+
+
+def test_callable_activations_are_saved(other_process):
+    model = tiny(activation=keras_vit.layers.quick_gelu, classifier_activation=keras.activations.sigmoid)
+    assert json.dumps(model.get_config())
+    assert other_process.check(model, random_images(model)) == "VisionTransformer"
+
+
+# What users of Keras do with a model
+
+
+def test_fit_makes_the_loss_smaller():
+    keras.utils.set_random_seed(0)
+    model = VisionTransformer(**TINY)
+    images, labels = random_images(model, 8), np.arange(8) % 5
+    model.compile(keras.optimizers.Adam(3e-3), "sparse_categorical_crossentropy", jit_compile=keras.backend.backend() == "jax")
+    losses = model.fit(images, labels, epochs=8, verbose=0).history["loss"]
+    assert abs(losses[0] - np.log(5)) < 1e-3  # the head starts at zero
+    assert losses[-1] < losses[0] - 0.05
+
+
+def test_output_of_every_block():
+    """All tokens, of the last block too; its result is that of the layers called one after another."""
+    model = tiny(num_layers=3, num_register_tokens=1)
+    images = random_images(model)
+    tokens = keras.Model(model.input, model.get_layer("block_0").input)(images)
+    for i in range(3):
+        block = model.get_layer(f"block_{i}")
+        tokens = block(tokens)
+        assert tuple(tokens.shape) == (2, 8, 16)
+        assert_close(keras.Model(model.input, block.output)(images), tokens, 1e-6)
+
+
+def test_summary_names_every_layer(capsys):
+    model = tiny()
+    lines = []
+    model.summary(print_fn=lambda text, **_: lines.append(text), line_length=120)
+    text = "\n".join(lines)
+    assert all(layer.name in text for layer in model.layers)
+
+
+def test_frozen_layers_stay():
+    model = tiny()
+    for layer in model.layers[:-2]:
+        layer.trainable = False
+    assert {weight.path for weight in model.trainable_weights} == {"head/kernel", "head/bias"}
+    before = model.get_weights()
+    model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
+    model.train_on_batch(random_images(model), np.array([0, 1]))
+    changed = {weight.path for weight, old in zip(model.weights, before) if not np.array_equal(to_numpy(weight), old)}
+    assert changed == {"head/kernel", "head/bias"}
+
+
+@pytest.mark.parametrize("more", [{}, {"pooling": "gap", "num_register_tokens": 1}, {"distillation_token": True}])
+def test_clone(more):
+    model = tiny(**more)
+    clone = keras.models.clone_model(model)
+    clone.set_weights(model.get_weights())
+    images = random_images(model)
+    assert_close(clone(images), model(images), 1e-6)
+
+
+def test_save_and_load(tmp_path):
+    model = tiny(name="mine")
+    model.compile("adam", "sparse_categorical_crossentropy")
+    model.optimizer.build(model.trainable_variables)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(loaded) is VisionTransformer and loaded.get_config() == model.get_config() and loaded.name == "mine"
+    assert loaded.optimizer is not None and loaded.preprocessing == model.preprocessing
+    images = random_images(model)
+    assert_close(loaded(images), model(images), 0)
+
+
+def test_weights_of_another_image_and_patch_size(tmp_path):
+    model = tiny(position_resample="bicubic")
+    model.save_weights(tmp_path / "model.weights.h5")
+    other = tiny(seed=1, input_shape=(36, 24, 3), patch_size=12, position_resample="bicubic")
+    other.load_weights(tmp_path / "model.weights.h5")
+    table, kernel = to_numpy(model.get_layer("position_embedding").table), to_numpy(model.get_layer("patch_embedding").kernel)
+    assert_close(other.get_layer("position_embedding").table, resample_grid(table, (3, 2), "bicubic"))
+    assert_close(other.get_layer("patch_embedding").kernel, fit_kernel(kernel, (12, 12, 3, 16), "bilinear"))
+    for ours, theirs in zip(other.get_layer("block_1").weights, model.get_layer("block_1").weights, strict=True):
+        np.testing.assert_array_equal(to_numpy(ours), to_numpy(theirs))
+
+
+@pytest.mark.filterwarnings("ignore:Skipping nested container")
+def test_weights_of_another_width_are_refused(tmp_path):
+    tiny(hidden_dim=8).save_weights(tmp_path / "model.weights.h5")
+    with pytest.raises(ValueError, match="shape"):
+        tiny().load_weights(tmp_path / "model.weights.h5")
+
+
+# adapt
+
+
+def assert_same(model, other, but=()):
+    """Every weight is equal, and none is shared."""
+    weights = {weight.path: weight for weight in other.weights}
+    for weight in model.weights:
+        if weight.path not in but and "seed" not in weight.path:
+            assert weight is not weights[weight.path]
+            np.testing.assert_array_equal(to_numpy(weight), to_numpy(weights[weight.path]), err_msg=weight.path)
+
+
+@pytest.mark.parametrize("more", [{}, {"distillation_token": True, "num_register_tokens": 1}, {"stem": CONV_STEM, "patch_size": 2}])
+def test_adapt_to_the_same_is_a_copy(more):
+    model = tiny(**more)
+    copy = model.adapt()
+    assert_same(copy, model)
+    images = random_images(model)
+    before = to_numpy(model(images))
+    assert_close(copy(images), before, 1e-6)
+    randomise(copy, seed=1)
+    assert_close(model(images), before, 0)
+
+
+def test_adapt_to_other_classes():
+    model = tiny(distillation_token=True)
+    adapted = model.adapt(num_classes=3)
+    heads = [f"{head}/{name}" for head in ("head", "distillation_head") for name in ("kernel", "bias")]
+    assert_same(adapted, model, but=heads)
+    assert adapted.output_shape == (None, 3)
+    assert not any(np.any(to_numpy(weight)) for weight in adapted.weights if weight.path in heads)
+    np.testing.assert_allclose(to_numpy(adapted(random_images(model))), 1 / 3, rtol=1e-6)
+
+
+def test_adapt_gives_a_model_without_head_one():
+    adapted = tiny(include_top=False).adapt(num_classes=3)
+    assert adapted.output_shape == (None, 3) and adapted.get_config()["include_top"]
+    assert tiny().adapt(include_top=False).output_shape == (None, 16)
+
+
+def test_adapt_to_another_image_size():
+    model = tiny()
+    adapted = model.adapt(input_shape=(32, 40, 3))
+    assert_same(adapted, model, but=["position_embedding/table"])
+    table = to_numpy(model.get_layer("position_embedding").table)
+    assert_close(adapted.get_layer("position_embedding").table, resample_grid(table, (4, 5), "bicubic_antialias"))
+    assert adapted.grid_size == (4, 5)
+
+
+def test_adapt_to_another_patch_size():
+    model = tiny()
+    adapted = model.adapt(patch_size=(4, 8), input_shape=(8, 24, 3))
+    assert_same(adapted, model, but=["patch_embedding/kernel"])
+    kernel = to_numpy(model.get_layer("patch_embedding").kernel)
+    assert_close(adapted.get_layer("patch_embedding").kernel, fit_kernel(kernel, (4, 8, 3, 16), "bilinear"))
+
+
+def test_adapt_to_grey_images():
+    """The same response to a grey image as the model of colours has to its repetition."""
+    model = tiny()
+    grey = model.adapt(input_shape=(16, 24, 1))
+    images = random_images(grey)
+    assert_close(grey(images), model(np.repeat(images, 3, axis=-1)))
+
+
+def test_adapt_of_rates_and_types():
+    model = tiny(num_layers=3)
+    adapted = model.adapt(drop_path_rate=0.4, dropout_rate=0.1, dtype="mixed_bfloat16", remat=True)
+    assert adapted.get_layer("block_2").drop_path_rate == 0.4 and adapted.get_layer("block_1").drop_path_rate == 0.2
+    assert adapted.get_layer("block_0").compute_dtype == "bfloat16"
+    assert_same(adapted, model)
+
+
+def test_adapt_with_parts_more_or_less():
+    """A part that is new starts new, and one that is left out is left out."""
+    plain = tiny()
+    scaled = plain.adapt(layer_scale_init=0.5, qk_norm=True, num_register_tokens=2)
+    np.testing.assert_array_equal(to_numpy(scaled.get_layer("block_0").layer_scale1.gamma), 0.5)
+    back = scaled.adapt(layer_scale_init=None, qk_norm=False, num_register_tokens=0)
+    images = random_images(plain)
+    assert_close(back(images), plain(images), 1e-6)
+
+
+@pytest.mark.parametrize(
+    "more, changes, message",
+    [
+        ({}, {"classes": 3}, "`adapt` takes arguments of VisionTransformer. Received: classes"),
+        ({}, {"hidden_dim": 32}, "do not fit the adapted model"),
+        ({}, {"mlp": "swiglu"}, "do not fit the adapted model"),
+        ({"stem": RESNET_STEM, "patch_size": 1}, {"input_shape": (16, 24, 1)}, "do not fit the adapted model"),
+        ({}, {"num_classes": 0}, "`num_classes` must be .* Received: num_classes=0"),
+        ({}, {"input_shape": (15, 24, 3)}, "must divide .* Received"),
+    ],
+)
+def test_adapt_refuses(more, changes, message):
+    with pytest.raises(ValueError, match=message):
+        tiny(**more).adapt(**changes)
+
+
+# feature_maps
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"num_register_tokens": 3}, {"class_token": False, "pooling": "gap"}, {"input_shape": (None, None, 3)}]
+)
+def test_feature_maps(more, other_process):
+    model = tiny(**more)
+    maps = keras_vit.feature_maps(model, blocks=(0, -1), norm=False)
+    for sides in ((16, 24), (24, 8)) if None in model.grid_size else ((16, 24),):
+        images = random_images(model, sides=sides)
+        for i, found in zip((0, 1), maps(images), strict=True):
+            tokens = to_numpy(keras.Model(model.input, model.get_layer(f"block_{i}").output)(images))
+            grid = (sides[0] // 8, sides[1] // 8)
+            assert_close(found, tokens[:, model.num_prefix_tokens :].reshape(2, *grid, 16), 1e-6)
+    assert other_process.check(maps, images) == "Functional"
+
+
+def test_feature_maps_are_normalised_unless_told_otherwise():
+    model = tiny()
+    images = random_images(model)
+    tokens = to_numpy(keras.Model(model.input, model.get_layer("norm").output)(images))
+    assert_close(keras_vit.feature_maps(model)(images), tokens[:, 1:].reshape(2, 2, 3, 16), 1e-6)
+    assert keras_vit.feature_maps(model, blocks=(0, 1)).get_layer("norm") is model.get_layer("norm")
+
+
+@pytest.mark.parametrize("blocks", [(2,), (0, -3), (), 1, "1", (0.5,)])
+def test_feature_maps_of_blocks_that_are_not_there(blocks):
+    with pytest.raises(ValueError, match="`blocks` must be .* Received: blocks="):
+        keras_vit.feature_maps(tiny(), blocks=blocks)
+
+
+# Open image size
+
+OPEN = {"input_shape": (None, None, 3), "position_grid": (2, 3), "num_register_tokens": 1}
+
+
+@pytest.mark.parametrize(
+    "more", [{}, {"pooling": "gap"}, {"prefix_positions": False, "position_embedding": "sincos2d", "position_grid": None}]
+)
+def test_an_open_size_equals_each_fixed_one(more):
+    more = {**OPEN, **more}
+    model = tiny(**more)
+    assert model.grid_size == (None, None)
+    for sides in ((16, 24), (24, 16), (8, 40)):
+        fixed = VisionTransformer(**{**TINY, **more, "input_shape": (*sides, 3)})
+        fixed.set_weights(model.get_weights())
+        images = random_images(fixed)
+        assert_close(model.predict(images, verbose=0), fixed(images))
+
+
+@pytest.mark.parametrize(
+    "stem, patch_size, grid", [(None, 16, (14, 14)), (None, (32, 16), (7, 14)), (CONV_STEM, 4, (14, 14)), (RESNET_STEM, 1, (28, 28))]
+)
+def test_positions_of_an_open_size_are_those_of_224_pixels(stem, patch_size, grid):
+    model = tiny(input_shape=(None, None, 3), patch_size=patch_size, stem=stem)
+    assert model.get_layer("position_embedding").table.shape[:2] == grid
+
+
+def test_fit_over_several_sizes():
+    model = tiny(**OPEN)
+    model.compile(keras.optimizers.SGD(1e-3), "sparse_categorical_crossentropy", jit_compile=False)
+    before = to_numpy(model.get_layer("position_embedding").table)
+    for sides in ((16, 24), (24, 16)):
+        history = model.fit(random_images(model, sides=sides), np.array([0, 1]), verbose=0).history
+        assert np.isfinite(history["loss"]).all()
+        assert model.predict(random_images(model, sides=sides), verbose=0).shape == (2, 5)
+    assert not np.array_equal(to_numpy(model.get_layer("position_embedding").table), before)
+
+
+@requires_tensorflow
+@pytest.mark.parametrize("more", [{}, {"dynamic_padding": True, "pooling": "gap", "position_resample": "bicubic"}])
+@pytest.mark.filterwarnings("ignore:Your input ran out of data")
+def test_fit_on_a_dataset_of_several_sizes(more):
+    """One `fit` over batches of different sizes, with the shapes unknown while tracing."""
+    import tensorflow as tf
+
+    model = tiny(**{**OPEN, **more})
+    sides = ((16, 24), (24, 16), (30, 17)) if more else ((16, 24), (24, 16), (8, 8))
+
+    def batches():
+        for size in sides:
+            yield random_images(model, sides=size), np.array([0, 1])
+
+    data = tf.data.Dataset.from_generator(batches, output_signature=(tf.TensorSpec((None, None, None, 3)), tf.TensorSpec((None,), "int64")))
+    model.compile(keras.optimizers.SGD(1e-3), "sparse_categorical_crossentropy", jit_compile=False)
+    assert np.isfinite(model.fit(data, shuffle=False, verbose=0).history["loss"]).all()
+    assert model.predict(data, verbose=0).shape == (6, 5)
+
+
+@requires_tensorflow
+@pytest.mark.parametrize("more", [{}, {"position_embedding": "sincos2d", "position_grid": None, "pooling": "gap"}])
+def test_saved_model_of_any_size_and_batch(more, tmp_path):
+    import tensorflow as tf
+
+    model = tiny(**{**OPEN, **more})
+    model.export(tmp_path / "model", format="tf_saved_model", verbose=False)
+    served = tf.saved_model.load(tmp_path / "model")
+    for batch, sides in ((1, (16, 24)), (3, (24, 16)), (2, (8, 40))):
+        images = random_images(model, batch, sides)
+        assert_close(served.serve(images), model(images))
+
+
+@requires_tensorflow
+def test_remat_in_a_compiled_fit():
+    histories = []
+    for remat in (False, True):
+        keras.utils.set_random_seed(1)
+        model = tiny(num_layers=1, dropout_rate=0.3, drop_path_rate=0.3, drop_path_schedule="constant", remat=remat)
+        model.compile(keras.optimizers.SGD(0.01), "sparse_categorical_crossentropy", jit_compile=True)
+        histories.append(model.fit(random_images(model, 4), np.arange(4), batch_size=2, shuffle=False, verbose=0).history["loss"])
+    np.testing.assert_allclose(histories[0], histories[1], rtol=1e-5)
