@@ -148,7 +148,7 @@ def test_a_tag_from_the_hub_to_named_classes(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype="uint8")
     image = pytest.importorskip("PIL.Image").fromarray(pixels)
     image.save(tmp_path / "photo.png")
-    command = [sys.executable, "-m", "keras_vit.cli", "predict", "--model", "ViTTi16", "--weights", "augreg_in21k_ft_in1k", "--json"]
+    command = [sys.executable, "-m", "keras_vit_cli", "predict", "--model", "ViTTi16", "--weights", "augreg_in21k_ft_in1k", "--json"]
     with Site(HubHandler) as hub:
         files = {path.name: path.read_bytes() for path in (tmp_path / "saved").iterdir()}
         hub.repos = {"timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k": {"main": files}}
@@ -164,7 +164,7 @@ def test_a_tag_from_the_hub_to_named_classes(tmp_path):
 
 
 def test_the_table_in_the_documentation_is_this_one(capsys):
-    from keras_vit.cli import main
+    from keras_vit_cli import main
 
     with pytest.raises(SystemExit):
         main(["list", "--weights"])
