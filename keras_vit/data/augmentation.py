@@ -3,53 +3,87 @@
 Keras's own random layers cannot promise this: under a parallel map their draws depend on which batch comes first.
 """
 
-import math
+import dataclasses
+from collections.abc import Callable
 
-import tensorflow as tf
+from keras_vit.data.batches import affine, cutmix, mixup, mixup_or_cutmix
+from keras_vit.data.crops import inception_crop, random_resized_crop, resize_and_crop, simple_random_crop
+from keras_vit.data.randaugment import TIMM, rand_augment
+from keras_vit.data.single import color_jitter, flip, random_erasing, three_augment
 
 
-def affine(rotation=0.0, scale=0.0, shift=0.0, shear=0.0):
-    """Returns a random affine change: turns, resizes, moves and slants each image about its centre; what moves in is black.
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """What happens to a training image, in this order.
 
     Args:
-        rotation: float. Largest angle, in degrees, either way.
-        scale: float. Largest relative change of size: 0.1 draws from [0.9, 1.1].
-        shift: float. Largest move along each axis, as a share of the image's side.
-        shear: float. Largest slant along the rows, as the tangent of its angle.
+        source: str. Where it is published.
+        crop: function `(image, seed, size) -> image` of `keras_vit.data.crops`, or None: images are resized as for evaluation.
+        image: tuple of functions `(image, seed) -> image`, for one image of uint8 at a time.
+        batch: tuple of functions `(images, labels, seeds) -> (images, labels)`, for a batch of float32.
 
-    Returns:
-        A function from `(images, labels, seeds)`, batched, to `(images, labels)`.
+    Example:
+    >>> mine = Augmentation("of my own", crop=random_resized_crop(area=(0.5, 1.0)), image=(flip(), rand_augment(1, 5)), batch=(mixup(0.2),))
+    >>> data = keras_vit.data.load("digits", augmentation=mine)
     """
 
-    def apply(images, labels, seeds):
-        rows, columns = images.shape[1:3]
-        turn, size, right, down, slant = tf.unstack(uniform(seeds, 5, -1.0, 1.0), axis=-1)
-        angle = turn * (rotation * math.pi / 180.0)
-        zoom = 1.0 / (1.0 + size * scale)  # the op asks where each output pixel comes from, hence the inverses
-        cos, sin, slant = zoom * tf.cos(angle), zoom * tf.sin(angle), slant * shear
-        a, b, c, d = cos, cos * slant + sin, -sin, cos - sin * slant
-        x, y = (columns - 1) / 2, (rows - 1) / 2
-        from_x, from_y = x + right * shift * columns, y + down * shift * rows
-        nothing = tf.zeros_like(turn)
-        moved = tf.raw_ops.ImageProjectiveTransformV3(
-            images=images,
-            transforms=tf.stack([a, b, x - a * from_x - b * from_y, c, d, y - c * from_x - d * from_y, nothing, nothing], axis=-1),
-            output_shape=(rows, columns),
-            fill_value=0.0,
-            interpolation="BILINEAR",
-            fill_mode="CONSTANT",
-        )
-        return moved, labels
-
-    return apply
+    source: str
+    crop: Callable | None = None
+    image: tuple = ()
+    batch: tuple = ()
 
 
-AUGMENTATIONS = {  # name: the changes, in their order
-    "none": (),
-    "digits": (affine(rotation=10.0, scale=0.1, shift=0.08, shear=0.1),),  # no flips: a mirrored digit is another sign
+def augreg(magnitude=None, alpha=0.0):
+    return Augmentation(
+        "Steiner et al., How to train your ViT? (2022), section 3.2; configs/vit_i1k.py of big_vision",
+        crop=inception_crop(),
+        image=(flip(),) if magnitude is None else (flip(), rand_augment(2, magnitude)),
+        batch=(mixup(alpha),) if alpha else (),
+    )
+
+
+AUGMENTATIONS = {
+    "none": Augmentation("images as they are"),
+    # No flips: a mirrored digit is another sign.
+    "digits": Augmentation("tuned on the 1,797 digits of scikit-learn", batch=(affine(rotation=10.0, scale=0.1, shift=0.08, shear=0.1),)),
+    "inception": augreg(),
+    "light1": augreg(0),  # not nothing: at magnitude 0 RandAugment inverts, equalizes, fades
+    "light2": augreg(10, 0.2),
+    "medium1": augreg(15, 0.2),
+    "medium2": augreg(15, 0.5),
+    "strong1": augreg(20, 0.5),
+    "strong2": augreg(20, 0.8),
+    "better_plain": Augmentation(
+        "Beyer et al., Better plain ViT baselines for ImageNet-1k (2022); configs/vit_s16_i1k.py of big_vision",
+        crop=inception_crop(),
+        image=(flip(), rand_augment(2, 10)),
+        batch=(mixup(0.2),),
+    ),
+    "deit": Augmentation(
+        "Touvron et al., Training data-efficient image transformers (2021), table 9; main.py of facebookresearch/deit",
+        crop=random_resized_crop(),
+        image=(
+            flip(),
+            rand_augment(2, 9, magnitude_std=0.5, probability=0.5, operations=TIMM, fill=(124, 116, 104), interpolation="bilinear"),
+            random_erasing(0.25),
+        ),
+        batch=(mixup_or_cutmix(0.8, 1.0, 0.5),),
+    ),
+    "deit3": Augmentation(
+        "Touvron et al., DeiT III (2022), table 1, ImageNet-1k; README_revenge.md and augment.py of facebookresearch/deit",
+        crop=random_resized_crop(),
+        image=(flip(), three_augment(), color_jitter(0.3, 0.3, 0.3)),
+        batch=(mixup_or_cutmix(0.8, 1.0, 0.5),),
+    ),
+    "deit3_21k": Augmentation(
+        "Touvron et al., DeiT III (2022), table 1, ImageNet-21k; README_revenge.md and augment.py of facebookresearch/deit",
+        crop=simple_random_crop(),
+        image=(flip(), three_augment(), color_jitter(0.3, 0.3, 0.3)),
+        batch=(cutmix(1.0),),
+    ),
+    "finetune": Augmentation(
+        "Kolesnikov et al., Big Transfer (2020), section 3.3; resize_crop in configs/transfer.py of big_vision",
+        crop=resize_and_crop(448 / 384),
+        image=(flip(),),
+    ),
 }
-
-
-def uniform(seeds, count, low, high):
-    """Draws `count` numbers for each of the `seeds` (n, 2). Returns float32 `(n, count)`."""
-    return tf.map_fn(lambda seed: tf.random.stateless_uniform((count,), seed, low, high), seeds, fn_output_signature=tf.float32)

@@ -2,12 +2,20 @@
 
 import dataclasses
 import difflib
+import logging
+import os
 from collections.abc import Callable
 
+import keras
 import tensorflow as tf
 
-from keras_vit.data.augmentation import AUGMENTATIONS
+from keras_vit.data.augmentation import AUGMENTATIONS, Augmentation
+from keras_vit.data.crops import evaluation_crop
+from keras_vit.data.folders import folder
 from keras_vit.data.sources import SOURCES, arrays
+from keras_vit.data.tfds import tfds as tfds_source
+
+AUTOTUNE = tf.data.AUTOTUNE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +28,7 @@ class Data:
         sizes: dict from "train", "validation" and "test" to the number of images.
         steps_per_epoch: int. Batches in which an epoch passes over the training images; an incomplete last batch is left out.
         train_from: function from a step, counted from the start of training, to the endless dataset that begins with its batch.
+            Nothing before that batch is read.
         validation: `tf.data.Dataset` of the validation images, in a fixed order, not augmented.
         test: the same for the test images.
     """
@@ -38,15 +47,21 @@ class Data:
         return self.train_from(0)
 
 
-def load(source, batch_size=64, augmentation="none", seed=0, **options):
+def load(source, batch_size=64, augmentation="none", seed=0, preprocessing=None, **options):
     """Loads a data source as `tf.data` datasets.
 
     Args:
-        source: name of a source (`"digits"`), or a tuple `(images, labels)` of arrays.
+        source: a name, `"digits"`, `"fashion_mnist"` or `"tfds:NAME"`; the path of a folder with one subfolder a class; or a tuple
+            `(images, labels)` of arrays.
         batch_size: int. Images a batch.
-        augmentation: name of a row of `AUGMENTATIONS`, applied to training images.
+        augmentation: name of a row of `AUGMENTATIONS`, or an `Augmentation`, applied to training images. Or a Keras layer, or a function
+            from a batch of images to a batch: then an exact resume is impossible, because Keras's layers draw by the order in which
+            batches come to them, which threads decide.
         seed: int. Seed of the order and of the augmentation. The split into training, validation and test images is always the same.
-        **options: passed to the source, such as `image_size`.
+        preprocessing: dict such as `model.preprocessing`, which says how images of different sizes are brought to one for evaluation
+            (see `keras_vit.data.evaluation_transform`). Default: the shorter side is resized to `image_size / 0.875`, bicubic, and
+            the centre is taken.
+        **options: passed to the source, such as `image_size`: see `arrays`, `digits`, `fashion_mnist`, `folder` and `tfds`.
 
     Returns:
         A `Data`.
@@ -63,39 +78,67 @@ def load(source, batch_size=64, augmentation="none", seed=0, **options):
     """
     if not 0 <= seed < 2**31:
         raise ValueError(f"`seed` must lie between 0 and 2**31 - 1. Received: seed={seed}")
-    if isinstance(source, tuple):
-        source = arrays(*source, **options)
-    else:
-        source = choose("data source", source, SOURCES)(**options)
-    changes = choose("augmentation", augmentation, AUGMENTATIONS)
+    source = open_source(source, options)
+    augmentation = open_augmentation(augmentation)
+    resize = evaluation_crop(preprocessing)
     train = source.parts["train"]
     if not 1 <= batch_size <= train.size:
         raise ValueError(f"`batch_size` must lie between 1 and the {train.size} training images. Received: batch_size={batch_size}")
     steps_per_epoch = train.size // batch_size
-    num_classes = len(source.class_names)
+    num_classes, size = len(source.class_names), source.image_shape[:2]
 
-    def read(part, indexes):
-        images, labels = part.read(indexes)
+    def finished(images, labels, *seeds):
         images = tf.ensure_shape(tf.cast(images, tf.float32), (None, *source.image_shape))
-        return images, tf.one_hot(labels, num_classes)
+        return images, tf.one_hot(labels, num_classes), *seeds
 
-    def training_batch(step):
-        epoch, first = step // steps_per_epoch, step % steps_per_epoch * batch_size
-        places = tf.range(batch_size, dtype=tf.int64) + first
-        indexes = tf.random.experimental.index_shuffle(places, seed=(seed, epoch), max_index=train.size - 1)
-        images, labels = read(train, indexes)
-        seeds = tf.stack([tf.fill((batch_size,), tf.constant(seed, tf.int64)), epoch * train.size + indexes], axis=-1)
-        for number, change in enumerate(changes):
+    def draw(positions):
+        """From places in the endless row of training images to the images' indexes and seeds, one pair each."""
+        steps = positions // batch_size
+        epochs, places = steps // steps_per_epoch, steps % steps_per_epoch * batch_size + positions % batch_size
+        seeds = tf.fill(tf.shape(epochs), tf.constant(seed, tf.int64))
+        # All positions asked for at once are of one batch, and so of one epoch.
+        indexes = tf.random.experimental.index_shuffle(places, seed=(seed, epochs[0]), max_index=train.size - 1)
+        return indexes, tf.stack([seeds, epochs * train.size + indexes], axis=-1)
+
+    def read_batch(positions):
+        indexes, seeds = draw(positions)
+        return *train.read(indexes), seeds
+
+    def read_image(position):
+        indexes, seeds = draw(position[None])
+        image, label = read_one(train, indexes[0])
+        changes = augmentation.image
+        if augmentation.crop or not train.same_shape:
+            crop = augmentation.crop or resize
+            changes = (lambda image, seed: tf.ensure_shape(crop(image, seed, size), source.image_shape), *changes)
+        elif image.dtype != tf.uint8:
+            image = tf.cast(tf.round(image), tf.uint8)
+        for number, change in enumerate(changes, start=256):  # behind the numbers of the batch's changes
+            image = change(image, seeds[0] + (number << 32, 0))
+        return image, label, seeds[0]
+
+    def change_batch(images, labels, seeds):
+        for number, change in enumerate(augmentation.batch):
             images, labels = change(images, labels, seeds + (number << 32, 0))  # no two changes share their draws
         return images, labels
 
     def train_from(step):
-        batches = tf.data.Dataset.counter(start=step).map(training_batch, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-        return batches.prefetch(tf.data.AUTOTUNE)
+        positions = tf.data.Dataset.counter(start=step * batch_size)
+        if train.same_shape and not augmentation.crop and not augmentation.image:
+            batches = positions.batch(batch_size).map(read_batch, AUTOTUNE, deterministic=True)
+        else:  # image by image, so that all cores work at one batch
+            batches = positions.map(read_image, AUTOTUNE, deterministic=True).batch(batch_size)
+        batches = batches.map(finished).map(change_batch, AUTOTUNE, deterministic=True)
+        return batches.prefetch(AUTOTUNE)
 
     def in_order(part):
-        batches = tf.data.Dataset.range(part.size).batch(batch_size)
-        return batches.map(lambda indexes: read(part, indexes), num_parallel_calls=tf.data.AUTOTUNE).prefetch(tf.data.AUTOTUNE)
+        indexes = tf.data.Dataset.range(part.size)
+        if part.same_shape:
+            batches = indexes.batch(batch_size).map(part.read, AUTOTUNE, deterministic=True)
+        else:
+            images = indexes.map(lambda index: read_one(part, index), AUTOTUNE, deterministic=True)
+            batches = images.map(lambda image, label: (resize(image, None, size), label), AUTOTUNE, deterministic=True).batch(batch_size)
+        return batches.map(finished).prefetch(AUTOTUNE)
 
     return Data(
         class_names=source.class_names,
@@ -106,6 +149,37 @@ def load(source, batch_size=64, augmentation="none", seed=0, **options):
         validation=in_order(source.parts["validation"]),
         test=in_order(source.parts["test"]),
     )
+
+
+def open_source(source, options):
+    """Returns the `Source` that the user named."""
+    if isinstance(source, tuple):
+        return arrays(*source, **options)
+    if isinstance(source, str) and source.startswith("tfds:"):
+        return tfds_source(source.removeprefix("tfds:"), **options)
+    if source not in SOURCES and (os.path.isdir(source) or os.path.basename(source) != source):
+        return folder(source, **options)
+    return choose("data source", source, SOURCES)(**options)
+
+
+def open_augmentation(augmentation):
+    """Returns the `Augmentation` that the user named, or that holds the user's layer."""
+    if isinstance(augmentation, Augmentation):
+        return augmentation
+    if not callable(augmentation):
+        return choose("augmentation", augmentation, AUGMENTATIONS)
+    arguments = {"training": True} if isinstance(augmentation, keras.layers.Layer) else {}
+    name = getattr(augmentation, "name", getattr(augmentation, "__name__", type(augmentation).__name__))
+    logging.getLogger(__name__).warning("Augmentation by %s: a resumed run will see other images than an unbroken one", name)
+    return Augmentation(name, batch=(lambda images, labels, seeds: (augmentation(images, **arguments), labels),))
+
+
+def read_one(part, index):
+    """Returns one image and its label."""
+    if not part.same_shape:
+        return part.read(index)
+    images, labels = part.read(index[None])
+    return images[0], labels[0]
 
 
 def choose(kind, name, table):

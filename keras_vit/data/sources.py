@@ -1,33 +1,13 @@
-"""Where images come from: one function a source, one row of `SOURCES` each."""
+"""Where images come from: one function a source, one row of `SOURCES` for those that have a name."""
 
-import dataclasses
-from collections.abc import Callable
+import os
 
 import numpy as np
-import tensorflow as tf
 
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-    """The training, validation or test images of a source.
-
-    Args:
-        size: int. Number of images.
-        read: function from indexes, an int64 tensor `(n,)`, to images `(n, rows, columns, 3)` in 0..255 and labels `(n,)`. It is
-            traced by `tf.data`, and all images of a part have one shape.
-    """
-
-    size: int
-    read: Callable
-
-
-@dataclasses.dataclass(frozen=True)
-class Source:
-    """Images by part, with the names of their classes: `labels[i]` is an index into `class_names`."""
-
-    class_names: tuple[str, ...]
-    image_shape: tuple[int, int, int]
-    parts: dict[str, Part]
+from keras_vit.data import idx
+from keras_vit.data.parts import Source, held_out, in_memory
+from keras_vit.data.tfds import find_prepared, tfds
+from keras_vit.layers import checks
 
 
 def arrays(images, labels, class_names=None, image_size=None, validation_fraction=0.1, test_fraction=0.2):
@@ -59,32 +39,13 @@ def arrays(images, labels, class_names=None, image_size=None, validation_fractio
     class_names = tuple(class_names or map(str, range(labels.max() + 1)))
     if labels.max() >= len(class_names):
         raise ValueError(f"`class_names` must name every label. Received: {len(class_names)} names, largest label {labels.max()}")
-    for name, fraction in (("validation_fraction", validation_fraction), ("test_fraction", test_fraction)):
-        if not 0.0 < fraction < 1.0:
-            raise ValueError(f"`{name}` must lie in (0, 1). Received: {name}={fraction}")
-
-    if image_size is not None:
-        size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
-        if len(size) != 2 or min(size) < 1:
-            raise ValueError(f"`image_size` must be one or two numbers of pixels. Received: image_size={image_size}")
-        if size != images.shape[1:3]:
-            images = tf.clip_by_value(tf.image.resize(images, size, method="bicubic"), 0.0, 255.0).numpy()
-    images = np.broadcast_to(images, (*images.shape[:3], 3))  # a gray image is a colour image: pre-trained weights expect three channels
-
-    order = stratified_order(labels)
-    num_test = round(test_fraction * len(order))
-    num_held_out = num_test + round(validation_fraction * (len(order) - num_test))
-    if not 0 < num_test < num_held_out < len(order):
-        raise ValueError(f"Every part must hold an image. Received: {len(order)} images")
-    test, validation, train = np.split(order, [num_test, num_held_out])
+    image_shape = images.shape[1:3] if image_size is None else checks.positive_pair("image_size", image_size)
+    parts = {"train": np.arange(len(labels))}
+    parts = held_out(parts, labels, {"test": test_fraction, "validation": validation_fraction})
     return Source(
         class_names,
-        images.shape[1:],
-        {
-            "train": in_memory(images[train], labels[train]),
-            "validation": in_memory(images[validation], labels[validation]),
-            "test": in_memory(images[test], labels[test]),
-        },
+        (*image_shape, 3),
+        {name: in_memory(images[order], labels[order], image_shape) for name, order in parts.items()},
     )
 
 
@@ -102,26 +63,38 @@ def digits(image_size=16):
     return arrays(bunch.images * (255.0 / 16.0), bunch.target, image_size=image_size)
 
 
+def fashion_mnist(folder=idx.FOLDER, image_size=28, validation_fraction=0.1):
+    """The 70,000 pictures of clothes (28x28, gray) of Fashion-MNIST, 10,000 of them for the test.
+
+    Args:
+        folder: path of the folder with the four IDX files; default: where Debian's package dataset-fashion-mnist puts them. If they are
+            not there, TensorFlow Datasets' copy is taken, if it has been prepared.
+        image_size: int or (rows, columns) to resize to.
+        validation_fraction: float in (0, 1). Share of the training images, stratified by class.
+
+    Reference:
+        Xiao et al., "Fashion-MNIST", 2017.
+    """
+    if not os.path.isdir(folder):
+        if folder == idx.FOLDER and find_prepared("fashion_mnist"):
+            return tfds("fashion_mnist", image_size=image_size, validation_fraction=validation_fraction)
+        raise ValueError(
+            "The files of Fashion-MNIST must be there: `apt-get install dataset-fashion-mnist`, or `tfds build fashion_mnist`. "
+            f"Received: folder={folder}"
+        )
+    images, labels = zip(*(idx.read_pair(folder, prefix) for prefix in ("train", "t10k")))
+    train, test = map(len, labels)
+    images, labels = np.concatenate(images)[..., None], np.concatenate(labels)
+    image_shape = checks.positive_pair("image_size", image_size)
+    parts = {"train": np.arange(train), "test": np.arange(train, train + test)}
+    parts = held_out(parts, labels, {"validation": validation_fraction})
+    return Source(
+        FASHION_MNIST, (*image_shape, 3), {name: in_memory(images[order], labels[order], image_shape) for name, order in parts.items()}
+    )
+
+
+FASHION_MNIST = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 SOURCES = {
     "digits": digits,
+    "fashion_mnist": fashion_mnist,
 }
-
-
-def stratified_order(labels, seed=0):
-    """Returns a shuffled order of the images of which every stretch holds the classes in the same shares.
-
-    The seed is no run's seed: a test image stays a test image in every run, so that runs can be compared.
-    """
-    generator = np.random.default_rng(seed)
-    order = generator.permutation(len(labels))
-    quantiles = np.empty(len(labels))
-    for label in np.unique(labels):
-        (members,) = np.nonzero(labels[order] == label)
-        quantiles[members] = (np.arange(len(members)) + generator.random()) / len(members)
-    return order[np.argsort(quantiles, kind="stable")]
-
-
-def in_memory(images, labels):
-    """Returns the `Part` of images that fit into memory."""
-    images, labels = tf.constant(images), tf.constant(labels, tf.int64)
-    return Part(len(images), lambda indexes: (tf.gather(images, indexes), tf.gather(labels, indexes)))

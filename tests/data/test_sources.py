@@ -3,7 +3,7 @@ import sys
 import numpy as np
 import pytest
 
-from keras_vit.data import sources
+from keras_vit.data import parts, sources
 
 
 def colours(count, size=6):
@@ -32,10 +32,10 @@ def test_enlarged_digits_stay_in_range():
 
 def test_split_is_stratified_and_the_same_every_time():
     labels = np.repeat([0, 1, 2], [500, 100, 50])
-    order = sources.stratified_order(labels)
+    order = parts.stratified_order(labels)
     assert sorted(order) == list(range(650))
     assert np.bincount(labels[order[:130]]).tolist() == pytest.approx([100, 20, 10], abs=1)
-    np.testing.assert_array_equal(order, sources.stratified_order(labels))
+    np.testing.assert_array_equal(order, parts.stratified_order(labels))
 
 
 def test_gray_arrays_become_colour():

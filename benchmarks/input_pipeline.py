@@ -1,0 +1,118 @@
+"""Measures how fast training images come, per augmentation, and how long a model's `fit` waits for them.
+
+    python benchmarks/input_pipeline.py                        # every policy, from arrays in memory
+    python benchmarks/input_pipeline.py --policies light2 deit --jpeg --fit
+
+Per policy: images a second, and the processor time an image costs in all threads, which other programs on the machine disturb less.
+`--jpeg` reads a folder of JPEG files (500 x 375) instead of an array. `--fit` trains a ViT-Ti/16 on each policy, and on one batch again
+and again: the share of the time that it waits for data is measured at the iterator that `fit` reads from, the price at its step time.
+"""
+
+import argparse
+import pathlib
+import tempfile
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+import keras_vit
+from keras_vit.data import AUGMENTATIONS, load
+
+
+def photographs(count, size):
+    """Images with the spectrum of photographs: noise of all wavelengths."""
+    generator, (rows, columns) = np.random.default_rng(0), size
+    images = np.zeros((count, rows, columns, 3), "float32")
+    for side in (4, 16, 64, 256):
+        noise = generator.normal(128.0, 96.0 / side**0.5, (count, side, side, 3)).astype("float32")
+        images += tf.image.resize(noise, size, method="bilinear").numpy() / 4.0
+    return images.clip(0, 255).astype("uint8")
+
+
+def jpeg_folder(root, count):
+    for i, image in enumerate(photographs(count, (375, 500))):
+        path = pathlib.Path(root, f"class{i % 2}", f"{i}.jpg")
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(image).save(path, quality=90)
+    return root
+
+
+def measure(dataset, batches, batch_size):
+    """Returns images a second and milliseconds of processor time an image."""
+    iterator = iter(dataset)
+    for _ in range(2):
+        next(iterator)
+    start, processor = time.perf_counter(), time.process_time()
+    for _ in range(batches):
+        next(iterator)
+    count = batches * batch_size
+    return count / (time.perf_counter() - start), 1e3 * (time.process_time() - processor) / count
+
+
+class Timed:
+    """Passes a dataset's batches on, and adds up how long each was waited for."""
+
+    def __init__(self, dataset):
+        self.dataset, self.waited = dataset, 0.0
+
+    def __call__(self):
+        iterator = iter(self.dataset)
+        while True:
+            start = time.perf_counter()
+            batch = next(iterator)
+            self.waited += time.perf_counter() - start
+            yield batch
+
+
+def share_of_waiting(dataset, steps):
+    """Returns the share of the time of a ViT-Ti/16's `fit` that it waits for data, and milliseconds a step."""
+    model = keras_vit.ViTTi16(input_shape=(224, 224, 3), num_classes=2)
+    model.compile("adamw", "categorical_crossentropy")
+    timed, ends = Timed(dataset), []
+
+    class Clock(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            ends.append((time.perf_counter(), timed.waited))
+
+    model.fit(timed(), steps_per_epoch=steps + 3, epochs=1, verbose=0, callbacks=[Clock()])
+    (start, waited), (end, waited_at_end) = ends[2], ends[-1]
+    return (waited_at_end - waited) / (end - start), 1e3 * (end - start) / (len(ends) - 3)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--policies", nargs="+", default=list(AUGMENTATIONS), choices=list(AUGMENTATIONS), metavar="POLICY")
+    parser.add_argument("--images", type=int, default=256)
+    parser.add_argument("--batches", type=int, default=16)
+    parser.add_argument("--batch-size", type=int, default=32)
+    parser.add_argument("--size", type=int, default=224)
+    parser.add_argument("--jpeg", action="store_true")
+    parser.add_argument("--fit", action="store_true")
+    parser.add_argument("--steps", type=int, default=20, help="steps of --fit")
+    arguments = parser.parse_args()
+
+    with tempfile.TemporaryDirectory() as root:
+        if arguments.jpeg:
+            source = jpeg_folder(root, arguments.images)
+        else:
+            source = (photographs(arguments.images, (arguments.size, arguments.size)), np.arange(arguments.images) % 2)
+        print(f"{'policy':14}{'images/s':>10}{'CPU ms/image':>14}" + (f"{'waiting %':>11}{'ms/step':>9}" if arguments.fit else ""))
+        for policy in arguments.policies:
+            data = load(source, arguments.batch_size, policy, image_size=arguments.size)
+            speed, processor = measure(data.train, arguments.batches, arguments.batch_size)
+            line = f"{policy:14}{speed:10.0f}{processor:14.2f}"
+            if arguments.fit:
+                share, step = share_of_waiting(data.train, arguments.steps)
+                line += f"{100 * share:11.2f}{step:9.0f}"
+            print(line, flush=True)
+        if arguments.fit:
+            batch = next(iter(load(source, arguments.batch_size, image_size=arguments.size).train))
+            share, step = share_of_waiting(tf.data.Dataset.from_tensors(batch).repeat(), arguments.steps)
+            print(f"{'one batch':14}{'':10}{'':14}{100 * share:11.2f}{step:9.0f}")
+
+
+if __name__ == "__main__":
+    main()

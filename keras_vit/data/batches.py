@@ -1,0 +1,125 @@
+"""Changes of whole batches: functions `(images, labels, seeds) -> (images, labels)`, with one seed, an int64 pair, an image."""
+
+import math
+
+import tensorflow as tf
+
+
+def affine(rotation=0.0, scale=0.0, shift=0.0, shear=0.0):
+    """Returns a random affine change: turns, resizes, moves and slants each image about its centre; what moves in is black.
+
+    Args:
+        rotation: float. Largest angle, in degrees, either way.
+        scale: float. Largest relative change of size: 0.1 draws from [0.9, 1.1].
+        shift: float. Largest move along each axis, as a share of the image's side.
+        shear: float. Largest slant along the rows, as the tangent of its angle.
+
+    Returns:
+        A function from `(images, labels, seeds)`, batched, to `(images, labels)`.
+    """
+
+    def apply(images, labels, seeds):
+        rows, columns = images.shape[1:3]
+        turn, size, right, down, slant = tf.unstack(uniform(seeds, 5, -1.0, 1.0), axis=-1)
+        angle = turn * (rotation * math.pi / 180.0)
+        zoom = 1.0 / (1.0 + size * scale)  # the op asks where each output pixel comes from, hence the inverses
+        cos, sin, slant = zoom * tf.cos(angle), zoom * tf.sin(angle), slant * shear
+        a, b, c, d = cos, cos * slant + sin, -sin, cos - sin * slant
+        x, y = (columns - 1) / 2, (rows - 1) / 2
+        from_x, from_y = x + right * shift * columns, y + down * shift * rows
+        nothing = tf.zeros_like(turn)
+        moved = tf.raw_ops.ImageProjectiveTransformV3(
+            images=images,
+            transforms=tf.stack([a, b, x - a * from_x - b * from_y, c, d, y - c * from_x - d * from_y, nothing, nothing], axis=-1),
+            output_shape=(rows, columns),
+            fill_value=0.0,
+            interpolation="BILINEAR",
+            fill_mode="CONSTANT",
+        )
+        return moved, labels
+
+    return apply
+
+
+def mixup(alpha):
+    """Returns MixUp as big_vision does it: every image is mixed with its neighbour in the batch, in one ratio of at least one half.
+
+    Reference:
+        Zhang et al., "mixup", 2018; `get_mixup` of big_vision (utils.py).
+
+    Example:
+    >>> import tensorflow as tf
+    >>> images, labels = tf.random.uniform((4, 8, 8, 3)), tf.eye(4)
+    >>> seeds = tf.constant([[0, i] for i in range(4)], "int64")
+    >>> images, labels = mixup(0.2)(images, labels, seeds)
+    """
+
+    def change(images, labels, seeds):
+        ratio = beta(alpha, seeds[0])
+        ratio = tf.maximum(ratio, 1.0 - ratio)
+        return tuple(mixed(ratio, part, tf.roll(part, 1, axis=0)) for part in (images, labels))
+
+    return change
+
+
+def mixup_or_cutmix(mixup_alpha=0.8, cutmix_alpha=1.0, switch_prob=0.5):
+    """Returns timm's `Mixup`: a batch is mixed by CutMix with probability `switch_prob`, else by MixUp, each with the batch in reverse.
+
+    Args:
+        mixup_alpha: float. Both parameters of the beta distribution of MixUp's ratio; 0 for CutMix alone.
+        cutmix_alpha: float. The same for the area that CutMix leaves; 0 for MixUp alone.
+        switch_prob: float.
+
+    Reference:
+        Yun et al., "CutMix", 2019, section 3; `Mixup(mode="batch", prob=1.0)` of timm (data/mixup.py).
+    """
+    if mixup_alpha <= 0.0 and cutmix_alpha <= 0.0:
+        raise ValueError(f"One alpha must be greater than 0. Received: mixup_alpha={mixup_alpha}, cutmix_alpha={cutmix_alpha}")
+    switch_prob = 0.0 if cutmix_alpha <= 0.0 else 1.0 if mixup_alpha <= 0.0 else switch_prob
+
+    def by_mixup(images, labels, seed):
+        ratio = beta(mixup_alpha, seed)
+        return tuple(mixed(ratio, part, part[::-1]) for part in (images, labels))
+
+    def by_cutmix(images, labels, seed):
+        rows, columns = images.shape[1:3]
+        side = tf.sqrt(1.0 - beta(cutmix_alpha, seed))
+        place = tf.random.stateless_uniform((2,), seed + (0, 1 << 33))
+
+        def span(length, place):
+            cut, centre = tf.cast(length * side, tf.int32), tf.cast(length * place, tf.int32)
+            low, high = tf.maximum(centre - cut // 2, 0), tf.minimum(centre + (cut + 1) // 2, length)
+            return (tf.range(length) >= low) & (tf.range(length) < high)
+
+        inside = span(rows, place[0])[:, None] & span(columns, place[1])
+        ratio = 1.0 - tf.reduce_mean(tf.cast(inside, tf.float32))  # of the area that lies in the image
+        return tf.where(inside[..., None], images[::-1], images), mixed(ratio, labels, labels[::-1])
+
+    def change(images, labels, seeds):
+        seed = seeds[0]
+        if switch_prob in (0.0, 1.0):
+            return (by_cutmix if switch_prob else by_mixup)(images, labels, seed)
+        switch = tf.random.stateless_uniform((), seed + (0, 1 << 32)) < switch_prob
+        return tf.cond(switch, lambda: by_cutmix(images, labels, seed), lambda: by_mixup(images, labels, seed))
+
+    return change
+
+
+def cutmix(alpha=1.0):
+    """Returns CutMix alone: see `mixup_or_cutmix`."""
+    return mixup_or_cutmix(0.0, alpha)
+
+
+def beta(alpha, seed):
+    """Draws from Beta(alpha, alpha)."""
+    one, other = tf.unstack(tf.random.stateless_gamma((2,), seed, alpha, dtype=tf.float64))
+    return tf.cast(one / (one + other), tf.float32)
+
+
+def mixed(ratio, one, other):
+    return ratio * one + (1.0 - ratio) * other
+
+
+def uniform(seeds, count, low, high):
+    """Draws `count` numbers for each of the `seeds` (n, 2). Returns float32 `(n, count)`."""
+    return tf.map_fn(lambda seed: tf.random.stateless_uniform((count,), seed, low, high), seeds, fn_output_signature=tf.float32)

@@ -1,0 +1,152 @@
+"""From an image of any size to one of the model's size: the crops of training and the geometry of evaluation.
+
+A crop is a function `(image, seed, size) -> image`: `image` is `(rows, columns, 3)` in 0..255, `seed` an int64 pair that alone decides the
+draw, `size` the target's (rows, columns); the result is uint8.
+"""
+
+import math
+
+import tensorflow as tf
+
+from keras_vit.layers import checks
+
+# Names of `model.preprocessing` -> names of tf.image.resize.
+METHODS = {
+    "nearest": "nearest",
+    "bilinear": "bilinear",
+    "bicubic": "bicubic",
+    "lanczos": "lanczos3",
+    "lanczos3": "lanczos3",
+    "area": "area",
+}
+EVALUATION = {"interpolation": "bicubic", "crop_mode": "center", "crop_fraction": 0.875}  # where no model says otherwise
+
+
+def inception_crop(area=(0.05, 1.0), ratio=(0.75, 1.33)):
+    """Returns the crop of Inception: a part of random area and proportions, resized without antialiasing.
+
+    Args:
+        area: (least, most) share of the image's area.
+        ratio: (least, most) width / height, drawn uniformly.
+
+    Reference:
+        `inception_crop` of big_vision (pp/ops_image.py), with the defaults of its `decode_jpeg_and_inception_crop`.
+
+    Example:
+    >>> import tensorflow as tf
+    >>> inception_crop()(tf.zeros((60, 40, 3), "uint8"), (0, 1), (32, 32)).shape
+    TensorShape([32, 32, 3])
+    """
+
+    def crop(image, seed, size):
+        begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+            tf.shape(image),
+            tf.zeros((0, 0, 4)),
+            seed=seed,
+            area_range=area,
+            aspect_ratio_range=ratio,
+            min_object_covered=0.0,
+            use_image_if_no_bounding_boxes=True,
+        )
+        return resized(tf.slice(image, begin, extent), size, "bilinear", antialias=False)
+
+    return crop
+
+
+def random_resized_crop(area=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation="bicubic"):
+    """Returns the crop of torchvision and timm: as `inception_crop`, but with log-uniform proportions, and antialiased.
+
+    Ten parts are drawn and the first that lies within the image is taken. If none does, the largest central part of allowed proportions is.
+
+    Reference:
+        `RandomResizedCrop` of torchvision; Touvron et al., DeiT (2021), uses it with bicubic interpolation.
+    """
+
+    def crop(image, seed, size):
+        rows, columns = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
+        shares, proportions, *place = tf.unstack(tf.random.stateless_uniform((4, 10), seed))
+        areas = rows * columns * (area[0] + (area[1] - area[0]) * shares)
+        proportions = tf.exp(math.log(ratio[0]) + math.log(ratio[1] / ratio[0]) * proportions)
+        heights, widths = tf.round(tf.sqrt(areas / proportions)), tf.round(tf.sqrt(areas * proportions))
+        inside = (heights >= 1) & (widths >= 1) & (heights <= rows) & (widths <= columns)
+        drawn = tf.stack([tf.floor(place[0] * (rows - heights + 1)), tf.floor(place[1] * (columns - widths + 1)), heights, widths])
+        height, width = tf.minimum(rows, tf.round(columns / ratio[0])), tf.minimum(columns, tf.round(rows * ratio[1]))
+        central = tf.stack([(rows - height) // 2, (columns - width) // 2, height, width])
+        first = tf.argmax(tf.cast(inside, tf.int32))
+        top, left, height, width = tf.unstack(tf.cast(tf.where(tf.reduce_any(inside), drawn[:, first], central), tf.int32))
+        return resized(image[top : top + height, left : left + width], size, interpolation)
+
+    return crop
+
+
+def resize_and_crop(ratio=448 / 384):
+    """Returns the crop of fine-tuning: both sides are resized to the target's times `ratio`, then a random window is cut out.
+
+    Reference:
+        Kolesnikov et al., "Big Transfer", 2020, section 3.3; `resize_crop` of big_vision (configs/transfer.py).
+    """
+
+    def crop(image, seed, size):
+        return window(resized(image, [round(side * ratio) for side in size], "bilinear", antialias=False), seed, size)
+
+    return crop
+
+
+def simple_random_crop(padding=4):
+    """Returns the crop of DeiT-III for ImageNet-21k: the shorter side is resized to the target's, and a window is cut out of the image
+    reflected at its borders by `padding` pixels.
+
+    Reference:
+        Touvron et al., "DeiT III: Revenge of the ViT", 2022, section 3; augment.py of facebookresearch/deit.
+    """
+
+    def crop(image, seed, size):
+        image = resized(image, shorter_side_to(image, size), "bicubic")
+        pads = [[padding, padding], [padding, padding], [0, 0]]
+        return window(tf.pad(image, pads, mode="REFLECT"), seed, size)
+
+    return crop
+
+
+def evaluation_crop(preprocessing=None):
+    """Returns the geometry of `evaluation_transform` in TensorFlow, for `tf.data`: within two levels of Pillow's; it draws nothing.
+
+    Args:
+        preprocessing: dict with "interpolation", "crop_mode" and "crop_fraction", such as `model.preprocessing`; None for bicubic,
+            "center" and 0.875.
+    """
+    preprocessing = {name: (preprocessing or EVALUATION)[name] for name in EVALUATION}
+    checks.one_of("interpolation", preprocessing["interpolation"], METHODS)
+    checks.one_of("crop_mode", preprocessing["crop_mode"], ("center", "squash"))
+
+    def crop(image, seed, size):
+        # The tiny addend undoes the rounding of fractions such as 224 / 248.
+        larger = [math.floor(side / preprocessing["crop_fraction"] + 1e-6) for side in size]
+        if preprocessing["crop_mode"] == "center":
+            larger = shorter_side_to(image, larger)
+        image = resized(image, larger, preprocessing["interpolation"])
+        top, left = tf.unstack(tf.cast(tf.round((tf.shape(image)[:2] - size) / 2), tf.int32))
+        return tf.ensure_shape(image[top : top + size[0], left : left + size[1]], (*size, 3))
+
+    return crop
+
+
+def resized(image, size, interpolation, antialias=True):
+    """Returns the image as uint8 of `size`, an int pair or tensor."""
+    image = tf.image.resize(image, size, method=METHODS[interpolation], antialias=antialias)
+    return tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8)
+
+
+def shorter_side_to(image, size):
+    """Returns the size, an int32 pair, at which the image covers `size` in its own proportions."""
+    given = tf.cast(tf.shape(image)[:2], tf.float64)
+    factors = tf.constant(size, tf.float64) / given
+    whole = tf.floor if size[0] == size[1] else tf.round  # as in `evaluation_transform`
+    return tf.cast(whole(given * tf.reduce_max(factors) + 1e-6), tf.int32)
+
+
+def window(image, seed, size):
+    """Returns a random window of `size`."""
+    places = tf.cast(tf.shape(image)[:2] - size + 1, tf.float32)
+    top, left = tf.unstack(tf.cast(tf.random.stateless_uniform((2,), seed) * places, tf.int32))
+    return tf.ensure_shape(image[top : top + size[0], left : left + size[1]], (*size, 3))

@@ -1,0 +1,201 @@
+"""Changes of a uint8 image with a strength, each equal to Pillow's result: the alphabet of RandAugment, 3-Augment and colour jitter.
+
+Every function takes an image `(rows, columns, 3)` of uint8 and, where it has one, a float32 scalar.
+"""
+
+import numpy as np
+import tensorflow as tf
+
+LEVELS = np.arange(256)
+
+
+def identity(image):
+    return image
+
+
+def autocontrast(image):
+    present = histogram(image) > 0
+    lowest = tf.cast(tf.argmax(present, axis=0), tf.float64)
+    highest = 255.0 - tf.cast(tf.argmax(present[::-1], axis=0), tf.float64)
+    scale = 255.0 / (highest - lowest)
+    table = tf.clip_by_value(LEVELS[:, None] * scale - lowest * scale, 0.0, 255.0)
+    return look_up(tf.where(highest > lowest, table, LEVELS[:, None].astype("float64")), image)
+
+
+def equalize(image):
+    counts = histogram(image)
+    highest = 255 - tf.argmax((counts > 0)[::-1], axis=0)
+    step = (tf.reduce_sum(counts, axis=0) - tf.gather(tf.transpose(counts), highest, batch_dims=1)) // 255
+    below = tf.cumsum(counts, exclusive=True)
+    table = tf.minimum((below + step // 2) // tf.maximum(step, 1), 255)
+    return look_up(tf.where(step > 0, table, LEVELS[:, None].astype("int32")), image)
+
+
+def invert(image):
+    return 255 - image
+
+
+def posterize(image, bits):
+    """Keeps the highest `bits` bits."""
+    shift = 8 - tf.cast(bits, tf.int32)
+    mask = tf.bitwise.left_shift(tf.bitwise.right_shift(255, shift), shift)
+    return tf.bitwise.bitwise_and(image, tf.cast(mask, tf.uint8))
+
+
+def solarize(image, threshold):
+    """Inverts what is not darker than `threshold`."""
+    return tf.where(tf.cast(image, tf.float32) < threshold, image, 255 - image)
+
+
+def solarize_add(image, addition):
+    """Adds to what is darker than 128."""
+    brighter = tf.minimum(tf.cast(image, tf.int32) + tf.cast(addition, tf.int32), 255)
+    return tf.where(image < 128, tf.cast(brighter, tf.uint8), image)
+
+
+def color(image, factor):
+    """0 is gray, 1 the image."""
+    return blend(gray(image), image, factor)
+
+
+def contrast(image, factor):
+    """0 is the mean gray, 1 the image."""
+    total = tf.reduce_sum(tf.cast(gray(image), tf.int64))
+    pixels = tf.size(image, out_type=tf.int64) // 3
+    mean = (2 * total + pixels) // (2 * pixels)
+    return blend(tf.cast(mean, tf.uint8), image, factor)
+
+
+def brightness(image, factor):
+    """0 is black, 1 the image."""
+    return blend(tf.constant(0, tf.uint8), image, factor)
+
+
+def sharpness(image, factor):
+    """0 is smoothed, 1 the image."""
+    wide = tf.cast(image, tf.int32)
+    rows = wide[:-2] + wide[1:-1] + wide[2:]
+    box = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] + 4 * wide[1:-1, 1:-1]
+    inner = tf.cast((2 * box + 13) // 26, tf.uint8)  # divided by 13 and rounded
+    middle = tf.concat([image[1:-1, :1], inner, image[1:-1, -1:]], axis=1)  # Pillow leaves the border as it is
+    return blend(tf.concat([image[:1], middle, image[-1:]], axis=0), image, factor)
+
+
+def gaussian_blur(image, radius):
+    """Three box blurs, as Pillow does it, which rounds between them: up to 3 levels apart. `radius` is at most 2.
+
+    Reference:
+        Pillow's BoxBlur.c.
+    """
+    variance = tf.cast(radius, tf.float32) ** 2 / 3.0
+    whole = tf.floor((tf.sqrt(12.0 * variance + 1.0) - 1.0) / 2.0)
+    edge = (2 * whole + 1) * (whole * (whole + 1) - 3 * variance) / (6 * (variance - (whole + 1) ** 2))
+    reach = whole + edge
+
+    def blur(length):
+        offsets = tf.range(-2, 3)
+        weights = tf.clip_by_value(reach - tf.cast(tf.abs(offsets), tf.float32) + 1.0, 0.0, 1.0) / (2.0 * reach + 1.0)
+        sources = tf.clip_by_value(tf.range(length)[:, None] + offsets, 0, length - 1)
+        box = tf.reduce_sum(tf.one_hot(sources, length) * weights[:, None], axis=1)
+        return box @ box @ box
+
+    rows, columns = tf.shape(image)[0], tf.shape(image)[1]
+    blurred = tf.einsum("xc,rck->rxk", blur(columns), tf.cast(image, tf.float32))
+    blurred = tf.einsum("yr,rxk->yxk", blur(rows), blurred)
+    return tf.cast(tf.clip_by_value(tf.round(blurred), 0.0, 255.0), tf.uint8)
+
+
+def shear_x(image, slant, **options):
+    return affine(image, (1.0, slant, 0.0), (0.0, 1.0, 0.0), **options)
+
+
+def shear_y(image, slant, **options):
+    return affine(image, (1.0, 0.0, 0.0), (slant, 1.0, 0.0), **options)
+
+
+def translate_x(image, pixels, **options):
+    return affine(image, (1.0, 0.0, pixels), (0.0, 1.0, 0.0), **options)
+
+
+def translate_y(image, pixels, **options):
+    return affine(image, (1.0, 0.0, 0.0), (0.0, 1.0, pixels), **options)
+
+
+def rotate(image, degrees, **options):
+    rows, columns = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float64))
+    angle = -tf.cast(degrees, tf.float64) * (np.pi / 180.0)
+    cos, sin = tf.cos(angle), tf.sin(angle)
+    x, y = columns / 2.0, rows / 2.0
+    return affine(image, (cos, sin, x - cos * x - sin * y), (-sin, cos, y + sin * x - cos * y), **options)
+
+
+def affine(image, to_x, to_y, fill=(128, 128, 128), interpolation="nearest"):
+    """Takes each output pixel (x, y) from the input's (a x + b y + c, d x + e y + f), which lies outside: `fill`.
+
+    Args:
+        image: uint8 `(rows, columns, 3)`.
+        to_x: (a, b, c), as Pillow's `Image.transform` takes them: pixel centres lie at halves.
+        to_y: (d, e, f).
+        fill: three ints.
+        interpolation: "nearest" (equal to Pillow, which counts in 1 / 65536 pixels) or "bilinear" (one level apart at most).
+    """
+    rows, columns = tf.shape(image)[0], tf.shape(image)[1]
+    down, right = tf.range(rows)[:, None], tf.range(columns)[None]
+    pixels = tf.reshape(image, (-1, 3))
+    (a, b, c), (d, e, f) = ([tf.cast(value, tf.float64) for value in line] for line in (to_x, to_y))
+    c, f = c + (a + b) / 2.0, f + (d + e) / 2.0
+    if interpolation == "nearest":
+        a, b, c, d, e, f = tf.unstack(tf.cast(tf.floor(tf.stack([a, b, c, d, e, f]) * 65536.0 + 0.5), tf.int32))
+        x, y = (tf.bitwise.right_shift(value, 16) for value in (c + b * down + a * right, f + e * down + d * right))
+        taken = tf.gather(pixels, tf.clip_by_value(y, 0, rows - 1) * columns + tf.clip_by_value(x, 0, columns - 1))
+    else:
+        a, b, c, d, e, f = tf.unstack(tf.cast(tf.stack([a, b, c, d, e, f]), tf.float32))
+        down, right = tf.cast(down, tf.float32), tf.cast(right, tf.float32)
+        x, y = c + b * down + a * right, f + e * down + d * right
+        left, top = tf.floor(x - 0.5), tf.floor(y - 0.5)
+        to_right, to_bottom = (x - 0.5 - left)[..., None], (y - 0.5 - top)[..., None]
+        left, top = tf.cast(left, tf.int32), tf.cast(top, tf.int32)
+
+        def at(y, x):
+            place = tf.clip_by_value(y, 0, rows - 1) * columns + tf.clip_by_value(x, 0, columns - 1)
+            return tf.cast(tf.gather(pixels, place), tf.float32)
+
+        above = at(top, left) * (1.0 - to_right) + at(top, left + 1) * to_right
+        below = at(top + 1, left) * (1.0 - to_right) + at(top + 1, left + 1) * to_right
+        taken = tf.cast(above * (1.0 - to_bottom) + below * to_bottom, tf.uint8)
+        x, y = tf.cast(tf.floor(x), tf.int32), tf.cast(tf.floor(y), tf.int32)
+    inside = (x >= 0) & (x < columns) & (y >= 0) & (y < rows)
+    return tf.where(inside[..., None], taken, tf.constant(fill, tf.uint8))
+
+
+def cutout(image, reach, centre, fill=(128, 128, 128)):
+    """Fills the square of side `2 * reach` about `centre`, a pair of shares of rows and columns, as far as it lies in the image."""
+    shape = tf.shape(image)[:2]
+    row, column = tf.unstack(tf.cast(tf.cast(shape, tf.float32) * centre, tf.int32))
+    down, right, reach = tf.range(shape[0])[:, None], tf.range(shape[1])[None], tf.cast(reach, tf.int32)
+    inside = (down >= row - reach) & (down < row + reach) & (right >= column - reach) & (right < column + reach)
+    return tf.where(inside[..., None], tf.constant(fill, tf.uint8), image)
+
+
+def gray(image):
+    """Returns the image in Pillow's gray (ITU-R 601-2), in one channel of uint8."""
+    red, green, blue = tf.unstack(tf.cast(image, tf.int32), axis=-1)
+    return tf.cast(tf.bitwise.right_shift(red * 19595 + green * 38470 + blue * 7471 + 0x8000, 16), tf.uint8)[..., None]
+
+
+def blend(one, other, factor):
+    """Returns `one + factor * (other - one)`, cut off to 0..255 and to whole levels."""
+    one, other = tf.cast(one, tf.float32), tf.cast(other, tf.float32)
+    return tf.cast(tf.clip_by_value(one + factor * (other - one), 0.0, 255.0), tf.uint8)
+
+
+def histogram(image):
+    """Returns how often each level occurs: int32 `(256, 3)`."""
+    levels = tf.cast(image, tf.int32) + (0, 256, 512)
+    return tf.transpose(tf.reshape(tf.math.bincount(tf.reshape(levels, (-1,)), minlength=768, maxlength=768), (3, 256)))
+
+
+def look_up(table, image):
+    """Replaces each level by its entry in `table` `(256, 3)`."""
+    table = tf.reshape(tf.transpose(tf.cast(table, tf.uint8)), (768,))
+    return tf.gather(table, tf.cast(image, tf.int32) + (0, 256, 512))

@@ -1,0 +1,184 @@
+"""Sets of TensorFlow Datasets, read by index."""
+
+import os
+import pathlib
+import socket
+
+import numpy as np
+import tensorflow as tf
+
+from keras_vit.data.parts import Part, Source, held_out
+from keras_vit.layers import checks
+
+IN_MEMORY = 4 * 2**30  # bytes of encoded images
+
+
+def tfds(
+    name,
+    data_dir=None,
+    train="train",
+    validation=None,
+    test=None,
+    image=None,
+    label=None,
+    image_size=224,
+    download=False,
+    validation_fraction=0.1,
+    test_fraction=0.2,
+):
+    """Reads a classification set of TensorFlow Datasets.
+
+    Images stay encoded until they are used. Sets in the format array_record are read from disk by index; others, which allow that in order
+    only, are read into memory once.
+
+    Args:
+        name: `NAME` or `NAME/config`, with `:version` if need be.
+        data_dir: path of the folder with prepared sets, or None for `TFDS_DATA_DIR` or `~/tensorflow_datasets`.
+        train: the split to train on, such as `"train"`, `"train[:10%]"` or `"train+validation"`.
+        validation: the split to validate on, or None for `"validation"`; if there is none, it is held out of the training images.
+        test: the split to test on, or None for `"test"` (if it has labels); if there is none, that of the validation; if there is none
+            either, it is held out of the training images.
+        image: name of the feature with the images, or None for the only one, or that of `as_supervised`.
+        label: the same for the labels.
+        image_size: int or (rows, columns) to bring images to.
+        download: bool. Whether a set that is not there is downloaded and prepared.
+        validation_fraction: float in (0, 1). Stratified by class where the set is in memory.
+        test_fraction: float in (0, 1).
+
+    Returns:
+        A `Source`.
+
+    Raises:
+        ValueError: if the set is not prepared, a split or a feature does not exist, or the set is too large to be read into memory.
+        ImportError: if tensorflow-datasets is not installed.
+    """
+    image_shape = checks.positive_pair("image_size", image_size)
+    builder = prepared(name, data_dir, download)
+    image, label = features(builder, image, label)
+    known = builder.info.splits
+    parts = {"train": train, "validation": validation or ("validation" if "validation" in known else None), "test": test}
+    if test is None and "test" in known and name.split("/")[0].split(":")[0] != "imagenet2012":  # its test images have no labels
+        parts["test"] = "test"
+    parts = {part: split for part, split in parts.items() if split is not None}
+    if "validation" in parts:
+        parts.setdefault("test", parts["validation"])
+    try:
+        sizes = {part: known[split].num_examples for part, split in parts.items()}
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"A split must be one of {', '.join(known)}, or a slice or a sum of them ({error}). Received: {parts}") from None
+    by_index = str(getattr(builder.info.file_format, "value", builder.info.file_format)) == "array_record"
+    if not by_index and sum(known[split].num_bytes for split in parts.values()) > IN_MEMORY:
+        raise ValueError(
+            "A set of more than 4 GiB must be in a format that is read by index: prepare it with "
+            f"`tfds build {name} --file_format=array_record`. Received: {name} in {builder.data_dir}"
+        )
+    encoded = {part: (from_disk if by_index else from_memory)(builder, split, image, label) for part, split in parts.items()}
+    readers = {part: reader for part, (reader, _) in encoded.items()}
+    places = {part: np.arange(size) for part, size in sizes.items()}
+    fractions = {"test": test_fraction, "validation": validation_fraction}
+    orders = held_out(places, encoded["train"][1], fractions)
+
+    def part_of(part):
+        reader, indexes = readers.get(part, readers["train"]), tf.constant(orders[part], tf.int64)
+
+        def read(index):
+            encoded_image, label = reader(indexes[index])
+            pixels = tf.io.decode_image(encoded_image, channels=3, expand_animations=False)
+            pixels.set_shape((None, None, 3))
+            return pixels, label
+
+        return Part(len(orders[part]), read, same_shape=False)
+
+    names = tuple(builder.info.features[label].names)
+    return Source(names, (*image_shape, 3), {part: part_of(part) for part in orders})
+
+
+def from_memory(builder, split, image, label):
+    """Returns a function from an index to an encoded image and its label, and all labels."""
+    import tensorflow_datasets
+
+    decoders = {image: tensorflow_datasets.decode.SkipDecoding()}
+    dataset = builder.as_dataset(split=split, decoders=decoders, shuffle_files=False)
+    rows = [(row[image], row[label]) for row in dataset.as_numpy_iterator()]
+    images, labels = tf.constant([row[0] for row in rows]), tf.constant([row[1] for row in rows], tf.int64)
+    return lambda index: (images[index], labels[index]), labels.numpy()
+
+
+def from_disk(builder, split, image, label):
+    """The same without holding anything in memory; the labels are not known before they are read."""
+    import tensorflow_datasets
+
+    source = builder.as_data_source(split=split, decoders={image: tensorflow_datasets.decode.SkipDecoding()})
+
+    def read(index):
+        row = source[int(index)]
+        return row[image], np.int64(row[label])
+
+    def reader(index):
+        encoded, label = tf.numpy_function(read, [index], (tf.string, tf.int64), stateful=False)
+        return tf.ensure_shape(encoded, ()), tf.ensure_shape(label, ())
+
+    return reader, None
+
+
+def features(builder, image, label):
+    """Returns the names of the features with the images and with the labels."""
+    import tensorflow_datasets
+
+    kinds = {"image": tensorflow_datasets.features.Image, "label": tensorflow_datasets.features.ClassLabel}
+    supervised = builder.info.supervised_keys or (None, None)
+    chosen = []
+    for (argument, kind), given, usual in zip(kinds.items(), (image, label), supervised):
+        candidates = [name for name, feature in builder.info.features.items() if isinstance(feature, kind)]
+        name = given or (usual if usual in candidates else candidates[0] if len(candidates) == 1 else None)
+        if name not in candidates:
+            raise ValueError(f"`{argument}` must name a feature, one of: {', '.join(candidates) or 'none'}. Received: {argument}={given!r}")
+        chosen.append(name)
+    return chosen
+
+
+def find_prepared(name, data_dir=None):
+    """Returns the folder of the newest prepared version of a set, or None. Asks nobody but the disk."""
+    name, _, version = name.partition(":")
+    root = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser() / name
+    found = [file.parent for file in root.glob(f"{version or '*'}/dataset_info.json")]
+    if not found and "/" not in name:  # with configs between name and version
+        found = [file.parent for file in root.glob(f"*/{version or '*'}/dataset_info.json")]
+        configs = sorted({folder.parent.name for folder in found})
+        if len(configs) > 1:
+            raise ValueError(f"`{name}` has several configs: {', '.join(f'{name}/{config}' for config in configs)}. Received: tfds:{name}")
+    return max(found, key=lambda folder: [int(number) if number.isdigit() else 0 for number in folder.name.split(".")], default=None)
+
+
+def prepared(name, data_dir, download):
+    """Returns the builder of a set that is on disk. A stock `tfds.load` tries the network for minutes before it says that it cannot."""
+    try:
+        import importlib_resources  # noqa: F401  tensorflow-datasets needs it and does not say so
+        import tensorflow_datasets
+    except ImportError:
+        raise ImportError("Sets of TensorFlow Datasets need: pip install tensorflow-datasets importlib_resources") from None
+    folder = find_prepared(name, data_dir)
+    if folder is not None:
+        return tensorflow_datasets.builder_from_directory(folder)
+    where = data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
+    if not download:
+        raise ValueError(
+            f"The set must be prepared: run `tfds build {name} --data_dir={where}`, or pass download=True. Received: tfds:{name}, "
+            f"which is not in {where}"
+        )
+    if not reachable():
+        raise ValueError(f"Downloading a set needs a network, and there is none. Received: tfds:{name}, which is not in {where}")
+    builder = tensorflow_datasets.builder(name, data_dir=data_dir)
+    builder.download_and_prepare()
+    return builder
+
+
+def reachable(host="storage.googleapis.com", port=443, timeout=3.0):
+    """Whether there is a network: asks the host of the prepared sets, unless a proxy stands between."""
+    if any(os.environ.get(name) for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")):
+        return True
+    try:
+        socket.create_connection((host, port), timeout).close()
+        return True
+    except OSError:
+        return False
