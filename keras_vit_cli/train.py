@@ -18,7 +18,7 @@ CONFIG, CHECKPOINTS = "config.json", "checkpoints"
 
 def train(
     output: Annotated[pathlib.Path, typer.Option(help="Folder of the run: a new or an empty one, or with --resume that of a run.")],
-    data: Annotated[str | None, typer.Option(help="Data source: digits.")] = None,
+    data: Annotated[str | None, typer.Option(help="digits, fashion_mnist, tfds:NAME, or a folder with a folder of images for each class.")] = None,
     model: Annotated[str, typer.Option(help="Preset, see `keras-vit list`. [default: ViTMicro4]")] = None,
     recipe: Annotated[str, typer.Option(help="How to train. [default: small_data]")] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the training images. [default: the recipe's]")] = None,
@@ -93,7 +93,8 @@ def run(output, config, save_every):
     output.mkdir(parents=True, exist_ok=True)
     with replacing(output / CONFIG) as temporary:
         # With the size that the source chose: its default may change.
-        temporary.write_text(json.dumps(config | {"image_size": data.image_shape[0]}, indent=2) + "\n")
+        known = {"image_size": data.image_shape[0], "class_names": list(data.class_names)}
+        temporary.write_text(json.dumps(config | known, indent=2) + "\n")
 
     sizes = ", ".join(f"{size:,} {part}" for part, size in data.sizes.items())
     print(f"{config['data']}: {sizes} images of {data.image_shape[0]} x {data.image_shape[1]}, {len(data.class_names)} classes")
