@@ -18,13 +18,15 @@ CONFIG, CHECKPOINTS = "config.json", "checkpoints"
 
 def train(
     output: Annotated[pathlib.Path, typer.Option(help="Folder of the run: a new or an empty one, or with --resume that of a run.")],
-    data: Annotated[str | None, typer.Option(help="digits, fashion_mnist, tfds:NAME, or a folder with a folder of images for each class.")] = None,
+    data: Annotated[
+        str | None, typer.Option(help="digits, fashion_mnist, tfds:NAME, or a folder with a folder of images for each class.")
+    ] = None,
     model: Annotated[str, typer.Option(help="Preset, see `keras-vit list`. [default: ViTMicro4]")] = None,
     recipe: Annotated[str, typer.Option(help="How to train. [default: small_data]")] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the training images. [default: the recipe's]")] = None,
     batch_size: Annotated[int, typer.Option(help="Images a step. [default: the recipe's]")] = None,
     learning_rate: Annotated[float, typer.Option(help="The highest learning rate. [default: the recipe's]")] = None,
-    image_size: Annotated[int, typer.Option(help="Side to resize images to, in pixels. [default: the source's]")] = None,
+    image_size: Annotated[int, typer.Option(help="Side to resize images to, in pixels. [default: the source's, or the preset's]")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same run. [default: 0]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the output folder.")] = False,
     save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints. [default: those of 10 minutes, or an epoch]")] = None,
@@ -75,12 +77,16 @@ def run(output, config, save_every):
         import keras
 
         from keras_vit import zoo
-        from keras_vit.data import load
+        from keras_vit.data import SOURCES, load
+        from keras_vit.presets import preset
         from keras_vit.training import Checkpoints, Recipe, replacing
 
     keras.utils.set_random_seed(config["seed"])
     recipe = Recipe(**config["training"])
-    options = {} if config["image_size"] is None else {"image_size": config["image_size"]}
+    size = config["image_size"]
+    if size is None and config["data"] not in SOURCES:  # whose images have no size of their own
+        size = preset(config["model"]).get("input_shape", (224,))[0]
+    options = {} if size is None else {"image_size": size}
     data = load(config["data"], batch_size=recipe.batch_size, augmentation=recipe.augmentation, seed=config["seed"], **options)
     model = zoo.create(
         config["model"],

@@ -58,10 +58,9 @@ def test_a_resumed_run_keeps_its_settings(capsys, finished):
     assert code == 2 and err.count("\n") == 1 and "--epochs 8. Received: --epochs 9" in err
 
 
-def test_ctrl_c_and_resume_end_as_an_unbroken_run(capsys, finished, tmp_path):
-    output = tmp_path / "run"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "keras_vit_cli", "train", "--output", output, *ARGUMENTS],
+def start(output, *arguments):
+    return subprocess.Popen(
+        [sys.executable, "-m", "keras_vit_cli", "train", "--output", output, *arguments],
         cwd=ROOT,
         env=os.environ | {"KERAS_BACKEND": "tensorflow"},
         stdout=subprocess.PIPE,
@@ -69,22 +68,41 @@ def test_ctrl_c_and_resume_end_as_an_unbroken_run(capsys, finished, tmp_path):
         text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # a shell's background jobs ignore it
     )
-    while process.poll() is None and not (output / "checkpoints" / "epoch-00002.npz").exists():
-        time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=120)
-    assert process.returncode == 130, err
-    last = err.strip().split("\n")[-1]
-    assert last.startswith("keras-vit: stopped after epoch ") and last.endswith(f"keras-vit train --output {output} --resume")
-    assert "Traceback" not in err and not (output / "model.keras").exists()
+
+
+def checkpoint_of(output):
+    """The newest one, and the number of its steps."""
+    paths = sorted((output / "checkpoints").glob("step-*.npz"))
+    return (paths[-1], int(paths[-1].stem[5:])) if paths else (None, 0)
+
+
+def test_kill_sigterm_ctrl_c_and_resume_end_as_an_unbroken_run(capsys, finished, tmp_path):
+    output, arguments = tmp_path / "run", ARGUMENTS
+    for number, code, until in ((signal.SIGKILL, -9, 5), (signal.SIGTERM, 0, 20), (signal.SIGINT, 130, 40)):
+        process = start(output, *arguments, "--save-every", "5")
+        while process.poll() is None and checkpoint_of(output)[1] < until:
+            time.sleep(0.01)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == code, err
+        assert "Traceback" not in err and not (output / "model.keras").exists()
+        if number != signal.SIGKILL:
+            last = err.strip().split("\n")[-1]
+            assert last.startswith("keras-vit: stopped after epoch ") and last.endswith(f"keras-vit train --output {output} --resume")
+        arguments = ["--resume"]
 
     code, out, err = call(capsys, "--output", output, "--resume")
     assert code == 0 and "Test accuracy" in out
-    one, other = (dict(np.load(run / "checkpoints" / "epoch-00008.npz")) for run in (finished, output))
+    one, other = (dict(np.load(checkpoint_of(run)[0])) for run in (finished, output))
     assert one.keys() == other.keys() and len(one) > 100
     for name in one:  # weights, optimizer, seed generators and history
         np.testing.assert_array_equal(one[name], other[name], err_msg=name)
     assert (output / "history.csv").read_bytes() == (finished / "history.csv").read_bytes()
+
+
+def test_a_loss_that_is_not_finite(capsys, tmp_path):
+    code, _, err = call(capsys, "--output", tmp_path / "run", *ARGUMENTS, "--learning-rate", "1e38")
+    assert code == 2 and "is not finite after step" in err.strip().split("\n")[-1]
 
 
 @pytest.mark.parametrize(
