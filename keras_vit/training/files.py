@@ -1,13 +1,18 @@
-"""Files that are whole or absent: a program that is killed while writing leaves the old file as it was."""
+"""Files that are whole or absent, and folders that one program at a time writes into."""
 
 import contextlib
 import os
 import pathlib
 
+UNFINISHED = ".unfinished-"
+_OWNED = {}  # folder: descriptor of its lock
+
 
 @contextlib.contextmanager
 def replacing(path):
     """Yields a temporary path beside `path`; what the body writes there takes the place of `path` at its end.
+
+    A program that is killed while writing leaves the old file as it was, and so does an error, such as a full disk.
 
     Args:
         path: str or path-like.
@@ -17,15 +22,55 @@ def replacing(path):
     ...     model.save(temporary)
     """
     path = pathlib.Path(path)
-    temporary = path.with_name(f".unfinished-{path.name}")  # the suffix stays: Keras chooses the format by it
+    temporary = path.with_name(UNFINISHED + path.name)  # the suffix stays: Keras chooses the format by it
     try:
         yield temporary
-        for written in (temporary, path.parent):
-            descriptor = os.open(written, os.O_RDONLY)
-            try:
-                os.fsync(descriptor)
-            finally:
-                os.close(descriptor)
+        synchronise(temporary)
         os.replace(temporary, path)
+        synchronise(path.parent)  # a new name lasts once its folder is on the disk
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def synchronise(path):
+    """Returns when a file, or the names in a folder, are on the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def own(folder):
+    """Makes `folder`, keeps other processes out until `disown` or the end of this one, and removes what a killed one left unfinished.
+
+    Args:
+        folder: str or path-like.
+
+    Raises:
+        OSError: if another process owns the folder, or it cannot be written.
+    """
+    folder = pathlib.Path(folder).resolve()
+    if folder in _OWNED:
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        with contextlib.suppress(ImportError):  # Windows, which has no such locks
+            import fcntl
+
+            # The system takes this lock off a process that ends, however it ends: a file alone would stay after a kill.
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise OSError(f"Another process writes into this folder; it must end first. Received: {folder}") from None
+    _OWNED[folder] = descriptor
+    for path in folder.glob(UNFINISHED + "*"):
+        path.unlink()
+
+
+def disown(folder):
+    """Lets other processes own `folder` again."""
+    descriptor = _OWNED.pop(pathlib.Path(folder).resolve(), None)
+    if descriptor is not None:
+        os.close(descriptor)

@@ -1,98 +1,305 @@
-"""Checkpoints from which `fit` goes on as if it had never stopped."""
+"""Runs that go on, after whatever stopped them, as if it had not happened."""
 
+import concurrent.futures
 import json
+import math
 import pathlib
-import zipfile
-import zlib
+import signal
+import sys
+import threading
+import time
+import traceback
 
 import keras
+import ml_dtypes
 import numpy as np
 
-from keras_vit.training.files import replacing
+from keras_vit.training.files import disown, own, replacing
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Writes a checkpoint after every epoch, and restores the newest one.
+    """Saves a run while `fit` trains, and goes on with it when `fit` is called again.
 
     A checkpoint is one file with all that a run consists of: weights, optimizer, seed generators (Keras's weight files lack them,
-    which restarts every dropout mask) and the history. With training data that is a function of the step, such as `keras_vit.data`
-    gives, a run that was stopped and resumed ends with the very weights of one that was not.
+    which restarts every dropout mask), the running means of the metrics, the history and the place in the data. A run that was killed
+    and started again, however often, ends with the very weights and history of one that was not.
+
+    What this asks of the training data: they are given as `resume` shows, as a function of the step. With any other data checkpoints
+    are written at the ends of epochs only and a broken epoch begins again, which is as exact if each epoch brings the same batches.
+
+    `fit` stops with FloatingPointError as soon as the loss, or a weight to be saved, is not finite, and with OSError if a checkpoint
+    cannot be written; the checkpoints before stay as they are. SIGTERM, the notice to a preempted machine, and Ctrl-C take effect at the
+    end of the step: the run is saved, and SIGTERM then exits with 0. A second one acts at once.
 
     Args:
-        folder: str or path-like. Made when the first checkpoint is written.
+        folder: str or path-like. Of this run alone: another process that would write into it is refused.
+        every_steps: int or None. Steps between two checkpoints.
+        every_seconds: float or None. Seconds after which a step ends with a checkpoint. There is one at the end of each epoch, too.
         keep: int. Number of newest checkpoints to keep.
 
     Attributes:
-        history: list with a dict for each epoch so far, also of the epochs before a resume: `epoch`, from 1, and the logs of `fit`.
+        epoch, done, step: int. Finished epochs, finished steps of the epoch after them, and steps in all.
+        history: list with a dict for each finished epoch, also of those before a resume: `epoch`, from 1, and the logs of `fit`.
+
+    Raises:
+        ValueError: if a number is out of range.
 
     Example:
-    >>> checkpoints = Checkpoints("runs/digits/checkpoints")  # doctest: +SKIP
-    >>> epoch = checkpoints.restore(model)  # doctest: +SKIP
+    >>> checkpoints = Checkpoints("runs/digits", every_steps=100)
     >>> model.fit(  # doctest: +SKIP
-    ...     data.train_from(epoch * data.steps_per_epoch), steps_per_epoch=data.steps_per_epoch, initial_epoch=epoch, epochs=40,
-    ...     validation_data=data.validation, callbacks=[checkpoints],
+    ...     checkpoints.resume(data.train_from), steps_per_epoch=data.steps_per_epoch, epochs=40,
+    ...     validation_data=data.validation, callbacks=[..., checkpoints],  # the last one: it saves what the others changed
     ... )
     """
 
-    def __init__(self, folder, keep=2):
+    def __init__(self, folder, every_steps=None, every_seconds=600.0, keep=2):
         super().__init__()
-        if keep < 1:
-            raise ValueError(f"`keep` must be at least 1. Received: keep={keep}")
+        for name, value in (("every_steps", every_steps), ("every_seconds", every_seconds), ("keep", keep)):
+            if name == "keep" if value is None else not value > 0:
+                raise ValueError(f"`{name}` must be greater than 0. Received: {name}={value}")
         self.folder = pathlib.Path(folder)
+        self.every_steps = every_steps
+        self.every_seconds = math.inf if every_seconds is None else every_seconds
         self.keep = keep
+        self.epoch = self.done = self.step = 0
         self.history = []
+        self._path = self._arrays = None  # of the checkpoint that was read, until it is restored
+        self._repeated = 0  # the steps before it that run again: those of one execution
+        self._offset = 0  # steps of the running epoch that an earlier `fit` has done
+        self._snapshot = None  # of the end of the epoch: validation, which follows, uses the metrics for itself
+        self._signal, self._handlers = None, {}
+        self._writer, self._writing = concurrent.futures.ThreadPoolExecutor(1), None
 
-    def restore(self, model):
-        """Puts the newest checkpoint that can be read into a compiled model.
+    def resume(self, train_from):
+        """Returns the training data from where the newest checkpoint stands. The model is restored when `fit` begins.
 
         Args:
-            model: the compiled keras.Model to restore.
+            train_from: function from a step, counted from the start of training, to the endless `tf.data.Dataset` that begins with its
+                batch. The same step must always bring the same batch: order and augmentation are functions of the step and a seed.
 
         Returns:
-            int. The number of finished epochs, 0 if there is no checkpoint: the `initial_epoch` for `fit`.
+            What `train_from` returned, for `fit`, which needs `steps_per_epoch` with it.
 
         Raises:
-            ValueError: if the checkpoint belongs to another model or optimizer.
+            OSError: if another process writes into the folder, or it cannot be written.
+            ValueError: if there are checkpoints and all are damaged.
         """
-        for path in reversed(self.files()):
-            try:
-                with np.load(path) as file:
-                    arrays = dict(file)
-            except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error):  # damaged on the disk, as the checksums show
-                continue
-            state = json.loads(arrays.pop("state").tobytes())
-            variables = run_variables(model)
-            if {k: v.shape for k, v in arrays.items()} != {k: tuple(v.shape) for k, v in variables.items()}:
-                raise ValueError(f"The checkpoint belongs to another model or optimizer. Received: {path}")
-            for key, variable in variables.items():
-                variable.assign(arrays[key])
-            self.history = state["history"]
-            return state["epoch"]
-        return 0
-
-    def on_epoch_end(self, epoch, logs=None):
-        self.history.append({"epoch": epoch + 1, **{name: float(value) for name, value in (logs or {}).items()}})
-        self.save(epoch + 1)
-
-    def save(self, epoch):
-        state = json.dumps({"epoch": epoch, "history": self.history}).encode()
-        arrays = {key: keras.ops.convert_to_numpy(v) for key, v in run_variables(self.model).items()}
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with replacing(self.folder / f"epoch-{epoch:05d}.npz") as temporary:
-            np.savez(temporary, state=np.frombuffer(state, np.uint8), **arrays)
-        for path in self.files()[: -self.keep]:
-            path.unlink()
+        self._read()
+        return train_from(self.step - self._repeated)
 
     def files(self):
         """Returns the paths of the checkpoints, the newest last."""
-        return sorted(self.folder.glob("epoch-*.npz"))
+        return sorted(self.folder.glob("step-*.npz"))
+
+    def on_train_begin(self, logs=None):
+        self._exact = self._arrays is not None  # `resume` was called
+        if not self._exact:
+            self._read()
+        self._check_fit()
+        self._saved_at = time.monotonic()
+        self._offset = max(self.done - self._repeated, 0)
+        if self._path:
+            say(f"going on after {self.done} steps of epoch {self.epoch + 1}, from {self._path}")
+            self._restore("model", "optimizer")
+            self.model._initial_epoch = self.epoch  # as Keras's own BackupAndRestore does; `on_epoch_begin` sees whether it worked
+        self._signal = None
+        if threading.current_thread() is threading.main_thread():  # Python lets no other set handlers
+            self._handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self._path and epoch != self.epoch:
+            raise ValueError(f"`fit` must begin with `initial_epoch={self.epoch}`. Received: initial_epoch={epoch}")
+        self.model._initial_epoch = None  # the next `fit` may begin elsewhere
+        self.epoch = epoch
+        if not self._repeated:
+            self._path = self._arrays = None
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self._repeated:
+            # Metrics get their variables from their first batch. So the execution before the checkpoint is run again, and the checkpoint
+            # put over what it did. An epoch whose steps are all done comes to its validation the same way.
+            self._restore("model", "optimizer", "metrics")
+            self._path = self._arrays = None
+            self._repeated = due = 0
+        else:
+            before, done = self.step, self._offset + batch + 1
+            self.step += done - self.done
+            self.done = done
+            if not math.isfinite((logs or {}).get("loss", 0.0)):
+                self._check_writer(wait=True)  # which knows if a weight was bad before
+                self._release()
+                raise FloatingPointError(self._not_finite("The loss", self.step, self._learning_rate()))
+            due = time.monotonic() - self._saved_at >= self.every_seconds
+            due = due or self.every_steps and self.step // self.every_steps > before // self.every_steps
+        complete = self._exact and self.done >= self.params["steps"]
+        if complete and self._offset:
+            self.model.stop_training = True  # ends the epoch; `on_epoch_end` lets `fit` go on with the next
+        if self._exact and (due or complete or self._signal):
+            self._snapshot = self._take_snapshot()
+            if due or self._signal:
+                self._save()
+            if not complete:
+                self._snapshot = None
+        self._check_writer()
+        self._stop_if_asked()
+
+    def on_test_batch_begin(self, batch, logs=None):
+        if self._signal and self._snapshot:
+            self._save()
+        self._stop_if_asked()
+
+    def on_epoch_end(self, epoch, logs=None):
+        if self._offset:
+            self.model.stop_training = False
+        self.history.append({"epoch": epoch + 1, **{name: np.asarray(value).tolist() for name, value in (logs or {}).items()}})
+        self.epoch, self.done, self._offset = epoch + 1, 0, 0
+        self._snapshot = self._take_snapshot()
+        self._save()
+        self._snapshot = None
+        self._stop_if_asked()
+
+    def on_train_end(self, logs=None):
+        self._check_writer(wait=True)
+        self._stop_if_asked()
+        self._release()
+        self.model._initial_epoch = self._path = self._arrays = None  # still set if there was nothing left to train
+        whole = self.model.history  # what `fit` returns: with the epochs before a resume
+        whole.epoch, whole.history = [row["epoch"] - 1 for row in self.history], {}
+        for row in self.history:
+            for name, value in row.items():
+                if name != "epoch":
+                    whole.history.setdefault(name, []).append(value)
+
+    def _read(self):
+        """Takes over the newest good checkpoint, if there is one."""
+        own(self.folder)
+        self._path, self._arrays = None, {}
+        state = {"epoch": 0, "done": 0, "step": 0, "repeated": 0, "history": []}
+        for path in reversed(self.files()):
+            try:
+                with np.load(path) as file:  # compares the checksum of each array
+                    arrays = dict(file)
+                state = json.loads(arrays.pop("state").tobytes())
+                if len(arrays) != state["arrays"]:  # the archive's own table of contents has no checksum
+                    raise ValueError("arrays are missing")
+                self._path, self._arrays = path, arrays
+                break
+            except Exception as error:  # a damaged zip archive fails in many ways
+                say(f"passed over {path}: it is damaged ({error})")
+        else:
+            if self.files():
+                raise ValueError(f"All checkpoints are damaged: remove them to begin anew. Received: {self.folder}")
+        self.epoch, self.done, self.step, self.history = (state[name] for name in ("epoch", "done", "step", "history"))
+        self._repeated = state["repeated"]
+
+    def _check_fit(self):
+        """Refuses what cannot be gone on with."""
+        if self._exact and not self.params["steps"]:
+            raise ValueError("`fit` needs `steps_per_epoch` with data of `resume`. Received: steps_per_epoch=None")
+        if self.every_steps and not self._exact:
+            raise ValueError(f"`every_steps` needs data of `resume`, to begin at a step. Received: every_steps={self.every_steps}")
+        if self._repeated and not self._exact:
+            raise ValueError(f"In the middle of an epoch `fit` can go on with data of `resume` only. Received: {self._path}")
+        if self._repeated and (self._repeated != self.model.steps_per_execution or self.done > self.params["steps"]):
+            raise ValueError(
+                "A broken epoch must go on with the same `steps_per_execution` and `steps_per_epoch`. "
+                f"Received: steps_per_execution={self.model.steps_per_execution}, steps_per_epoch={self.params['steps']}, {self._path}"
+            )
+        if self._path and not self.model.built:
+            raise ValueError(f"The model must be built before `fit`, to be restored. Received: {self.model}")
+
+    def _restore(self, *parts):
+        variables = run_variables(self.model, *parts)
+        arrays = {key: array for key, array in self._arrays.items() if key.split("-")[0] in parts}
+        if {key: array.shape for key, array in arrays.items()} != {key: tuple(v.shape) for key, v in variables.items()}:
+            raise ValueError(f"The checkpoint belongs to another model, optimizer or metrics. Received: {self._path}")
+        for key, variable in variables.items():
+            array = arrays[key]
+            # NumPy's files do not know bfloat16 and return it as bare bytes.
+            variable.assign(array.view(getattr(ml_dtypes, variable.dtype)) if array.dtype.kind == "V" else array)
+
+    def _take_snapshot(self):
+        """Returns the state and a copy of all variables: training goes on while they are written."""
+        parts = ("model", "optimizer", "metrics") if self.done else ("model", "optimizer")  # metrics begin anew with each epoch
+        variables = run_variables(self.model, *parts)
+        state = {name: getattr(self, name) for name in ("epoch", "done", "step")}
+        state |= {"repeated": self.model.steps_per_execution if self.done else 0, "history": list(self.history), "arrays": len(variables)}
+        arrays = {key: np.array(keras.ops.convert_to_numpy(v)) for key, v in variables.items()}
+        return state, arrays, self._learning_rate()
+
+    def _save(self):
+        """Has the snapshot written in the background, once the one before is."""
+        self._check_writer(wait=True)
+        self._saved_at = time.monotonic()
+        self._writing = self._writer.submit(self._write, *self._snapshot)
+
+    def _write(self, state, arrays, learning_rate):
+        weights = (array for key, array in arrays.items() if not key.startswith("metrics") and array.dtype.kind in "fV")
+        if not all(np.isfinite(array).all() for array in weights):
+            raise FloatingPointError(self._not_finite("A weight", state["step"], learning_rate))
+        path = self.folder / f"step-{state['step']:09d}.npz"
+        try:
+            with replacing(path) as temporary:
+                np.savez(temporary, state=np.frombuffer(json.dumps(state).encode(), np.uint8), **arrays)
+        except OSError as error:
+            what = f"{error.strerror}, so that a checkpoint could not be written (last good one: {self._last()})"
+            raise OSError(error.errno, what, str(path)) from error
+        # Files after this one are damaged ones that were passed over.
+        for old in [file for file in self.files() if file <= path][: -self.keep]:
+            old.unlink()
+
+    def _check_writer(self, wait=False):
+        """Raises what went wrong in the background."""
+        if self._writing and (wait or self._writing.done()):
+            writing, self._writing = self._writing, None
+            try:
+                writing.result()
+            except Exception:
+                self._release()
+                raise
+
+    def _stop_if_asked(self):
+        if self._signal:
+            self._check_writer(wait=True)
+            self._release()
+            raise SystemExit(0) if self._signal == signal.SIGTERM else KeyboardInterrupt
+
+    def _on_signal(self, number, frame):
+        signal.signal(number, self._handlers[number])  # a second one does what it did before
+        if any(caller.f_code.co_name == "fit" for caller, _ in traceback.walk_stack(frame)):
+            self._signal = number
+        else:  # an error has ended `fit`, which calls no callback then
+            signal.raise_signal(number)
+
+    def _release(self):
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+        disown(self.folder)
+
+    def _learning_rate(self):
+        return float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+
+    def _last(self):
+        return self.files()[-1] if self.files() else "none"
+
+    def _not_finite(self, what, step, learning_rate):
+        return f"{what} is not finite after step {step}, at learning rate {learning_rate:.3g}. The last good checkpoint: {self._last()}"
 
 
-def run_variables(model):
+def run_variables(model, *parts):
     """Returns `{key: variable}` of all that changes while training. Keys are numbered: names of layers differ between processes."""
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
-    # Metrics begin anew with every epoch. What `variables` has beside `weights` are then the states of the seed generators.
-    metrics = {id(v) for metric in model.metrics for v in metric.variables}
-    parts = {"model": [v for v in model.variables if id(v) not in metrics], "optimizer": model.optimizer.variables}
-    return {f"{part}-{number:05d}": v for part, variables in parts.items() for number, v in enumerate(variables)}
+    metrics = {id(v): v for metric in model.metrics for v in metric.variables}
+    variables = {
+        # What `variables` has beside `weights` and the metrics are the states of the seed generators.
+        "model": [v for v in model.variables if id(v) not in metrics],
+        "optimizer": model.optimizer.variables,
+        "metrics": metrics.values(),
+    }
+    return {f"{part}-{number:05d}": v for part in parts for number, v in enumerate(variables[part])}
+
+
+def say(text):
+    print(f"keras_vit: {text}", file=sys.stderr, flush=True)

@@ -1,6 +1,10 @@
+import os
+import subprocess
+import sys
+
 import pytest
 
-from keras_vit.training.files import replacing
+from keras_vit.training.files import disown, own, replacing
 
 
 def test_the_new_file_takes_the_place_of_the_old(tmp_path):
@@ -23,3 +27,31 @@ def test_a_failure_leaves_the_old_file(tmp_path):
             raise RuntimeError("the disk is full")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_bytes_and_name_reach_the_disk_in_this_order(tmp_path, monkeypatch):
+    calls, replace = [], os.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: calls.append(os.readlink(f"/proc/self/fd/{descriptor}")))
+    monkeypatch.setattr(os, "replace", lambda *paths: (calls.append("replace"), replace(*paths)))
+    with replacing(tmp_path / "a.txt") as temporary:
+        temporary.write_text("new")
+    assert calls == [str(temporary), "replace", str(tmp_path)]
+
+
+def in_another_process(folder):
+    code = "import runpy, sys; runpy.run_path(sys.argv[1])['own'](sys.argv[2])"
+    return subprocess.run([sys.executable, "-c", code, own.__code__.co_filename, folder], capture_output=True, text=True)
+
+
+def test_a_folder_belongs_to_one_process(tmp_path):
+    folder = tmp_path / "new"
+    own(folder)
+    own(folder)  # this process may, again: after an error in a notebook
+    refused = in_another_process(folder)
+    assert refused.returncode and f"Another process writes into this folder; it must end first. Received: {folder}" in refused.stderr
+    disown(folder)
+    (folder / ".unfinished-a.npz").write_text("half")
+    assert not in_another_process(folder).returncode
+    assert [path.name for path in folder.iterdir()] == [".lock"]
+    own(folder)  # the other process has ended, and its lock with it
+    disown(folder)

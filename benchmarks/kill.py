@@ -1,0 +1,208 @@
+"""Kills training runs at random moments until each has come to its end, and compares them with runs that nobody killed.
+
+python benchmarks/kill.py --kills 60
+
+Every run is a process that trains, validates and saves its model, with a checkpoint every few steps. It gets SIGKILL at a random moment,
+and is started again, as often as it takes. At the end the weights, the optimizer, the history, and the saved model's weights must have
+the sha256 of the unbroken run's. Exits with 1 if any differs.
+"""
+
+import argparse
+import collections
+import hashlib
+import json
+import os
+import pathlib
+import random
+import signal
+import sys
+import tempfile
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("CUDA_VISIBLE_DEVICES", "-1")
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import keras_vit
+from keras_vit.training import Checkpoints, replacing
+from keras_vit.training.resume import run_variables
+
+STEPS, EPOCHS, SIDE = 12, 3, 8
+CONFIGURATIONS = {  # name: options of the model, of the optimizer, of `compile`, and the dtype policy
+    "plain": ({}, {}, {}, "float32"),
+    "dropout, drop path, EMA": (dict(dropout_rate=0.2, drop_path_rate=0.3), dict(use_ema=True), {}, "float32"),
+    "steps_per_execution=4": (dict(dropout_rate=0.1), {}, dict(steps_per_execution=4), "float32"),
+    "mixed_bfloat16": (dict(dropout_rate=0.1), {}, {}, "mixed_bfloat16"),
+    "gradient accumulation": (dict(drop_path_rate=0.2), dict(gradient_accumulation_steps=5), {}, "float32"),
+}
+PHASES = ("start", "step", "save", "validation", "export")
+
+
+def train_from(step):
+    def batch(step):
+        images = tf.random.stateless_uniform((8, SIDE, SIDE, 3), (1, step), 0, 255)
+        return images, tf.one_hot(tf.cast(tf.reduce_sum(images), tf.int64) % 4 + tf.range(8, dtype=tf.int64) % 2, 5)
+
+    return tf.data.Dataset.counter(step).map(batch).prefetch(2)
+
+
+class Slow(keras.callbacks.Callback):
+    """Makes the moments of a tiny run as long as those of a large one, relative to its start, and names them for the table."""
+
+    def __init__(self, phase, seconds):
+        super().__init__()
+        self.phase, self.seconds = phase, seconds
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.phase("step")
+        time.sleep(self.seconds)
+
+    def on_test_batch_begin(self, batch, logs=None):
+        self.phase("validation")
+        time.sleep(self.seconds)
+
+
+class SlowCheckpoints(Checkpoints):
+    def _write(self, *snapshot):
+        self.phase("save")
+        super()._write(*snapshot)
+        self.phase("step")
+
+
+def train(configuration, folder, seconds):
+    """A run: begun or gone on with, to its end."""
+    phases = os.open(folder / "phase", os.O_WRONLY | os.O_CREAT)
+
+    def phase(name):
+        os.pwrite(phases, name.ljust(12).encode(), 0)
+
+    model_options, optimizer_options, compile_options, policy = CONFIGURATIONS[configuration]
+    phase("start")
+    tf.config.threading.set_intra_op_parallelism_threads(1)
+    tf.config.threading.set_inter_op_parallelism_threads(2)
+    keras.utils.set_random_seed(0)
+    keras.config.set_dtype_policy(policy)
+    model = keras_vit.VisionTransformer((SIDE, SIDE, 3), 4, 16, 1, 2, 32, 5, **model_options)
+    schedule = keras.optimizers.schedules.CosineDecay(0.01, STEPS * EPOCHS)
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=0.1, **optimizer_options)
+    model.compile(optimizer, "categorical_crossentropy", metrics=["accuracy"], **compile_options)
+    validation = train_from(10**6).take(4)
+    checkpoints = SlowCheckpoints(folder / "checkpoints", every_steps=5)
+    checkpoints.phase = phase
+    history = model.fit(
+        checkpoints.resume(train_from),
+        steps_per_epoch=STEPS,
+        epochs=EPOCHS,
+        validation_data=validation,
+        callbacks=[Slow(phase, seconds), checkpoints],
+        shuffle=False,
+        verbose=0,
+    )
+    phase("export")
+    for _ in range(max(1, round(seconds * 400))):
+        with replacing(folder / "model.keras") as temporary:
+            model.save(temporary)
+    saved = keras.saving.load_model(folder / "model.keras")
+    digests = {
+        "weights": digest(run_variables(model, "model").values()),
+        "optimizer": digest(run_variables(model, "optimizer").values()),
+        "history": hashlib.sha256(json.dumps([history.epoch, history.history, checkpoints.history]).encode()).hexdigest(),
+        "saved model": digest(saved.weights),
+    }
+    with replacing(folder / "digests.json") as temporary:
+        temporary.write_text(json.dumps(digests))
+
+
+def digest(variables):
+    whole = hashlib.sha256()
+    for variable in variables:
+        whole.update(np.ascontiguousarray(keras.ops.convert_to_numpy(variable)).tobytes())
+    return whole.hexdigest()
+
+
+def start(configuration, folder, seconds):
+    """Forks this process, which has imported TensorFlow but run nothing of it yet: an import a start would take longer than a run."""
+    folder.mkdir(exist_ok=True)
+    child = os.fork()
+    if child:
+        return child
+    code = 1
+    try:
+        nowhere = os.open(folder / "errors.txt", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        os.dup2(nowhere, 2)
+        train(configuration, folder, seconds)
+        code = 0
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(code)
+
+
+def wait(child, folder, deadline=None):
+    """Waits for a run to end. At the deadline it is killed. Returns its exit status, and the moment in which it was killed."""
+    while deadline is None or time.monotonic() < deadline:
+        ended, status = os.waitpid(child, os.WNOHANG)
+        if ended:
+            if status:
+                sys.exit(f"A run failed:\n{(folder / 'errors.txt').read_text()}")
+            return None
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    return (folder / "phase").read_text().strip() if (folder / "phase").exists() else "start"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=50, help="at least as many in all")
+    parser.add_argument("--configurations", nargs="+", choices=CONFIGURATIONS, default=list(CONFIGURATIONS))
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--step-seconds", type=float, default=0.05, help="length of a step")
+    arguments = parser.parse_args()
+    rng = random.Random(arguments.seed)
+    rows, different = [], 0
+    with tempfile.TemporaryDirectory() as root:
+        expected, seconds = {}, {}
+        for name in arguments.configurations:
+            folder = pathlib.Path(root, f"unbroken {name}")
+            begun = time.monotonic()
+            wait(start(name, folder, arguments.step_seconds), folder)
+            seconds[name] = time.monotonic() - begun
+            expected[name] = json.loads((folder / "digests.json").read_text())
+        share = -(-arguments.kills // len(arguments.configurations))
+        for name in arguments.configurations:
+            moments, starts, runs, bad = collections.Counter(), 0, 0, set()
+            while moments.total() < share:
+                folder = pathlib.Path(root, f"{runs} {name}")
+                runs += 1
+                while True:
+                    starts += 1
+                    child = start(name, folder, arguments.step_seconds)
+                    # Once a run has had its share, it is left to end.
+                    killing = moments.total() < share
+                    moment = wait(child, folder, time.monotonic() + rng.uniform(0.0, seconds[name]) if killing else None)
+                    if moment is None:
+                        break
+                    moments[moment] += 1
+                found = json.loads((folder / "digests.json").read_text())
+                bad |= {part for part in found if found[part] != expected[name][part]}
+            different += len(bad)
+            rows.append((name, runs, starts, moments.total(), *(moments[p] for p in PHASES), ", ".join(sorted(bad)) or "identical"))
+            print(f"{name}: {rows[-1][3]} kills, {rows[-1][-1]}", file=sys.stderr, flush=True)
+    header = ("configuration", "runs", "starts", "kills", *PHASES, "weights, optimizer, history, saved model")
+    total = (
+        "all",
+        *(sum(row[i] for row in rows) for i in range(1, 4 + len(PHASES))),
+        f"{different} different" if different else "identical",
+    )
+    print("", *(" | ".join(map(str, row)) for row in (header, ["---"] * len(header), *rows, total)), sep="\n")
+    sys.exit(1 if different else 0)
+
+
+if __name__ == "__main__":
+    main()
