@@ -2,8 +2,8 @@
 
 python benchmarks/fit_overhead.py --model ViTTi16
 
-Prints the median over the epochs of the time of a step, and the cost in percent as the median over neighbouring pairs: other work on the
-machine then hits both. An epoch with the callback has a checkpoint every --save-every steps and one at its end.
+An epoch with the callback has a checkpoint every --save-every steps and one at its end, which is on the disk before the clock stops.
+Prints medians over the epochs, of the time and of the processor time of all threads: other work on the machine spoils the first only.
 """
 
 import argparse
@@ -39,28 +39,44 @@ def main():
     def train_from(step):
         return tf.data.Dataset.from_tensors(batch).repeat()
 
-    def seconds(folder=None):
-        checkpoints = Checkpoints(folder, every_steps=arguments.save_every) if folder else None
-        data = checkpoints.resume(train_from) if folder else train_from(0)
-        begun = time.perf_counter()
-        # One epoch more than the folder holds; the callback restores it first, and ends with the files on the disk.
-        epoch = checkpoints.epoch if folder else 0
-        options = dict(callbacks=[checkpoints]) if folder else {}
-        model.fit(data, steps_per_epoch=arguments.steps, initial_epoch=epoch, epochs=epoch + 1, verbose=0, shuffle=False, **options)
-        return (time.perf_counter() - begun) / arguments.steps
+    def epoch(folder=None):
+        """Trains an epoch more than the folder holds. Returns (seconds, seconds of processor time) a step."""
+        clock, options, number = Clock(), {}, 0
+        data = train_from(0)
+        if folder:
+            checkpoints = Checkpoints(folder, every_steps=arguments.save_every)
+            data, number, options = checkpoints.resume(train_from), checkpoints.epoch, dict(callbacks=[checkpoints, clock])
+        options = dict(callbacks=[clock]) | options
+        model.fit(data, steps_per_epoch=arguments.steps, initial_epoch=number, epochs=number + 1, verbose=0, shuffle=False, **options)
+        return [passed / arguments.steps for passed in clock.passed]
 
-    seconds()  # traces
+    epoch()  # traces
     with tempfile.TemporaryDirectory() as folder:
-        seconds(folder)
-        pairs = [(seconds(), seconds(folder)) for _ in range(arguments.pairs)]
-    bare, ours = (statistics.median(times) for times in zip(*pairs))
-    cost = statistics.median(b / a - 1 for a, b in pairs)
-    spread = statistics.quantiles([b / a - 1 for a, b in pairs], n=4)
+        epoch(folder)
+        pairs = [(epoch(), epoch(folder)) for _ in range(arguments.pairs)]
     print(
         f"{arguments.model}, {model.count_params():,} parameters, batch {arguments.batch_size} of {arguments.image_size} x "
-        f"{arguments.image_size}: a step takes {1e3 * bare:.1f} ms bare, {1e3 * ours:.1f} ms with a checkpoint every "
-        f"{arguments.save_every} steps: {100 * cost:+.1f} % (quartiles {100 * spread[0]:+.1f} to {100 * spread[2]:+.1f} %)"
+        f"{arguments.image_size}, a checkpoint every {arguments.save_every} steps"
     )
+    for number, name in enumerate(("time", "processor time")):
+        bare, ours = (statistics.median(run[number] for run in runs) for runs in zip(*pairs))
+        costs = [100 * (ours[number] / bare[number] - 1) for bare, ours in pairs]
+        low, middle, high = statistics.quantiles(costs, n=4)
+        print(f"{name} of a step: {1e3 * bare:.1f} ms bare, {1e3 * ours:.1f} ms ours: {middle:+.1f} % (quartiles {low:+.1f}, {high:+.1f})")
+
+
+class Clock(keras.callbacks.Callback):
+    """Measures an epoch and the end of `fit`, not its beginning, which comes once a run."""
+
+    @staticmethod
+    def now():
+        return time.perf_counter(), time.process_time()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.begun = self.now()
+
+    def on_train_end(self, logs=None):
+        self.passed = [now - begun for now, begun in zip(self.now(), self.begun)]
 
 
 if __name__ == "__main__":

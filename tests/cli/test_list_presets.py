@@ -1,7 +1,7 @@
 import pytest
 
-from keras_vit_cli import main
 from keras_vit.presets import PRESETS
+from keras_vit_cli import main
 
 
 def listed(capsys, *arguments):

@@ -9,8 +9,8 @@ from helpers import randomise
 from PIL import Image
 
 import keras_vit
-from keras_vit_cli import main
 from keras_vit.data.evaluation import evaluation_transform
+from keras_vit_cli import main
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 PLAIN = GOLDEN / "timm" / "plain"
