@@ -2,8 +2,8 @@
 
 python benchmarks/kill.py --kills 60
 
-Every run is a process that trains, validates and saves its model, with a checkpoint every few steps. It gets SIGKILL at a random moment,
-and is started again, as often as it takes. At the end the weights, the optimizer, the history, and the saved model's weights must have
+Every run is a process that trains, validates and saves its model, with a checkpoint every few steps. It gets SIGKILL at a random moment, of
+the whole run or of a save, a validation or an export, and is started again, as often as it takes. At the end the weights, the optimizer, the history, and the saved model's weights must have
 the sha256 of the unbroken run's. Exits with 1 if any differs.
 """
 
@@ -11,6 +11,7 @@ import argparse
 import collections
 import hashlib
 import json
+import math
 import os
 import pathlib
 import random
@@ -67,20 +68,21 @@ class Slow(keras.callbacks.Callback):
 
 class SlowCheckpoints(Checkpoints):
     def _write(self, *snapshot):
-        self.phase("save")
+        self.phase("save", 16)  # beside the phase of `fit`, which goes on meanwhile
         super()._write(*snapshot)
-        self.phase("step")
+        self.phase("", 16)
 
 
 def train(configuration, folder, seconds):
     """A run: begun or gone on with, to its end."""
     phases = os.open(folder / "phase", os.O_WRONLY | os.O_CREAT)
 
-    def phase(name):
-        os.pwrite(phases, name.ljust(12).encode(), 0)
+    def phase(name, place=0):
+        os.pwrite(phases, name.ljust(16).encode(), place)
 
     model_options, optimizer_options, compile_options, policy = CONFIGURATIONS[configuration]
     phase("start")
+    phase("", 16)
     tf.config.threading.set_intra_op_parallelism_threads(1)
     tf.config.threading.set_inter_op_parallelism_threads(2)
     keras.utils.set_random_seed(0)
@@ -126,6 +128,7 @@ def digest(variables):
 def start(configuration, folder, seconds):
     """Forks this process, which has imported TensorFlow but run nothing of it yet: an import a start would take longer than a run."""
     folder.mkdir(exist_ok=True)
+    (folder / "phase").unlink(missing_ok=True)
     child = os.fork()
     if child:
         return child
@@ -143,18 +146,29 @@ def start(configuration, folder, seconds):
         os._exit(code)
 
 
-def wait(child, folder, deadline=None):
-    """Waits for a run to end. At the deadline it is killed. Returns its exit status, and the moment in which it was killed."""
-    while deadline is None or time.monotonic() < deadline:
+def wait(child, folder, deadline=math.inf, aim=None, delay=0.0):
+    """Waits for a run to end, or kills it: at a deadline, or a while after it has come to a phase.
+
+    Returns:
+        The phase in which it was killed, or None if it has ended.
+    """
+    while time.monotonic() < deadline:
         ended, status = os.waitpid(child, os.WNOHANG)
         if ended:
             if status:
                 sys.exit(f"A run failed:\n{(folder / 'errors.txt').read_text()}")
             return None
-        time.sleep(0.002)
+        if aim and aim in phases_of(folder):
+            deadline, aim = time.monotonic() + delay, None
+        time.sleep(0.0005)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
-    return (folder / "phase").read_text().strip() if (folder / "phase").exists() else "start"
+    return phases_of(folder)[-1]
+
+
+def phases_of(folder):
+    """Returns what a run is in: a phase of `fit`, and "save" if a checkpoint is being written meanwhile."""
+    return (folder / "phase").read_text().split() if (folder / "phase").exists() else ["start"]
 
 
 def main():
@@ -183,9 +197,12 @@ def main():
                 while True:
                     starts += 1
                     child = start(name, folder, arguments.step_seconds)
-                    # Once a run has had its share, it is left to end.
-                    killing = moments.total() < share
-                    moment = wait(child, folder, time.monotonic() + rng.uniform(0.0, seconds[name]) if killing else None)
+                    if moments.total() >= share:  # the configuration has had its kills: the run may end
+                        moment = wait(child, folder)
+                    elif rng.random() < 0.5:
+                        moment = wait(child, folder, time.monotonic() + rng.uniform(0.0, seconds[name]))
+                    else:  # a save or a validation is too short to be hit by chance
+                        moment = wait(child, folder, aim=rng.choice(PHASES[2:]), delay=rng.uniform(0.0, 0.02))
                     if moment is None:
                         break
                     moments[moment] += 1

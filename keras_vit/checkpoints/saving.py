@@ -3,7 +3,6 @@
 import contextlib
 import json
 import math
-import os
 import pathlib
 import struct
 import zipfile
@@ -14,6 +13,7 @@ from keras import ops
 from keras_vit.checkpoints.loading import FORMATS, _variables
 from keras_vit.cost import arguments as all_arguments
 from keras_vit.cost import grid_size
+from keras_vit.files import replacing
 from keras_vit.layers import checks
 from keras_vit.vision_transformer import VisionTransformer
 
@@ -80,12 +80,12 @@ def save(model, path, format):
         if form.IS_FOLDER:
             path.mkdir(parents=True, exist_ok=True)
             for name, content in file.configs.items():
-                stack.enter_context(_replacing(path / name)).write_text(json.dumps(content, indent=2) + "\n")
+                stack.enter_context(replacing(path / name)).write_text(json.dumps(content, indent=2) + "\n")
             shapes = {key: array.shape for key, array in tensors(lambda p: np.broadcast_to(np.int8(0), weights[p].shape))}
-            _write_safetensors(stack.enter_context(_replacing(path / "model.safetensors")), shapes, tensors(read))
+            _write_safetensors(stack.enter_context(replacing(path / "model.safetensors")), shapes, tensors(read))
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write_npz(stack.enter_context(_replacing(path)), tensors(read))
+            _write_npz(stack.enter_context(replacing(path)), tensors(read))
 
 
 def _arguments(model):
@@ -174,24 +174,3 @@ def _write_npz(path, tensors):
         for key, array in tensors:
             with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)
-
-
-@contextlib.contextmanager
-def _replacing(path):
-    """Yields a temporary path beside `path`, which takes its place at the end, or is removed if an error comes first."""
-    temporary = path.with_name(f".unfinished-{path.name}")
-    try:
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync(path):
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

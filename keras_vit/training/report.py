@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from keras_vit.training.files import replacing
+from keras_vit.files import replacing
 
 TRAIN, VALIDATION, WRONG = "#1f6fb4", "#e07b1a", "#b3261e"
 STYLE = {

@@ -14,7 +14,7 @@ import keras
 import ml_dtypes
 import numpy as np
 
-from keras_vit.training.files import disown, own, replacing
+from keras_vit.files import disown, own, replacing
 
 
 class Checkpoints(keras.callbacks.Callback):

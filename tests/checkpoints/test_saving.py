@@ -10,6 +10,7 @@ import pytest
 from safetensors.numpy import load_file
 
 import keras_vit
+from keras_vit import files
 from keras_vit.checkpoints import FORMATS, open_checkpoint, save, saving
 from keras_vit.cost import arguments as all_arguments
 
@@ -269,7 +270,7 @@ def test_a_failure_leaves_the_old_files(format, failing, tmp_path, monkeypatch):
     save(old, path, format)
     folder = tmp_path if format == "google" else path
     before = snapshot(folder)
-    module = saving.ops if failing == "convert_to_numpy" else saving.os
+    module = saving.ops if failing == "convert_to_numpy" else files.os
     real, calls = getattr(module, failing), []
 
     def fail(*arguments):

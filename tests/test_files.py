@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from keras_vit.training.files import disown, own, replacing
+from keras_vit.files import disown, own, replacing
 
 
 def test_the_new_file_takes_the_place_of_the_old(tmp_path):
