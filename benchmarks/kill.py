@@ -3,8 +3,8 @@
 python benchmarks/kill.py --kills 60
 
 Every run is a process that trains, validates and saves its model, with a checkpoint every few steps. It gets SIGKILL at a random moment, of
-the whole run or of a save, a validation or an export, and is started again, as often as it takes. At the end the weights, the optimizer, the history, and the saved model's weights must have
-the sha256 of the unbroken run's. Exits with 1 if any differs.
+the whole run or of a save, a validation or an export, and is started again, as often as it takes. At the end the weights, the optimizer,
+the history, and the saved model's weights must have the sha256 of the unbroken run's. Exits with 1 if any differs.
 """
 
 import argparse
