@@ -202,7 +202,7 @@ def main():
                     elif rng.random() < 0.5:
                         moment = wait(child, folder, time.monotonic() + rng.uniform(0.0, seconds[name]))
                     else:  # a save or a validation is too short to be hit by chance
-                        moment = wait(child, folder, aim=rng.choice(PHASES[2:]), delay=rng.uniform(0.0, 0.02))
+                        moment = wait(child, folder, aim=rng.choice(PHASES[2:]), delay=rng.uniform(0.0, 0.005))
                     if moment is None:
                         break
                     moments[moment] += 1

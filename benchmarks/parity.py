@@ -282,7 +282,9 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", metavar="PATTERN", default="*", help='models whose name matches, such as "DINOv2*" or "*B/16*"')
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
-    parser.add_argument("--large", action="store_true", help="also the models of more than a billion parameters (12 GB of memory)")
+    parser.add_argument(
+        "--large", action="store_true", help="also the models of more than a billion parameters (17 GB of memory; the others take 8)"
+    )
     options = parser.parse_args()
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
