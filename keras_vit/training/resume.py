@@ -224,7 +224,9 @@ class Checkpoints(keras.callbacks.Callback):
         variables = run_variables(self.model, *parts)
         state = {name: getattr(self, name) for name in ("epoch", "done", "step")}
         state |= {"repeated": self.model.steps_per_execution if self.done else 0, "history": list(self.history), "arrays": len(variables)}
-        arrays = {key: np.array(keras.ops.convert_to_numpy(v)) for key, v in variables.items()}
+        arrays = {key: keras.ops.convert_to_numpy(v) for key, v in variables.items()}
+        # Keras 3.15 copies; memory of a variable itself would change under the writer's hands.
+        arrays = {key: array if array.flags.owndata else array.copy() for key, array in arrays.items()}
         return state, arrays, self._learning_rate()
 
     def _save(self):
