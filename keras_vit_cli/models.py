@@ -1,8 +1,9 @@
 """What commands take for a model: a preset with a tag, a run's folder, or whatever `from_pretrained` reads."""
 
-import json
 import pathlib
 import re
+
+from keras_vit_cli.configs import CONFIG, read_config
 
 SOURCES = "MODEL:TAG (see `keras-vit list --weights`), a run's folder, a file or folder of weights, hf://owner/repository, or an https URL"
 
@@ -17,9 +18,9 @@ def open_model(source, weights=None):
     from keras_vit import zoo
     from keras_vit.checkpoints import catalogue, from_pretrained
 
-    path = pathlib.Path(source).expanduser()
     if weights is not None:
         return zoo.create(source, weights=weights)
+    path = pathlib.Path(source).expanduser()
     if re.fullmatch(r"\w{2,}(:\w+)?", source) and not path.exists():
         name, _, tag = source.partition(":")
         if not tag:
@@ -30,9 +31,8 @@ def open_model(source, weights=None):
     return from_pretrained(run if run.is_file() else source)
 
 
-def class_names_of(source):
-    """Returns the class names in the config.json of the run whose folder or model this is, or None."""
+def config_of(source):
+    """Returns the config of the finished run whose folder or model this is, or an empty dict."""
     path = pathlib.Path(source).expanduser()
-    config = (path if path.is_dir() else path.parent) / "config.json"
-    is_run = config.is_file() and config.with_name("model.keras").is_file()
-    return json.loads(config.read_text()).get("class_names") if is_run else None
+    config = (path if path.is_dir() else path.parent) / CONFIG
+    return read_config(config) if config.is_file() and config.with_name("model.keras").is_file() else {}

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from keras_vit_cli.console import quiet
-from keras_vit_cli.models import SOURCES, class_names_of, open_model
+from keras_vit_cli.models import SOURCES, config_of, open_model
 
 BATCH_SIZE = 32
 
@@ -30,7 +30,7 @@ def predict(
         read_image(image)  # before minutes of loading, or hours of downloading, for a name mistyped
     source = weights if model is None else model
     classifier = open_model(source, weights if model is not None else None)
-    results = classify(classifier, images, evaluation_transform(classifier), top, class_names_of(source))
+    results = classify(classifier, images, evaluation_transform(classifier), top, config_of(source).get("class_names"))
     if as_json:
         print(json.dumps([{"image": image, "predictions": predictions} for image, predictions in zip(images, results)], indent=2))
         return
@@ -52,7 +52,7 @@ def classify(model, images, transform, top, class_names=None):
         raise ValueError("These weights have no head: they give features, not classes. Train one (`num_classes=`), or choose tuned weights")
     count = config["num_classes"]
     if class_names is not None and len(class_names) != count:
-        raise ValueError(f"The run's config.json names {len(class_names)} classes; its model has {count}")
+        raise ValueError(f"The run's config.toml names {len(class_names)} classes; its model has {count}")
     names = [{"label": name} for name in class_names or map(str, range(count))]
     if class_names is None and count == len(imagenet_classes()):
         names = [{"id": wordnet_id, "label": label} for wordnet_id, label in imagenet_classes()]

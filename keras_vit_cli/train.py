@@ -1,7 +1,8 @@
 """`keras-vit train`: a run in a folder, from the data to the report; it can be stopped, and gone on with."""
 
+import contextlib
 import csv
-import dataclasses
+import importlib.util
 import json
 import pathlib
 import shlex
@@ -11,149 +12,323 @@ from typing import Annotated
 
 import typer
 
+from keras_vit_cli.configs import CONFIG, complete, parse_options, read_config, write_config
 from keras_vit_cli.console import quiet
+from keras_vit_cli.models import SOURCES, open_model
 
-CONFIG, CHECKPOINTS = "config.json", "checkpoints"
+CHECKPOINTS = "checkpoints"
 
 
 def train(
     output: Annotated[pathlib.Path, typer.Option(help="Folder of the run: a new or an empty one, or with --resume that of a run.")],
-    data: Annotated[
-        str | None, typer.Option(help="digits, fashion_mnist, tfds:NAME, or a folder with a folder of images for each class.")
-    ] = None,
-    model: Annotated[str, typer.Option(help="Preset, see `keras-vit list`. [default: ViTMicro4]")] = None,
-    recipe: Annotated[str, typer.Option(help="How to train. [default: small_data]")] = None,
+    data: Annotated[str, typer.Option(help="digits, fashion_mnist, tfds:NAME, or a folder with a folder of images for each class.")] = None,
+    data_option: Annotated[list[str], typer.Option(help="NAME=VALUE for the data source, such as data_dir=sets; repeatable.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at an image that cannot be read, in place of skipping it.")] = None,
+    train_images: Annotated[int, typer.Option(min=1, help="Train on so many images. [default: all]")] = None,
+    model: Annotated[str, typer.Option(help="Preset, see `keras-vit list`. [default: that of the weights, or ViTMicro4]")] = None,
+    weights: Annotated[str, typer.Option(help=f"Begin with them: a tag of the preset; or {SOURCES}.")] = None,
+    teacher: Annotated[str, typer.Option(help="Distil into the distillation token from this model; sources as for --weights.")] = None,
+    recipe: Annotated[str, typer.Option(help="How to train, see `keras-vit list --recipes`. [default: small_data]")] = None,
     epochs: Annotated[int, typer.Option(help="Passes over the training images. [default: the recipe's]")] = None,
     batch_size: Annotated[int, typer.Option(help="Images a step. [default: the recipe's]")] = None,
     learning_rate: Annotated[float, typer.Option(help="The highest learning rate. [default: the recipe's]")] = None,
-    image_size: Annotated[int, typer.Option(help="Side to resize images to, in pixels. [default: the source's, or the preset's]")] = None,
+    augmentation: Annotated[str, typer.Option(help="Augmentation of the training images. [default: the recipe's]")] = None,
+    drop_path_rate: Annotated[float, typer.Option(help="Stochastic depth. [default: the recipe's]")] = None,
+    image_size: Annotated[
+        int, typer.Option(min=1, help="Side to resize images to, in pixels. [default: the source's, or the model's]")
+    ] = None,
+    mixed_precision: Annotated[bool, typer.Option("--mixed-precision", help="Compute in bfloat16.")] = None,
+    jit_compile: Annotated[bool, typer.Option(help="Compile with XLA, or do not. [default: where it is supported]")] = None,
+    accumulation_steps: Annotated[int, typer.Option(min=1, help="Compute a batch in so many parts, for it to fit into memory.")] = None,
+    strategy: Annotated[str, typer.Option(help="auto, one_device, or mirrored: on all GPUs. [default: auto]")] = None,
+    devices: Annotated[str, typer.Option(help="cpu:N: N virtual devices, to try --strategy.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same run. [default: 0]")] = None,
+    config: Annotated[pathlib.Path, typer.Option(help="Begin with the settings in this TOML file, such as another run's.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in the output folder.")] = False,
     save_every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints. [default: those of 10 minutes, or an epoch]")] = None,
+    tensorboard: Annotated[bool, typer.Option("--tensorboard", help="Write logs for TensorBoard, too.")] = False,
+    show_batch: Annotated[
+        bool, typer.Option("--show-batch", help="Write the first batch as a picture, batch.png, and do not train.")
+    ] = False,
 ):
     """Trains a model.
 
-    Writes the model, its history and a report with pictures into a folder. Whatever stops the run, Ctrl-C, a signal or a crash of the
-    machine: --resume goes on with it, and it ends with the same model as one that was not stopped.
+    Writes the model, its history and a report with pictures into a folder, and the config that repeats the run. Whatever stops it, Ctrl-C,
+    a signal or a crash of the machine: --resume goes on with it, and it ends with the same model as one that was not stopped.
     """
-    given = {name: value for name, value in locals().items() if name not in ("output", "resume", "save_every") and value is not None}
-    config = config_of_old(output, given) if resume else config_of_new(output, given)
-    run(output, config, save_every)
+    options = parse_options(data_option) | ({"strict": True} if strict else {})
+    others = ("output", "resume", "save_every", "tensorboard", "show_batch", "config", "data_option", "strict")
+    given = {name: value for name, value in locals().items() if name not in (*others, "options", "others") and value is not None}
+    given |= {"data_options": options} if options else {}
+    config = config_of_old(output, given) if resume else config_of_new(output, given, config)
+    run = Run(output, config)
+    if show_batch:
+        run.show_batch()
+    else:
+        run.train(save_every, tensorboard)
 
 
-def config_of_new(output, given):
-    """Returns the config of a new run: what the user gave, and the defaults of the rest."""
+def config_of_new(output, given, path):
+    """Returns the config of a new run: that in the file, what the user gave, and the defaults of the rest."""
     if output.exists() and (not output.is_dir() or any(output.glob("[!.]*"))):  # what a killed run left unfinished is hidden
         raise ValueError(f"`--output` must be a new or an empty folder; with --resume a run that is there goes on. Received: {output}")
-    if "data" not in given:
+    config = complete(read_config(path) if path else {}, given)
+    if "data" not in config:
         raise ValueError("`--data` is missing: name a data source, such as digits")
-    with quiet():
-        from keras_vit.data.pipeline import choose
-        from keras_vit.training import RECIPES
-    config = {"data": None, "model": "ViTMicro4", "image_size": None, "seed": 0, "recipe": "small_data"} | given
-    recipe = choose("recipe", config["recipe"], RECIPES)
-    changed = {field.name: config.pop(field.name) for field in dataclasses.fields(recipe) if field.name in config}
-    return config | {"training": dataclasses.asdict(dataclasses.replace(recipe, **changed))}
+    return config
 
 
 def config_of_old(output, given):
     """Returns the config of the run in `output`, once what the user gave agrees with it."""
     try:
-        config = json.loads((output / CONFIG).read_text())
+        config = read_config(output / CONFIG)
     except (FileNotFoundError, NotADirectoryError):
         raise ValueError(f"There is no run to resume in `--output`. Received: {output}") from None
     settings = config | config["training"]
     for name, value in given.items():
-        if value != settings[name]:
-            option = "--" + name.replace("_", "-")
-            raise ValueError(f"A run keeps its settings, and this one was begun with {option} {settings[name]}. Received: {option} {value}")
+        if value != settings.get(name):
+            option, was = "--" + name.replace("_", "-"), settings.get(name, "not given")
+            raise ValueError(f"A run keeps its settings, and this one was begun with {option} {was}. Received: {option} {value}")
     return config
 
 
-def run(output, config, save_every):
-    """Trains from the newest checkpoint, or from the beginning, and writes the results."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # outside `fit`, which saves first, there is nothing to save
-    with quiet():
+class Run:
+    """A run: its data, model and recipe, as its config says.
+
+    Args:
+        output: path of its folder.
+        config: dict, as `configs.complete` gives it.
+    """
+
+    def __init__(self, output, config):
+        # Outside `fit`, which saves first, there is nothing to save.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        with quiet():
+            import keras
+
+            from keras_vit.training import Distillation, Recipe, virtual_devices
+
+            if "devices" in config:
+                virtual_devices(config["devices"])
+        keras.utils.set_random_seed(config["seed"])
+        self.output, self.config, self.recipe = output, config, Recipe(**config["training"])
+        self.parts = config.get("accumulation_steps", 1)
+        if self.recipe.batch_size % self.parts:
+            raise ValueError(
+                f"`--accumulation-steps` must divide the batch. Received: {self.parts}, of a batch of {self.recipe.batch_size} images"
+            )
+        with self._scope():
+            base = self._pretrained()
+            self.data = self._load_data(base)
+            self.model = self.trainer = self._build_model(base)
+            if "teacher" in config:
+                self.trainer = Distillation(self.model, open_model(config["teacher"]))
+        self.name = config.get("model", self.model.name)
+        self.steps = max(1, self.data.steps_per_epoch // self.parts)  # of the recipe's batches, in which the images are passed over once
+
+    @contextlib.contextmanager
+    def _scope(self):
         import keras
 
-        from keras_vit import zoo
+        if keras.backend.backend() != "tensorflow":
+            if "strategy" in self.config:
+                raise ValueError(f"`--strategy` is for the TensorFlow backend. Received: the backend {keras.backend.backend()}")
+            yield
+            return
+        from keras_vit.training import strategy
+
+        chosen = strategy(self.config.get("strategy", "auto"))
+        replicas = chosen.num_replicas_in_sync
+        batch = self.recipe.batch_size // self.parts
+        if batch % replicas:
+            raise ValueError(f"The {replicas} devices must share a batch equally. Received: a batch of {batch} images")
+        if replicas > 1 and self.parts > 1:
+            raise ValueError(
+                f"Keras accumulates gradients on one device only. Received: --accumulation-steps {self.parts}, {replicas} devices"
+            )
+        if replicas == 1 and "strategy" not in self.config:
+            yield
+            return
+        with chosen.scope():
+            yield
+
+    def _pretrained(self):
+        """Returns the model to begin with, or None."""
+        weights = self.config.get("weights")
+        if weights is None:
+            return None
+        return open_model(self.config["model"], weights) if "model" in self.config else open_model(weights)
+
+    def _load_data(self, base):
         from keras_vit.data import SOURCES, load
         from keras_vit.presets import preset
-        from keras_vit.training import Checkpoints, Recipe, replacing
 
-    keras.utils.set_random_seed(config["seed"])
-    recipe = Recipe(**config["training"])
-    size = config["image_size"]
-    if size is None and config["data"] not in SOURCES:  # whose images have no size of their own
-        size = preset(config["model"]).get("input_shape", (224,))[0]
-    options = {} if size is None else {"image_size": size}
-    data = load(config["data"], batch_size=recipe.batch_size, augmentation=recipe.augmentation, seed=config["seed"], **options)
-    model = zoo.create(
-        config["model"],
-        num_classes=len(data.class_names),
-        input_shape=data.image_shape,
-        dropout_rate=recipe.dropout_rate,
-        drop_path_rate=recipe.drop_path_rate,
-    )
-    recipe.compile(model, data.steps_per_epoch)
-    output.mkdir(parents=True, exist_ok=True)
-    with replacing(output / CONFIG) as temporary:
+        config, size = self.config, self.config.get("image_size")
+        if size is None and (base is not None or config["data"] not in SOURCES):  # whose images have a size of their own
+            size = (base.input_shape[1] or 224) if base is not None else preset(config["model"]).get("input_shape", (224,))[0]
+        options = config.get("data_options", {}) | ({} if size is None else {"image_size": size})
+        return load(
+            config["data"],
+            batch_size=self.recipe.batch_size // self.parts,
+            augmentation=self.recipe.augmentation,
+            seed=config["seed"],
+            preprocessing=None if base is None else base.preprocessing,
+            train_images=config.get("train_images"),
+            **options,
+        )
+
+    def _build_model(self, base):
+        from keras_vit import zoo
+
+        arguments = self.config.get("architecture", {}) | dict(
+            num_classes=len(self.data.class_names),
+            input_shape=self.data.image_shape,
+            dropout_rate=self.recipe.dropout_rate,
+            drop_path_rate=self.recipe.drop_path_rate,
+            classifier_activation=self.recipe.loss,
+        )
+        if self.config.get("mixed_precision"):
+            arguments["dtype"] = "mixed_bfloat16"
+        return zoo.create(self.config["model"], **arguments) if base is None else base.adapt(**arguments)
+
+    def show_batch(self):
+        """Writes the first augmented batch as a picture."""
+        from keras_vit.data import show_batch
+
+        self.output.mkdir(parents=True, exist_ok=True)
+        print(show_batch(self.data, self.output / "batch.png"))
+
+    def train(self, save_every=None, tensorboard=False):
+        """Trains from the newest checkpoint, or from the beginning, and writes the results."""
+        from keras_vit.training import Checkpoints
+
+        self.output.mkdir(parents=True, exist_ok=True)
         # With the size that the source chose: its default may change.
-        known = {"image_size": data.image_shape[0], "class_names": list(data.class_names)}
-        temporary.write_text(json.dumps(config | known, indent=2) + "\n")
+        known = {"image_size": self.data.image_shape[0], "class_names": list(self.data.class_names)}
+        write_config(self.config | known, self.output / CONFIG)
+        sizes = ", ".join(f"{size:,} {part}" for part, size in self.data.sizes.items())
+        rows, columns, _ = self.data.image_shape
+        print(f"{self.config['data']}: {sizes} images of {rows} x {columns}, {len(self.data.class_names)} classes")
+        print(f"{self.name}: {self.model.count_params():,} parameters, recipe {self.config['recipe']}")
 
-    sizes = ", ".join(f"{size:,} {part}" for part, size in data.sizes.items())
-    print(f"{config['data']}: {sizes} images of {data.image_shape[0]} x {data.image_shape[1]}, {len(data.class_names)} classes")
-    print(f"{config['model']}: {model.count_params():,} parameters, recipe {config['recipe']}")
-    checkpoints = Checkpoints(output / CHECKPOINTS, every_steps=save_every)
-    try:
-        model.fit(
-            checkpoints.resume(data.train_from),
-            steps_per_epoch=data.steps_per_epoch,
-            epochs=recipe.epochs,
-            validation_data=data.validation,
-            callbacks=[checkpoints],
+        history, phases = [], self.recipe.phases()
+        try:
+            with self._scope():
+                for number, phase in enumerate(phases, start=1):
+                    folder = CHECKPOINTS if number == len(phases) else f"{CHECKPOINTS}_{number}"
+                    checkpoints = Checkpoints(self.output / folder, every_steps=save_every)
+                    self._fit(phase, checkpoints, history, tensorboard)
+                    history = numbered(history, checkpoints.history)
+            write_results(self, history)
+        except FloatingPointError as error:
+            raise ValueError(error) from None
+        except (KeyboardInterrupt, SystemExit) as stop:
+            command = shlex.join(["keras-vit", "train", "--output", str(self.output), "--resume"])
+            print(flush=True)  # ends the line of the progress bar
+            where = f"epoch {checkpoints.epoch} of {phase.length(self.steps)[0]}" + f" and {checkpoints.done} steps" * (
+                checkpoints.done > 0
+            )
+            print(f"keras-vit: stopped after {where}; go on with: {command}", file=sys.stderr)
+            raise typer.Exit(130 if isinstance(stop, KeyboardInterrupt) else 0) from None
+        except Exception as error:
+            if "RESOURCE_EXHAUSTED" not in str(error) and type(error).__name__ != "ResourceExhaustedError":
+                raise
+            raise ValueError(
+                f"The device's memory does not hold {self.recipe.batch_size // self.parts} images at once: try --accumulation-steps "
+                f"{2 * self.parts}, which computes the same steps in smaller parts, or --mixed-precision"
+            ) from None
+
+    def _fit(self, phase, checkpoints, before, tensorboard):
+        """Trains one phase of the recipe; `before` is the history of those before it."""
+        import keras
+
+        from keras_vit.training import check_memory
+
+        options = {"jit_compile": self.config["jit_compile"]} if "jit_compile" in self.config else {}
+        phase.compile(self.trainer, self.steps, self.parts, **options)
+        if not accelerated():
+            check_memory(self.model, phase.batch_size // self.parts, phase.optimizer, phase.ema_momentum is not None)
+        callbacks = [checkpoints]  # the last of those that change the run: it saves what they did
+        if tensorboard:
+            callbacks.insert(0, tensorboard_callback(self.output / "tensorboard"))
+        path = self.output / "history.csv"
+        callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=lambda *_: write_history(numbered(before, checkpoints.history), path)))
+        epochs, steps = phase.length(self.steps)
+        self.trainer.fit(
+            checkpoints.resume(self.data.train_from),
+            steps_per_epoch=steps * self.parts,
+            epochs=epochs,
+            validation_data=self.data.validation,
+            callbacks=callbacks,
             shuffle=False,  # the data comes shuffled; Keras would warn
             verbose=1 if sys.stdout.isatty() else 2,  # a bar on a terminal, a line an epoch in a file
         )
-        write_results(output, config, model, data, checkpoints.history)
-    except FloatingPointError as error:
-        raise ValueError(error) from None
-    except (KeyboardInterrupt, SystemExit) as stop:
-        command = shlex.join(["keras-vit", "train", "--output", str(output), "--resume"])
-        print(flush=True)  # ends the line of the progress bar
-        where = f"epoch {checkpoints.epoch} of {recipe.epochs}" + f" and {checkpoints.done} steps" * (checkpoints.done > 0)
-        print(f"keras-vit: stopped after {where}; go on with: {command}", file=sys.stderr)
-        raise typer.Exit(130 if isinstance(stop, KeyboardInterrupt) else 0) from None
 
 
-def write_results(output, config, model, data, history):
-    """Writes model, history and report, and prints the test accuracy and where everything is."""
+def accelerated():
+    """Whether the model is computed elsewhere than in the machine's own memory."""
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return bool(tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"))
+    return any(not device.startswith("cpu") for device in keras.distribution.list_devices()) if keras.backend.backend() == "jax" else False
+
+
+def tensorboard_callback(folder):
+    import keras
+
+    if importlib.util.find_spec("tensorboard") is None:
+        raise ImportError("`--tensorboard` needs TensorBoard: pip install tensorboard")
+    return keras.callbacks.TensorBoard(folder, write_graph=False)
+
+
+def numbered(before, rows):
+    """Returns the rows of a history behind those before, with their epochs counted on."""
+    return [*before, *(row | {"epoch": len(before) + row["epoch"]} for row in rows)]
+
+
+def write_history(history, path):
+    from keras_vit.training import replacing
+
+    with replacing(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, history[0])
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def write_results(run, history):
+    """Writes model, history, figures and report, and prints the test accuracy and where everything is."""
     import numpy as np
 
-    from keras_vit.training import replacing, write_report
+    from keras_vit.data import show_batch
+    from keras_vit.training import evaluate_predictions, replacing, write_report
 
+    output, config, model, data = run.output, run.config, run.model, run.data
     images, labels = (np.concatenate(parts) for parts in zip(*data.test.as_numpy_iterator()))
     labels = labels.argmax(axis=-1)
-    probabilities = model.predict(images, batch_size=config["training"]["batch_size"], verbose=0)
-    right = int((probabilities.argmax(axis=-1) == labels).sum())
+    probabilities = model.predict(images, batch_size=config["training"]["batch_size"] // run.parts, verbose=0)
+    result = evaluate_predictions(probabilities, labels, data.class_names)
+    right = round(result["accuracy"] * len(labels))
     print(f"\nTest accuracy {right / len(labels):.4f} ({right} of {len(labels)} images)\n")
 
     with replacing(output / "model.keras") as temporary:
         model.save(temporary)
-    with replacing(output / "history.csv") as temporary, open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, history[0])
-        writer.writeheader()
-        writer.writerows(history)
+    write_history(history, output / "history.csv")
+    with replacing(output / "test.json") as temporary:
+        temporary.write_text(json.dumps(result, indent=2) + "\n")
+    with replacing(output / "batch.png") as temporary:
+        show_batch(data, temporary)
     facts = {
         "Test accuracy": f"{100 * right / len(labels):.2f} % ({right} of {len(labels)} images)",
-        "Model": f"{config['model']}, {model.count_params():,} parameters, images of {data.image_shape[0]} x {data.image_shape[1]}",
+        "Calibration error": f"{100 * result['calibration_error']:.2f} %",
+        "Model": f"{run.name}, {model.count_params():,} parameters, images of {data.image_shape[0]} x {data.image_shape[1]}",
         "Data": f"{config['data']}: " + ", ".join(f"{size:,} {part}" for part, size in data.sizes.items()),
         "Recipe": f"{config['recipe']}, {len(history)} epochs, batch {config['training']['batch_size']}, seed {config['seed']}",
     }
-    pictures = write_report(
-        output, f"{config['model']} on {config['data']}", facts, history, images, labels, probabilities, data.class_names
-    )
-    files = {"Model": output / "model.keras", "History": output / "history.csv", "Config": output / CONFIG} | pictures
-    for name, path in files.items():
+    title, more = f"{run.name} on {config['data']}", {"First augmented batch": "batch.png"}
+    pictures = write_report(output, title, facts, history, images, labels, probabilities, data.class_names, more)
+    files = {"Model": "model.keras", "History": "history.csv", "Config": CONFIG, "Test figures": "test.json", "First batch": "batch.png"}
+    for name, path in ({name: output / file for name, file in files.items()} | pictures).items():
         print(f"{name:18}{path}")

@@ -6,10 +6,11 @@ Keras's own random layers cannot promise this: under a parallel map their draws 
 import dataclasses
 from collections.abc import Callable
 
-from keras_vit.data.batches import affine, cutmix, mixup, mixup_or_cutmix
+from keras_vit.data.batches import affine, cutmix, mixup, mixup_or_cutmix, whole_labels
 from keras_vit.data.crops import inception_crop, random_resized_crop, resize_and_crop, simple_random_crop
 from keras_vit.data.randaugment import TIMM, rand_augment
 from keras_vit.data.single import color_jitter, flip, random_erasing, three_augment
+from keras_vit.layers import checks
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Augmentation:
         crop: function `(image, seed, size) -> image` of `keras_vit.data.crops`, or None: images are resized as for evaluation.
         image: tuple of functions `(image, seed) -> image`, for one image of uint8 at a time.
         batch: tuple of functions `(images, labels, seeds) -> (images, labels)`, for a batch of float32.
+        repeats: int. Repeated augmentation: as many versions of an image follow each other, and an epoch shows as many times fewer images.
 
     Example:
     >>> mine = Augmentation("of my own", crop=random_resized_crop(area=(0.5, 1.0)), image=(flip(), rand_augment(1, 5)), batch=(mixup(0.2),))
@@ -31,6 +33,10 @@ class Augmentation:
     crop: Callable | None = None
     image: tuple = ()
     batch: tuple = ()
+    repeats: int = 1
+
+    def __post_init__(self):
+        checks.integer("repeats", self.repeats)
 
 
 def augreg(magnitude=None, alpha=0.0):
@@ -42,6 +48,11 @@ def augreg(magnitude=None, alpha=0.0):
     )
 
 
+TIMM_IMAGE = (
+    flip(),
+    rand_augment(2, 9, magnitude_std=0.5, probability=0.5, operations=TIMM, fill=(124, 116, 104), interpolation="bilinear"),
+    random_erasing(0.25),
+)
 AUGMENTATIONS = {
     "none": Augmentation("images as they are"),
     # No flips: a mirrored digit is another sign.
@@ -62,18 +73,27 @@ AUGMENTATIONS = {
     "deit": Augmentation(
         "Touvron et al., Training data-efficient image transformers (2021), table 9; main.py of facebookresearch/deit",
         crop=random_resized_crop(),
-        image=(
-            flip(),
-            rand_augment(2, 9, magnitude_std=0.5, probability=0.5, operations=TIMM, fill=(124, 116, 104), interpolation="bilinear"),
-            random_erasing(0.25),
-        ),
+        image=TIMM_IMAGE,
+        batch=(mixup_or_cutmix(0.8, 1.0, 0.5),),
+        repeats=3,
+    ),
+    "mae": Augmentation(
+        "He et al., Masked Autoencoders (2021), table 9; main_finetune.py of facebookresearch/mae: DeiT's without repeats",
+        crop=random_resized_crop(),
+        image=TIMM_IMAGE,
         batch=(mixup_or_cutmix(0.8, 1.0, 0.5),),
     ),
+    "beit": Augmentation(
+        "Bao et al., BEiT (2022); run_class_finetuning.py of microsoft/unilm: DeiT's without repeats, MixUp and CutMix",
+        crop=random_resized_crop(),
+        image=TIMM_IMAGE,
+    ),
     "deit3": Augmentation(
-        "Touvron et al., DeiT III (2022), table 1, ImageNet-1k; README_revenge.md and augment.py of facebookresearch/deit",
+        "Touvron et al., DeiT III (2022), table 1, ImageNet-1k; README_revenge.md, augment.py and engine.py of facebookresearch/deit",
         crop=random_resized_crop(),
         image=(flip(), three_augment(), color_jitter(0.3, 0.3, 0.3)),
-        batch=(mixup_or_cutmix(0.8, 1.0, 0.5),),
+        batch=(mixup_or_cutmix(0.8, 1.0, 0.5), whole_labels()),
+        repeats=3,
     ),
     "deit3_21k": Augmentation(
         "Touvron et al., DeiT III (2022), table 1, ImageNet-21k; README_revenge.md and augment.py of facebookresearch/deit",

@@ -110,6 +110,19 @@ def cutmix(alpha=1.0):
     return mixup_or_cutmix(0.0, alpha)
 
 
+def whole_labels():
+    """Returns what DeiT-III does before its loss of one decision a class: every class that is in a mixed image counts in full.
+
+    Reference:
+        Touvron et al., "DeiT III", 2022, section 3; `train_one_epoch` of facebookresearch/deit (engine.py), `bce_loss`.
+    """
+
+    def change(images, labels, seeds):
+        return images, tf.cast(labels > 0.0, labels.dtype)
+
+    return change
+
+
 def beta(alpha, seed):
     """Draws from Beta(alpha, alpha)."""
     one, other = tf.unstack(tf.random.stateless_gamma((2,), seed, alpha, dtype=tf.float64))

@@ -77,7 +77,8 @@ def folder(path, image_size=224, strict=False, validation_fraction=0.1, test_fra
 
         return Part(len(indexes), read, same_shape=False)
 
-    return Source(tuple(class_names), (*image_shape, 3), {name: part(indexes) for name, indexes in parts.items()})
+    made = {id(indexes): part(indexes) for indexes in parts.values()}  # where `val` is both, both are one
+    return Source(tuple(class_names), (*image_shape, 3), {name: made[id(indexes)] for name, indexes in parts.items()})
 
 
 def files(root):

@@ -13,8 +13,8 @@ class Part:
 
     Args:
         size: int. Number of images.
-        read: function from indexes, an int64 tensor `(n,)`, to images `(n, rows, columns, 3)` in 0..255 and labels `(n,)`. It is
-            traced by `tf.data`.
+        read: function from indexes, an int64 tensor `(n,)`, to images `(n, rows, columns, 3)` in 0..255 and labels `(n,)`, or
+            `(n, classes)` of 0 and 1. It is traced by `tf.data`.
         same_shape: bool. Whether all images have the source's `image_shape`. If not, `read` takes one index, an int64 scalar, and gives
             one image `(rows, columns, 3)` of uint8 and its label.
     """
@@ -76,7 +76,7 @@ def stratified_order(labels, seed=0):
 def in_memory(images, labels, image_shape):
     """Returns the `Part` of images that fit into memory, `(n, rows, columns, 1 or 3)`. They stay as they are there, and are made RGB, and
     resized to `image_shape` (bicubic), as they are read."""
-    images, labels = tf.constant(images), tf.constant(labels, tf.int64)
+    images, labels = tf.constant(images), tf.constant(labels, tf.int64 if labels.ndim == 1 else tf.float32)
     given, shrinks = tuple(images.shape[1:3]), any(new < old for new, old in zip(image_shape, images.shape[1:3]))
 
     def read(indexes):

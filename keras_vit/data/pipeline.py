@@ -20,7 +20,8 @@ AUTOTUNE = tf.data.AUTOTUNE
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """What `load` returns. Batches are `(images, labels)`: float32 `(batch, rows, columns, 3)` in 0..255 and one-hot `(batch, classes)`.
+    """What `load` returns. Batches are `(images, labels)`: float32 `(batch, rows, columns, 3)` in 0..255 and one-hot `(batch, classes)`,
+    or with as many ones as the source says.
 
     Args:
         class_names: tuple of str.
@@ -29,8 +30,7 @@ class Data:
         steps_per_epoch: int. Batches in which an epoch passes over the training images; an incomplete last batch is left out.
         train_from: function from a step, counted from the start of training, to the endless dataset that begins with its batch.
             Nothing before that batch is read.
-        validation: `tf.data.Dataset` of the validation images, in a fixed order, not augmented.
-        test: the same for the test images.
+        parts: dict from "train", "validation" and "test" to the `tf.data.Dataset` of the images in a fixed order, once, not augmented.
     """
 
     class_names: tuple[str, ...]
@@ -38,8 +38,15 @@ class Data:
     sizes: dict[str, int]
     steps_per_epoch: int
     train_from: Callable[[int], tf.data.Dataset]
-    validation: tf.data.Dataset
-    test: tf.data.Dataset
+    parts: dict[str, tf.data.Dataset]
+
+    @property
+    def validation(self):
+        return self.parts["validation"]
+
+    @property
+    def test(self):
+        return self.parts["test"]
 
     @property
     def train(self):
@@ -47,7 +54,7 @@ class Data:
         return self.train_from(0)
 
 
-def load(source, batch_size=64, augmentation="none", seed=0, preprocessing=None, **options):
+def load(source, batch_size=64, augmentation="none", seed=0, preprocessing=None, train_images=None, **options):
     """Loads a data source as `tf.data` datasets.
 
     Args:
@@ -61,6 +68,7 @@ def load(source, batch_size=64, augmentation="none", seed=0, preprocessing=None,
         preprocessing: dict such as `model.preprocessing`, which says how images of different sizes are brought to one for evaluation
             (see `keras_vit.data.evaluation_transform`). Default: the shorter side is resized to `image_size / 0.875`, bicubic, and
             the centre is taken.
+        train_images: int or None. Trains on so many of the training images alone, always the same, with the classes in the same shares.
         **options: passed to the source, such as `image_size`: see `arrays`, `digits`, `fashion_mnist`, `folder` and `tfds`.
 
     Returns:
@@ -81,6 +89,11 @@ def load(source, batch_size=64, augmentation="none", seed=0, preprocessing=None,
     source = open_source(source, options)
     augmentation = open_augmentation(augmentation)
     resize = evaluation_crop(preprocessing)
+    if train_images is not None:
+        train = source.parts["train"]
+        if not 1 <= train_images <= train.size:
+            raise ValueError(f"`train_images` must lie between 1 and the {train.size} there are. Received: train_images={train_images}")
+        source.parts["train"] = dataclasses.replace(train, size=train_images)
     train = source.parts["train"]
     if not 1 <= batch_size <= train.size:
         raise ValueError(f"`batch_size` must lie between 1 and the {train.size} training images. Received: batch_size={batch_size}")
@@ -89,16 +102,18 @@ def load(source, batch_size=64, augmentation="none", seed=0, preprocessing=None,
 
     def finished(images, labels, *seeds):
         images = tf.ensure_shape(tf.cast(images, tf.float32), (None, *source.image_shape))
-        return images, tf.one_hot(labels, num_classes), *seeds
+        labels = tf.one_hot(labels, num_classes) if labels.shape.rank == 1 else tf.ensure_shape(labels, (None, num_classes))
+        return images, labels, *seeds
 
     def draw(positions):
         """From places in the endless row of training images to the images' indexes and seeds, one pair each."""
         steps = positions // batch_size
         epochs, places = steps // steps_per_epoch, steps % steps_per_epoch * batch_size + positions % batch_size
         seeds = tf.fill(tf.shape(epochs), tf.constant(seed, tf.int64))
+        copies, places = places % augmentation.repeats, places // augmentation.repeats
         # All positions asked for at once are of one batch, and so of one epoch.
         indexes = tf.random.experimental.index_shuffle(places, seed=(seed, epochs[0]), max_index=train.size - 1)
-        return indexes, tf.stack([seeds, epochs * train.size + indexes], axis=-1)
+        return indexes, tf.stack([seeds, (epochs * train.size + indexes) * augmentation.repeats + copies], axis=-1)
 
     def read_batch(positions):
         indexes, seeds = draw(positions)
@@ -140,14 +155,14 @@ def load(source, batch_size=64, augmentation="none", seed=0, preprocessing=None,
             batches = images.map(lambda image, label: (resize(image, None, size), label), AUTOTUNE, deterministic=True).batch(batch_size)
         return batches.map(finished).prefetch(AUTOTUNE)
 
+    ordered = {id(part): in_order(part) for part in source.parts.values()}
     return Data(
         class_names=source.class_names,
         image_shape=source.image_shape,
         sizes={name: part.size for name, part in source.parts.items()},
         steps_per_epoch=steps_per_epoch,
         train_from=train_from,
-        validation=in_order(source.parts["validation"]),
-        test=in_order(source.parts["test"]),
+        parts={name: ordered[id(part)] for name, part in source.parts.items()},
     )
 
 

@@ -15,7 +15,7 @@ def arrays(images, labels, class_names=None, image_size=None, validation_fractio
 
     Args:
         images: array `(n, rows, columns)` or `(n, rows, columns, channels)` with 1 or 3 channels and values in 0..255.
-        labels: array `(n,)` of ints from 0.
+        labels: array `(n,)` of ints from 0; or `(n, classes)` of 0 and 1, where an image may be of several classes or none.
         class_names: sequence of str, or None for the numbers themselves.
         image_size: int or (rows, columns) to resize to (bicubic), or None to leave the images as they are.
         validation_fraction: float in (0, 1). Share of the images that are not test images.
@@ -32,16 +32,22 @@ def arrays(images, labels, class_names=None, image_size=None, validation_fractio
         images = images[..., None]
     if images.ndim != 4 or images.shape[-1] not in (1, 3):
         raise ValueError(f"`images` must have the shape (n, rows, columns) or (n, rows, columns, 1 or 3). Received: shape {images.shape}")
-    if labels.shape != images.shape[:1]:
+    several = labels.ndim == 2
+    if labels.shape[:1] != images.shape[:1] or labels.ndim > 2:
         raise ValueError(f"`labels` must hold one label an image. Received: {len(images)} images, labels of shape {labels.shape}")
-    if not np.issubdtype(labels.dtype, np.integer) or len(labels) == 0 or labels.min() < 0:
+    if several and not np.isin(labels, (0, 1)).all():
+        raise ValueError(f"`labels` of shape (n, classes) must be 0 or 1. Received: values from {labels.min()} to {labels.max()}")
+    if not several and (not np.issubdtype(labels.dtype, np.integer) or len(labels) == 0 or labels.min() < 0):
         raise ValueError(f"`labels` must be ints from 0. Received: labels of type {labels.dtype}")
-    class_names = tuple(class_names or map(str, range(labels.max() + 1)))
-    if labels.max() >= len(class_names):
-        raise ValueError(f"`class_names` must name every label. Received: {len(class_names)} names, largest label {labels.max()}")
+    known = labels.shape[1] if several else labels.max() + 1
+    class_names = tuple(class_names or map(str, range(known)))
+    if known > len(class_names) or (several and known < len(class_names)):
+        largest = f"{known} classes" if several else f"largest label {known - 1}"
+        raise ValueError(f"`class_names` must name every label. Received: {len(class_names)} names, {largest}")
+    strata = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1) if several else labels
     image_shape = images.shape[1:3] if image_size is None else checks.positive_pair("image_size", image_size)
     parts = {"train": np.arange(len(labels))}
-    parts = held_out(parts, labels, {"test": test_fraction, "validation": validation_fraction})
+    parts = held_out(parts, strata, {"test": test_fraction, "validation": validation_fraction})
     return Source(
         class_names,
         (*image_shape, 3),

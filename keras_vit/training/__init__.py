@@ -1,6 +1,12 @@
-"""What `model.fit` needs around it: recipes, checkpoints to go on from, and a report with pictures."""
+"""What `model.fit` needs around it: recipes, optimizers, checkpoints to go on from, and a report with pictures."""
 
 from keras_vit.files import replacing
+from keras_vit.training.distillation import Distillation
+from keras_vit.training.memory import check_memory
+from keras_vit.training.metrics import evaluate_predictions
+from keras_vit.training.optimizers import SGD, AdamW, Lamb
 from keras_vit.training.recipes import RECIPES, Recipe
 from keras_vit.training.report import write_report
 from keras_vit.training.resume import Checkpoints
+from keras_vit.training.strategy import strategy, virtual_devices
+from keras_vit.training.trainable import add_lora, freeze

@@ -35,18 +35,19 @@ td {{ padding: .15rem 2rem .15rem 0; vertical-align: top }} td:last-child {{ fon
 """
 
 
-def write_report(folder, title, facts, history, images, labels, probabilities, class_names):
-    """Writes `curves.png`, `confusion_matrix.png`, `worst_mistakes.png` and `report.html`, which holds the three, into `folder`.
+def write_report(folder, title, facts, history, images, labels, probabilities, class_names, more=None):
+    """Writes `curves.png`, `confusion_matrix.png`, `worst_mistakes.png` and `report.html`, which holds them, into `folder`.
 
     Args:
         folder: str or path-like of a folder that exists.
         title: str. The heading of the page.
         facts: dict from str to str. The table at the top of the page.
-        history: list of dicts, one an epoch: `epoch`, `loss`, `accuracy`, `val_loss`, `val_accuracy`.
+        history: list of dicts, one an epoch: `epoch`, `loss`, `accuracy`, `val_loss`, `val_accuracy`. None: there are no curves.
         images: array `(n, rows, columns, 3)`, values in 0..255.
         labels: int array `(n,)`. The true classes.
         probabilities: array `(n, classes)`. What the model says.
         class_names: sequence of str.
+        more: dict from headings to the paths of further pictures in `folder`, for the page alone.
 
     Returns:
         dict from str to `pathlib.Path`: what each file shows, and where it is. The page comes first.
@@ -67,6 +68,8 @@ def write_report(folder, title, facts, history, images, labels, probabilities, c
         "Confusion matrix": ("confusion_matrix.png", lambda figure: draw_confusion(figure, labels, predicted, class_names)),
         "Worst mistakes": ("worst_mistakes.png", lambda figure: draw_mistakes(figure, images, labels, probabilities, class_names)),
     }
+    if history is None:
+        del pictures["Learning curves"]
     with matplotlib.rc_context(STYLE):
         for name, draw in pictures.values():
             figure = Figure(layout="constrained")  # not by pyplot: it would choose a window and keep the figure
@@ -81,7 +84,9 @@ def write_report(folder, title, facts, history, images, labels, probabilities, c
     page = PAGE.format(
         title=html.escape(title),
         facts="".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(v)}</td></tr>" for k, v in facts.items()),
-        pictures="\n".join(embedded(heading, name) for heading, (name, _) in pictures.items()),
+        pictures="\n".join(
+            embedded(heading, name) for heading, name in ({heading: name for heading, (name, _) in pictures.items()} | (more or {})).items()
+        ),
     )
     with replacing(folder / "report.html") as temporary:
         temporary.write_text(page, encoding="utf-8")

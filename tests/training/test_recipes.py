@@ -11,16 +11,21 @@ from keras_vit.training import RECIPES, Recipe
 
 
 def tiny_model(**overrides):
-    arguments = dict(input_shape=(8, 8, 3), patch_size=4, hidden_dim=8, num_layers=1, num_heads=2, mlp_dim=16, num_classes=3)
+    arguments = dict(input_shape=(8, 8, 3), patch_size=4, hidden_dim=8, num_layers=2, num_heads=2, mlp_dim=16, num_classes=3)
     return keras_vit.VisionTransformer(**arguments | overrides)
 
 
-def rates(recipe, steps_per_epoch):
-    optimizer = recipe.build_optimizer(tiny_model(), steps_per_epoch)
-    found = []
-    for step in range(recipe.epochs * steps_per_epoch + 1):
-        optimizer.iterations.assign(step)
-        found.append(float(optimizer.learning_rate))
+def rates(recipe, steps_per_epoch, accumulation_steps=1):
+    """The learning rate of every step of a run, and of the one after it, as the optimizer itself counts them."""
+    model = tiny_model()
+    optimizer = recipe.build_optimizer(steps_per_epoch, accumulation_steps)
+    optimizer.build(model.trainable_variables)
+    found, nothing = [], [keras.ops.zeros(v.shape) for v in model.trainable_variables]
+    epochs, steps = recipe.length(steps_per_epoch)
+    for _ in range(epochs * steps + 1):
+        found.append(float(keras.ops.convert_to_numpy(optimizer.learning_rate)))
+        for _ in range(accumulation_steps):
+            optimizer.apply(nothing)
     return np.array(found)
 
 
@@ -39,23 +44,77 @@ def test_a_warm_up_longer_than_the_run_is_cut():
     assert np.isfinite(rates(Recipe("", epochs=1, batch_size=8, warmup_epochs=5), 2)).all()
 
 
-def test_weight_decay_is_for_kernels_only():
-    model = tiny_model(layer_scale_init=0.1)
-    optimizer = Recipe("", epochs=1, batch_size=8, learning_rate=1.0, weight_decay=0.5).build_optimizer(model, 10)
-    for variable in model.trainable_variables:
-        variable.assign(np.ones(variable.shape))
-    optimizer.apply([keras.ops.zeros(v.shape) for v in model.trainable_variables], model.trainable_variables)
-    decayed = {v.path for v in model.trainable_variables if np.all(np.array(v) == 0.5)}
-    kept = {v.path for v in model.trainable_variables if np.all(np.array(v) == 1.0)}
-    assert decayed | kept == {v.path for v in model.trainable_variables}
-    assert decayed == {path for path in decayed | kept if path.endswith("/kernel")}
-    assert any("position_embedding" in path for path in kept) and any("class_token" in path for path in kept)
-    assert len(decayed) == 6  # patches, query-key-value, projection, two of the feed-forward network, head
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
+def test_accumulation_does_not_shorten_the_schedule(schedule):
+    recipe = Recipe("", epochs=4, batch_size=8, learning_rate=0.2, warmup_epochs=1, schedule=schedule)
+    np.testing.assert_allclose(rates(recipe, 3, accumulation_steps=2), rates(recipe, 3), atol=1e-6)
+
+
+def test_linear_and_constant_schedules():
+    recipe = Recipe("", epochs=5, batch_size=8, learning_rate=0.2, warmup_epochs=1, schedule="linear")
+    rise, fall = [0.0, 0.1], np.linspace(0.2, 0.0, 9)
+    np.testing.assert_allclose(rates(recipe, 2), [*rise, *fall], atol=1e-6)
+    np.testing.assert_allclose(rates(dataclasses.replace(recipe, schedule="constant"), 2), [*rise, *[0.2] * 9], atol=1e-6)
+
+
+def test_learning_rate_in_proportion_to_the_batch():
+    assert rates(Recipe("", epochs=1, batch_size=64, learning_rate=0.1, learning_rate_images=256), 2)[0] == pytest.approx(0.025)
+
+
+@pytest.mark.parametrize("steps, steps_per_epoch, expected", [(500, 40, (12, 42)), (500, 5000, (1, 500)), (10, 4, (2, 5))])
+def test_a_length_in_steps(steps, steps_per_epoch, expected):
+    assert Recipe("", batch_size=8, steps=steps).length(steps_per_epoch) == expected
 
 
 def test_clip_and_optimizer_reach_keras():
-    optimizer = Recipe("", epochs=1, batch_size=8, optimizer="SGD", clip_norm=1.5).build_optimizer(tiny_model(), 1)
-    assert isinstance(optimizer, keras.optimizers.SGD) and optimizer.global_clipnorm == 1.5
+    optimizer = Recipe("", epochs=1, batch_size=8, optimizer="SGD", clip_norm=1.5).build_optimizer(1)
+    assert isinstance(optimizer, keras.optimizers.SGD) and optimizer.global_clipnorm == 1.5 and optimizer.momentum == 0.9
+
+
+def test_sigmoid_sums_over_the_classes():
+    model = tiny_model(classifier_activation="sigmoid")
+    Recipe("", epochs=1, batch_size=8, loss="sigmoid").compile(model, 1)
+    loss = model.evaluate(np.zeros((2, 8, 8, 3)), np.array([[1.0, 1, 0], [0, 0, 0]]), verbose=0, return_dict=True)["loss"]
+    assert loss == pytest.approx(3 * np.log(2), abs=1e-5)
+
+
+def test_the_head_first_then_all():
+    recipe = Recipe("", epochs=2, batch_size=8, head_epochs=3, drop_path_rate=0.1)
+    head, rest = recipe.phases()
+    assert head.epochs == 3 and head.frozen_blocks == "all" and rest == dataclasses.replace(recipe, head_epochs=0)
+    model = tiny_model()
+    before = {v.path: np.array(v) for v in model.variables}
+    images, labels = np.random.default_rng(0).uniform(0, 255, (8, 8, 8, 3)), np.eye(3)[np.arange(8) % 3]
+    changed = []
+    for phase in (head, rest):
+        phase.compile(model, 1)
+        model.fit(images, labels, verbose=0, epochs=2)
+        changed.append({v.path.split("/")[0] for v in model.weights if not np.array_equal(before[v.path], np.array(v))})
+    assert changed[0] == {"head"} and {"patch_embedding", "block_0", "head"} <= changed[1]
+    assert Recipe("", epochs=2, batch_size=8).phases() == (Recipe("", epochs=2, batch_size=8),)
+
+
+def test_the_average_of_the_weights_is_what_fit_leaves():
+    model = tiny_model()
+    Recipe("", epochs=1, batch_size=4, ema_momentum=0.5, learning_rate=0.1, schedule="constant").compile(model, 4)
+    seen = []
+    images, labels = np.random.default_rng(0).uniform(0, 255, (16, 8, 8, 3)), np.eye(3)[np.arange(16) % 3]
+    track = keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_: seen.append(np.array(model.get_layer("head").kernel)))
+    model.fit(images, labels, batch_size=4, shuffle=False, verbose=0, callbacks=[track])
+    average = seen[0]
+    for kernel in seen[1:]:
+        average = 0.5 * average + 0.5 * kernel
+    np.testing.assert_allclose(np.array(model.get_layer("head").kernel), average, atol=1e-6)
+
+
+def test_two_classes_class_weights_and_sample_weights():
+    images, labels = np.random.default_rng(0).uniform(0, 255, (8, 8, 8, 3)), np.eye(2)[np.arange(8) % 2]
+    losses = []
+    for options in ({}, dict(class_weight={0: 1.0, 1: 3.0}), dict(sample_weight=np.array([1.0, 3.0] * 4))):
+        model = tiny_model(num_classes=2)
+        Recipe("", epochs=1, batch_size=8, learning_rate=1e-6).compile(model, 1)
+        losses.append(model.fit(images, labels, verbose=0, batch_size=8, **options).history["loss"][0])
+    np.testing.assert_allclose(losses, [np.log(2), 2 * np.log(2), 2 * np.log(2)], rtol=1e-5)
 
 
 def test_label_smoothing_reaches_the_loss():
@@ -71,13 +130,39 @@ def test_recipes_of_the_table(name):
     recipe = RECIPES[name]
     assert recipe.source and recipe.augmentation in AUGMENTATIONS
     assert Recipe(**json.loads(json.dumps(dataclasses.asdict(recipe)))) == recipe
-    model = tiny_model(dropout_rate=recipe.dropout_rate, drop_path_rate=recipe.drop_path_rate)
-    recipe.compile(model, 1)
+    model = tiny_model(
+        dropout_rate=recipe.dropout_rate, drop_path_rate=recipe.drop_path_rate, classifier_activation=recipe.loss, num_layers=1
+    )
+    recipe.compile(model, 1, jit_compile=False)
     model.fit(np.zeros((2, 8, 8, 3)), np.eye(3)[:2], verbose=0)
 
 
-@pytest.mark.parametrize("values", [dict(epochs=0), dict(batch_size=-1), dict(learning_rate=0.0), dict(learning_rate=float("nan"))])
-def test_wrong_numbers_are_refused(values):
+@pytest.mark.parametrize(
+    "values",
+    [
+        dict(epochs=0),
+        dict(batch_size=-1),
+        dict(learning_rate=0.0),
+        dict(learning_rate=float("nan")),
+        dict(layer_decay=1.5),
+        dict(weight_decay=-0.1),
+        dict(ema_momentum=1.0),
+        dict(label_smoothing=1.0),
+        dict(optimizer="Adam"),
+        dict(schedule="step"),
+        dict(loss="hinge"),
+        dict(lora_rank=0),
+        dict(warmup_steps=-1),
+    ],
+)
+def test_wrong_values_are_refused(values):
     ((name, value),) = values.items()
-    with pytest.raises(ValueError, match=f"`{name}` must .* Received: {name}={value}"):
-        Recipe(**dict(source="", epochs=1, batch_size=1) | values)
+    with pytest.raises(ValueError, match=f"`{name}` must .* Received: {name}={value!r}"):
+        Recipe(**dict(source="", epochs=1, batch_size=1) | values).build_optimizer(1)
+
+
+def test_epochs_or_steps():
+    with pytest.raises(ValueError, match="One of `epochs` and `steps`"):
+        Recipe("", batch_size=1)
+    with pytest.raises(ValueError, match="One of `epochs` and `steps`"):
+        Recipe("", batch_size=1, epochs=1, steps=1)

@@ -1,0 +1,82 @@
+"""Distillation through DeiT's distillation token: the student's second head learns what a teacher says."""
+
+import keras
+from keras import ops
+
+from keras_vit.layers import checks
+
+
+class Distillation(keras.Model):
+    """Trains a student with a distillation token: `fit` this model, then use the student, which holds the weights.
+
+    The class head learns the labels and the distillation head the teacher's class (`kind="hard"`, which DeiT found better) or its
+    probabilities at a temperature ("soft"). The loss is `(1 - alpha) * loss(class head, labels) + alpha * loss(distillation head, teacher)`
+    with the loss that `compile` was given, for "soft" the Kullback-Leibler divergence times `temperature ** 2`. Predictions, metrics
+    and the loss of `evaluate` are those of the student: the mean of both heads against the labels.
+
+    Args:
+        student: a `VisionTransformer` with `distillation_token=True`.
+        teacher: a Keras model from images, raw pixels in 0..255, to the probabilities of the same classes. Images are resized to
+            its input's size. It is neither trained nor saved.
+        kind: "hard" or "soft".
+        alpha: float in [0, 1].
+        temperature: float above 0, for "soft".
+
+    Raises:
+        ValueError: if the student has no distillation head, the classes differ, or an argument is out of range.
+
+    Reference:
+        Touvron et al., "Training data-efficient image transformers & distillation through attention", 2021, section 4.
+
+    Example:
+    >>> student = keras_vit.VisionTransformer((32, 32, 3), 8, 64, 2, 4, 128, num_classes=10, distillation_token=True)
+    >>> teacher = keras_vit.VisionTransformer((48, 48, 3), 8, 64, 2, 4, 128, num_classes=10)
+    >>> trainer = keras_vit.training.Distillation(student, teacher)
+    >>> trainer.compile("adamw", "categorical_crossentropy", metrics=["accuracy"])
+    """
+
+    def __init__(self, student, teacher, kind="hard", alpha=0.5, temperature=3.0, **kwargs):
+        if not any(layer.name == "distillation_head" for layer in student.layers):
+            raise ValueError(f"The student must have a distillation head: `distillation_token=True`. Received: {student.name}")
+        if student.output_shape != teacher.output_shape:
+            raise ValueError(
+                "Student and teacher must tell the same classes. "
+                f"Received: outputs of {student.output_shape[-1]} and {teacher.output_shape[-1]} classes"
+            )
+        checks.one_of("kind", kind, ("hard", "soft"))
+        if not 0.0 <= alpha <= 1.0 or not temperature > 0.0:
+            raise ValueError(f"`alpha` must lie in [0, 1] and `temperature` above 0. Received: alpha={alpha}, temperature={temperature}")
+        super().__init__(**kwargs)
+        self.student, self.kind, self.alpha, self.temperature = student, kind, alpha, temperature
+        self._heads = keras.Model(student.input, [student.get_layer(name).output for name in ("head", "distillation_head", "predictions")])
+        size = teacher.input_shape[1:3]
+
+        def teach(images):
+            if None not in size and tuple(images.shape[1:3]) != tuple(size):
+                images = ops.image.resize(images, size, interpolation="bicubic", antialias=True)
+            return ops.stop_gradient(teacher(images, training=False))
+
+        self._teach = teach  # a function, because Keras would take the teacher's weights for this model's
+        self.built = True
+
+    def call(self, images, training=False):
+        return self._heads(images, training=True) if training else self.student(images, training=False)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        if not training:
+            return super().compute_loss(x, y, y_pred, sample_weight, training)
+        class_logits, distillation_logits, _ = y_pred
+        activate, said = self.student.get_layer("predictions"), self._teach(x)
+        by_labels = super().compute_loss(x, y, activate(class_logits), sample_weight, training)
+        if self.kind == "hard":
+            said = ops.one_hot(ops.argmax(said, axis=-1), said.shape[-1])
+            by_teacher = super().compute_loss(x, said, activate(distillation_logits), sample_weight, training)
+        else:
+            softened = [
+                ops.softmax(logits / self.temperature) for logits in (ops.log(said + 1e-7), ops.cast(distillation_logits, said.dtype))
+            ]
+            by_teacher = self.temperature**2 * keras.losses.KLDivergence()(*softened, sample_weight)
+        return (1.0 - self.alpha) * by_labels + self.alpha * by_teacher
+
+    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+        return super().compute_metrics(x, y, y_pred[-1] if isinstance(y_pred, (list, tuple)) else y_pred, sample_weight)

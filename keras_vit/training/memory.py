@@ -1,0 +1,76 @@
+"""Whether a batch fits into memory: the cost model's estimate of a training step, against what is at hand."""
+
+import math
+import pathlib
+
+from keras_vit.cost import cost
+
+COPIES = {"AdamW": 2, "Lamb": 2, "SGD": 1}  # that an optimizer keeps of the weights
+# What a step takes at its peak, over what the backward pass needs to be kept. Measured 1.8 to 2.3 (Ti/16 and S/16, batches of 16 and 32,
+# TensorFlow on a CPU with and without XLA), 2.7 in bfloat16.
+PEAK = 2.0
+CGROUP = pathlib.Path("/sys/fs/cgroup")
+
+
+def training_bytes(model, batch_size, optimizer="AdamW", ema=False):
+    """Estimates the memory of training in bytes: weights, gradients, the optimizer's copies, and a batch's activations.
+
+    Args:
+        model: a `VisionTransformer`.
+        batch_size: int. Images that are computed at once.
+        optimizer: name of an optimizer of `keras_vit.training`.
+        ema: bool. Whether a moving average of the weights is kept.
+    """
+    price = cost(model, batch_size, bytes_per_value=2 if "16" in model.compute_dtype else 4)
+    trained = sum(math.prod(v.shape) for v in model.trainable_variables)
+    return 4 * (price.parameters + trained * (1 + COPIES[optimizer] + ema)) + int(PEAK * price.activation_bytes)
+
+
+def available_bytes():
+    """Returns the memory that this machine, or this container, can still give; infinity where it does not say."""
+    available = math.inf
+    try:
+        lines = dict(line.split(":") for line in pathlib.Path("/proc/meminfo").read_text().splitlines())
+        available = 1024 * int(lines["MemAvailable"].split()[0])
+        limit, used = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        if limit != "max":
+            available = min(available, int(limit) - int(used))
+    except (OSError, KeyError):
+        pass  # not Linux, or no container
+    return available
+
+
+def check_memory(model, batch_size, optimizer="AdamW", ema=False, available=None):
+    """Refuses a batch that does not fit, with the largest part of it that does.
+
+    Args:
+        model, batch_size, optimizer, ema: as in `training_bytes`.
+        available: int or None. Bytes at hand. None: `available_bytes()`.
+
+    Raises:
+        ValueError: if the estimate exceeds what is at hand.
+
+    Example:
+    >>> keras_vit.training.check_memory(keras_vit.ViTMicro4(num_classes=10), batch_size=32)
+    """
+    available = available_bytes() if available is None else available
+    needed = training_bytes(model, batch_size, optimizer, ema)
+    if needed <= available:
+        return
+    for steps in (n for n in range(2, batch_size + 1) if batch_size % n == 0):
+        less = training_bytes(model, batch_size // steps, optimizer, ema)
+        if less <= available:
+            advice = (
+                f"`accumulation_steps={steps}` computes the same steps in parts of {batch_size // steps} images, which need {_gib(less)}"
+            )
+            break
+    else:
+        advice = f"A single image needs {_gib(training_bytes(model, 1, optimizer, ema))}: take a smaller model, or `remat=True`"
+    raise ValueError(
+        f"A step must fit into memory: {batch_size} images need about {_gib(needed)}, and {_gib(available)} are at hand. {advice}. "
+        f"Received: batch_size={batch_size}"
+    )
+
+
+def _gib(count):
+    return f"{count / 2**30:.1f} GiB"

@@ -1,0 +1,172 @@
+"""Keras's optimizers as Vision Transformers are trained: weight decay on kernels alone, layer-wise learning rates, and an exact clip.
+
+Each takes all arguments of Keras's class of its name, and `layer_decay`. They go into `compile` and are saved with a model.
+"""
+
+import re
+
+import keras
+from keras import ops
+
+FIRST_LAYERS = ("stem", "patch_embedding", "class_token", "position_embedding", "register_tokens", "embedding_norm")
+
+
+class _Optimizer:
+    """What the classes below have in common.
+
+    - `weight_decay`, decoupled and multiplied by the learning rate, is for kernels: not for biases, norms, layer scales, positions, tokens.
+    - With `layer_decay` a layer's learning rate is multiplied by `layer_decay ** depth`, where the depth of what follows the blocks is 0,
+      that of the last block 1, that of the first `num_layers`, and that of what precedes them `num_layers + 1`. Clipping by
+      `global_clipnorm` sees the gradients as they are.
+    - Under `tf.distribute` the gradients are summed over the replicas before they are clipped. Keras clips each replica's own.
+    """
+
+    def __init__(self, *args, layer_decay=None, **kwargs):
+        if layer_decay is not None and not 0.0 < layer_decay <= 1.0:
+            raise ValueError(f"`layer_decay` must lie in (0, 1]. Received: layer_decay={layer_decay}")
+        super().__init__(*args, **kwargs)
+        self.layer_decay = layer_decay
+
+    def build(self, variables):
+        super().build(variables)
+        self._rate_factors = learning_rate_factors([v.path for v in variables], self.layer_decay)
+        self._is_kernel = tuple(v.path.split("/")[-1] == "kernel" for v in variables)
+
+    def apply(self, grads, trainable_variables=None):
+        super().apply(_sum_over_replicas(grads), trainable_variables)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        return list(grads_and_vars)  # `apply` has summed them
+
+    def _apply_weight_decay(self, variables):
+        pass  # `update_step` does, at the layer's own learning rate
+
+    def update_step(self, gradient, variable, learning_rate):
+        index = self._get_variable_index(variable)
+        learning_rate = ops.cast(learning_rate, variable.dtype) * self._rate_factors[index]
+        if self.weight_decay and self._is_kernel[index]:
+            self._decay(variable, learning_rate)
+        super().update_step(gradient, variable, learning_rate)
+
+    def _decay(self, variable, learning_rate):
+        self.assign_sub(variable, variable * (learning_rate * self.weight_decay))
+
+    def get_config(self):
+        return {**super().get_config(), "layer_decay": self.layer_decay}
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class AdamW(_Optimizer, keras.optimizers.AdamW):
+    """AdamW with weight decay on kernels alone, and layer-wise learning-rate decay.
+
+    Args:
+        layer_decay: float in (0, 1] or None. What the learning rate is multiplied by for each layer below the head; see
+            `learning_rate_factors`.
+        *args, **kwargs: as in `keras.optimizers.AdamW`.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    Reference:
+        Loshchilov and Hutter, "Decoupled Weight Decay Regularization", 2019; layer-wise decay as in He et al., "Masked Autoencoders Are
+        Scalable Vision Learners", 2021 (util/lr_decay.py).
+
+    Example:
+    >>> model = keras_vit.VisionTransformer((32, 32, 3), 8, 64, 2, 4, 128, num_classes=10)
+    >>> model.compile(keras_vit.training.AdamW(1e-3, weight_decay=0.05, layer_decay=0.75), "sparse_categorical_crossentropy")
+    """
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class SGD(_Optimizer, keras.optimizers.SGD):
+    """SGD with momentum, with weight decay on kernels alone, and layer-wise learning-rate decay.
+
+    Args:
+        layer_decay: float in (0, 1] or None, as in `keras_vit.training.AdamW`.
+        *args, **kwargs: as in `keras.optimizers.SGD`.
+
+    Raises:
+        ValueError: if an argument is out of range.
+    """
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class Lamb(_Optimizer, keras.optimizers.Lamb):
+    """LAMB as DeiT-III uses it: weight decay is part of the update that the trust ratio scales, and what has no decay has no trust ratio.
+
+    Keras's own class decays weights beside the trust ratio, and scales biases and norms by it, too.
+
+    Args:
+        layer_decay: float in (0, 1] or None, as in `keras_vit.training.AdamW`.
+        *args, **kwargs: as in `keras.optimizers.Lamb`.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    Reference:
+        You et al., "Large Batch Optimization for Deep Learning", 2020, algorithm 2.
+    """
+
+    def update_step(self, gradient, variable, learning_rate):
+        index, dtype = self._get_variable_index(variable), variable.dtype
+        gradient, step = ops.cast(gradient, dtype), ops.cast(self.iterations + 1, dtype)
+        mean, square = self._momentums[index], self._velocities[index]
+        self.assign_add(mean, (gradient - mean) * (1.0 - self.beta_1))
+        self.assign_add(square, (ops.square(gradient) - square) * (1.0 - self.beta_2))
+        unbiased = [
+            moment / (1.0 - ops.power(ops.cast(beta, dtype), step)) for moment, beta in ((mean, self.beta_1), (square, self.beta_2))
+        ]
+        update = unbiased[0] / (ops.sqrt(unbiased[1]) + self.epsilon)
+        ratio = 1.0
+        if self.weight_decay and self._is_kernel[index]:
+            update = update + variable * self.weight_decay
+            weight_norm, update_norm = (ops.sqrt(ops.sum(ops.square(x))) for x in (variable, update))
+            both = ops.logical_and(weight_norm > 0.0, update_norm > 0.0)
+            ratio = ops.where(both, weight_norm / ops.where(both, update_norm, 1.0), 1.0)
+        learning_rate = ops.cast(learning_rate, dtype) * self._rate_factors[index]
+        self.assign_sub(variable, update * (learning_rate * ratio))
+
+
+def learning_rate_factors(paths, layer_decay):
+    """Returns what layer-wise decay multiplies each variable's learning rate by.
+
+    Args:
+        paths: sequence of str, the variables' paths. The highest number of a block among them says how many blocks there are.
+        layer_decay: float in (0, 1] or None.
+
+    Returns:
+        Tuple of floats.
+
+    Example:
+    >>> learning_rate_factors(["patch_embedding/kernel", "block_0/norm1/gamma", "block_1/norm1/gamma", "head/kernel"], 0.5)
+    (0.125, 0.25, 0.5, 1.0)
+    """
+    if layer_decay is None:
+        return (1.0,) * len(paths)
+    blocks = [re.search(r"(?:^|/)block_(\d+)/", path) for path in paths]
+    blocks = [None if block is None else int(block[1]) for block in blocks]
+    count = 1 + max((block for block in blocks if block is not None), default=-1)
+
+    def depth(path, block):
+        if block is not None:
+            return count - block
+        return count + 1 if any(part in FIRST_LAYERS for part in path.split("/")) else 0
+
+    return tuple(layer_decay ** depth(path, block) for path, block in zip(paths, blocks))
+
+
+def _sum_over_replicas(gradients):
+    """Sums gradients over the replicas of `tf.distribute`, where there are several."""
+    if keras.backend.backend() != "tensorflow":
+        return gradients
+    import tensorflow as tf
+
+    context = tf.distribute.get_replica_context()
+    if context is None or context.num_replicas_in_sync == 1:
+        return gradients
+    given = [gradient for gradient in gradients if gradient is not None]
+    summed = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, given))
+    return [None if gradient is None else next(summed) for gradient in gradients]
+
+
+OPTIMIZERS = {"AdamW": AdamW, "SGD": SGD, "Lamb": Lamb}

@@ -1,0 +1,76 @@
+"""What of a model is trained: all, what follows a block, or low-rank updates of the attention kernels."""
+
+import re
+
+from keras_vit.layers import checks
+
+HEADS = ("head", "distillation_head")
+AFTER_BLOCKS = ("norm", "attention_pooling", "pre_logits", *HEADS)
+
+
+def freeze(model, blocks=None):
+    """Sets which layers are trained. Compile the model afterwards.
+
+    Args:
+        model: a `VisionTransformer`.
+        blocks: None: everything is trained. An int: the stem, the embeddings, and as many of the first encoder blocks are not; 0
+            freezes what comes before the blocks. "all": only the head is trained (a linear probe).
+
+    Raises:
+        ValueError: if `blocks` is none of these.
+
+    Example:
+    >>> model = keras_vit.VisionTransformer((32, 32, 3), 8, 64, 2, 4, 128, num_classes=10)
+    >>> keras_vit.training.freeze(model, 1)
+    >>> [layer.name for layer in model.layers if layer.trainable and layer.weights]
+    ['block_1', 'norm', 'head']
+    """
+    count = model.get_config()["num_layers"]
+    if not (blocks is None or blocks == "all" or (checks.is_int(blocks, least=0) and blocks <= count)):
+        raise ValueError(f'`blocks` must be None, an int from 0 to {count}, or "all". Received: blocks={blocks!r}')
+
+    def trained(name):
+        if blocks is None or name in HEADS:
+            return True
+        if blocks == "all":
+            return False
+        block = re.fullmatch(r"block_(\d+)", name)
+        return int(block[1]) >= blocks if block else name in AFTER_BLOCKS
+
+    for layer in model.layers:
+        layer.trainable = trained(layer.name)
+
+
+def add_lora(model, rank=8, alpha=None):
+    """Trains low-rank updates of the attention kernels, and the head, in place of all weights. Compile the model afterwards.
+
+    Each kernel of queries, keys and values, and of the projection, becomes `kernel + alpha / rank * a @ b` with `a` `(D, rank)` and `b`
+    `(rank, 3 D or D)`, which starts at zero. `model.adapt()` returns the model with the updates merged into the kernels, and so
+    does a saved file.
+
+    Args:
+        model: a `VisionTransformer`.
+        rank: int.
+        alpha: float or None for `rank`.
+
+    Raises:
+        ValueError: if `rank` is less than 1, or the model has such updates.
+
+    Reference:
+        Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2022, section 4.1.
+
+    Example:
+    >>> model = keras_vit.VisionTransformer((32, 32, 3), 8, 64, 2, 4, 128, num_classes=10)
+    >>> keras_vit.training.add_lora(model, rank=2)
+    >>> sorted({v.name for v in model.trainable_variables})
+    ['bias', 'kernel', 'lora_kernel_a', 'lora_kernel_b']
+    """
+    checks.integer("rank", rank)
+    for layer in model.layers:
+        block = re.fullmatch(r"block_\d+", layer.name)
+        layer.trainable = block is not None or layer.name in HEADS
+        if block:
+            layer.attention.qkv.enable_lora(rank, lora_alpha=alpha)
+            layer.attention.projection.enable_lora(rank, lora_alpha=alpha)
+            for variable in layer.weights:
+                variable.trainable = variable.name.startswith("lora_kernel")

@@ -1,0 +1,142 @@
+"""`keras-vit evaluate`: what a model is worth on labelled images."""
+
+import enum
+import json
+import pathlib
+import time
+from typing import Annotated
+
+import typer
+
+from keras_vit_cli.configs import parse_options
+from keras_vit_cli.console import quiet, table
+from keras_vit_cli.models import SOURCES, config_of, open_model
+
+MOST_CLASSES = 40
+
+
+class Part(enum.StrEnum):
+    TEST = "test"
+    VALIDATION = "validation"
+    TRAIN = "train"
+    ALL = "all"
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help=f"{SOURCES}.")],
+    data: Annotated[
+        str, typer.Option(help="digits, fashion_mnist, tfds:NAME, or a folder with a folder of images for each class. [default: the run's]")
+    ] = None,
+    part: Annotated[Part, typer.Option(help="Which images.")] = Part.TEST,
+    data_option: Annotated[list[str], typer.Option(help="NAME=VALUE for the data source, such as data_dir=sets; repeatable.")] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at an image that cannot be read, in place of skipping it.")] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images that are computed at once.")] = 32,
+    output: Annotated[pathlib.Path, typer.Option(help="Folder for the figures and pictures, a new or an empty one.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+):
+    """Evaluates a model.
+
+    Shows the accuracy, also of the five best classes, the calibration error, the confusion matrix, a table of the classes, and the images a
+    second. Images are resized and cropped as the weights' authors did.
+    """
+    run = config_of(model)
+    data = data or run.get("data")
+    if data is None:
+        raise ValueError("`--data` is missing: name a data source, such as digits")
+    if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"`--output` must be a new or an empty folder. Received: {output}")
+    options = (
+        (run.get("data_options", {}) if data == run.get("data") else {}) | parse_options(data_option) | ({"strict": True} if strict else {})
+    )
+    with quiet():
+        from keras_vit.data import load
+    classifier = open_model(model)
+    config = classifier.get_config()
+    if not config["include_top"]:
+        raise ValueError(f"These weights have no head: they give features, not classes. Received: {model}")
+    rows, columns = classifier.input_shape[1:3]
+    size = run.get("image_size", 224) if rows is None else (rows, columns)
+    loaded = load(data, batch_size=1, preprocessing=classifier.preprocessing, **{"image_size": size} | options)
+    names = run.get("class_names") or loaded.class_names
+    for mine, theirs in ((config["num_classes"], len(loaded.class_names)), *zip(names, loaded.class_names)):
+        if mine != theirs:
+            raise ValueError(f"Model and data must have the same classes. Received: {mine!r} in the model, {theirs!r} in the data")
+    result, arrays = measure(classifier, loaded, part.value, batch_size)
+    if output is not None:
+        write(output, result, arrays, model, data, part.value, names)
+    if as_json:
+        print(json.dumps(result, indent=2))
+    else:
+        show(result, f"{model} on {data}, {part.value}")
+
+
+def measure(model, data, part, batch_size):
+    """Returns the figures, and (images, labels, probabilities)."""
+    import keras
+    import numpy as np
+
+    from keras_vit.training import evaluate_predictions
+
+    parts = ("train", "validation", "test") if part == "all" else (part,)
+    # One part may be another one, too.
+    datasets = {id(data.parts[name]): data.parts[name] for name in parts}.values()
+    images, labels, probabilities, seconds = [], [], [], 0.0
+    for dataset in datasets:
+        for number, (pixels, target) in enumerate(dataset.unbatch().batch(batch_size)):
+            start = time.perf_counter()
+            scores = model.predict_on_batch(pixels)
+            seconds += (time.perf_counter() - start) * (number > 0)  # the first one traces
+            images.append(pixels.numpy().astype("uint8"))
+            labels.append(target.numpy().argmax(axis=-1))
+            probabilities.append(scores)
+    timed = sum(map(len, labels)) - batch_size
+    arrays = [np.concatenate(each) for each in (images, labels, probabilities)]
+    activation = model.get_config()["classifier_activation"]
+    if activation in (None, "linear"):
+        arrays[2] = keras.ops.convert_to_numpy(keras.ops.softmax(arrays[2]))
+    result = evaluate_predictions(arrays[2], arrays[1], data.class_names)
+    return result | {"images_per_second": timed / seconds if timed > 0 else None}, arrays
+
+
+def show(result, title):
+    print(f"{title}\n")
+
+    def percent(value):
+        return "" if value is None else f"{100 * value:.2f} %"
+
+    rows = [
+        ("Images", f"{result['images']:,}"),
+        ("Accuracy", percent(result["accuracy"])),
+        ("Top-5 accuracy", percent(result["top5_accuracy"])),
+        ("Log loss", f"{result['log_loss']:.4f}"),
+        ("Calibration error", percent(result["calibration_error"])),
+        ("Images a second", f"{result['images_per_second']:.0f}" if result["images_per_second"] else ""),
+    ]
+    table(("", ""), [row for row in rows if row[1]])
+    classes = (
+        sorted(result["classes"], key=lambda row: (row["f1"] is None, row["f1"]))
+        if len(result["classes"]) > MOST_CLASSES
+        else result["classes"]
+    )
+    print(f"\nThe {MOST_CLASSES} worst of {len(classes)} classes" if len(classes) > MOST_CLASSES else "")
+    rows = [(c["name"], c["images"], *(percent(c[key]) for key in ("precision", "recall", "f1"))) for c in classes[:MOST_CLASSES]]
+    table(("Class", "Images", "Precision", "Recall", "F1"), rows)
+    if len(classes) <= MOST_CLASSES // 2:
+        print("\nTrue class (row) by predicted class (column)")
+        names = [row["name"] for row in classes]
+        table(("", *(name[:8] for name in names)), [(name, *counts) for name, counts in zip(names, result["confusion_matrix"])])
+
+
+def write(folder, result, arrays, model, data, part, names):
+    """Writes the figures and pictures."""
+    from keras_vit.training import replacing, write_report
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / "evaluation.json") as temporary:
+        temporary.write_text(json.dumps(result, indent=2) + "\n")
+    facts = {
+        "Accuracy": f"{100 * result['accuracy']:.2f} % of {result['images']:,} images",
+        "Calibration error": f"{100 * result['calibration_error']:.2f} %",
+        "Data": f"{data}, {part}",
+    }
+    write_report(folder, f"{model} on {data}", facts, None, *arrays, names)

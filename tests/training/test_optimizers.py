@@ -1,0 +1,159 @@
+import re
+
+import keras
+import numpy as np
+import pytest
+from helpers import requires_tensorflow
+from keras import ops
+
+import keras_vit
+from keras_vit.training import SGD, AdamW, Lamb
+from keras_vit.training.optimizers import learning_rate_factors
+
+
+def tiny_model(**overrides):
+    arguments = dict(input_shape=(8, 8, 3), patch_size=4, hidden_dim=8, num_layers=3, num_heads=2, mlp_dim=16, num_classes=3)
+    return keras_vit.VisionTransformer(**arguments | overrides)
+
+
+def batch(count=8):
+    rng = np.random.default_rng(0)
+    return rng.uniform(0, 255, (count, 8, 8, 3)).astype("float32"), np.eye(3, dtype="float32")[rng.integers(0, 3, count)]
+
+
+def test_factors_are_those_of_mae():
+    """`get_layer_id_for_vit` of facebookresearch/mae, for 12 blocks: layer 0 to 13."""
+    names = [
+        "cls_token",
+        "pos_embed",
+        "patch_embed.proj.weight",
+        "blocks.0.norm1.weight",
+        "blocks.11.mlp.fc2.bias",
+        "norm.weight",
+        "head.bias",
+    ]
+    theirs = [0.65 ** (13 - layer) for layer in (0, 0, 0, 1, 12, 13, 13)]
+    assert len(names) == len(theirs)
+    ours = ["class_token/tokens", "position_embedding/table", "patch_embedding/kernel", "block_0/norm1/gamma", "block_11/mlp/dense2/bias"]
+    np.testing.assert_allclose(learning_rate_factors([*ours, "norm/gamma", "head/bias"], 0.65), theirs)
+
+
+def test_every_weight_of_a_model_has_its_layers_factor():
+    model = tiny_model(stem=dict(kind="conv", filters=(4, 4), strides=(1, 1)), num_register_tokens=1, patch_size=4)
+    paths = [v.path for v in model.trainable_variables]
+    found = dict(zip(paths, learning_rate_factors(paths, 0.5)))
+    for path, factor in found.items():
+        block = re.match(r"block_(\d)/", path)
+        first = re.match("(stem|patch_embedding|class_token|register_tokens|position_embedding)", path)
+        assert factor == (0.5 ** (3 - int(block[1])) if block else 0.0625 if first else 1.0), path
+    assert set(found.values()) == {0.0625, 0.125, 0.25, 0.5, 1.0}
+
+
+@pytest.mark.parametrize("optimizer", [SGD(0.5, layer_decay=0.5), SGD(0.5, momentum=0.9, layer_decay=0.5)])
+def test_decay_scales_steps_and_the_clip_sees_whole_gradients(optimizer):
+    model = tiny_model()
+    before = [np.array(v) for v in model.trainable_variables]
+    gradients = [np.full(v.shape, 0.1, "float32") for v in model.trainable_variables]
+    norm = np.sqrt(sum((g**2).sum() for g in gradients))
+    optimizer.global_clipnorm = 0.01
+    optimizer.apply([ops.convert_to_tensor(g) for g in gradients], model.trainable_variables)
+    factors = learning_rate_factors([v.path for v in model.trainable_variables], 0.5)
+    for variable, old, gradient, factor in zip(model.trainable_variables, before, gradients, factors):
+        np.testing.assert_allclose(old - np.array(variable), 0.5 * factor * gradient * 0.01 / norm, rtol=2e-2, atol=1e-7)
+
+
+@pytest.mark.parametrize("cls", [SGD, AdamW, Lamb])
+def test_weight_decay_is_for_kernels_and_goes_with_the_layers_rate(cls):
+    model = tiny_model(layer_scale_init=0.1)
+    optimizer = cls(0.1, weight_decay=0.5, layer_decay=0.5)
+    for variable in model.trainable_variables:
+        variable.assign(np.ones(variable.shape))
+    optimizer.apply([ops.zeros(v.shape) for v in model.trainable_variables], model.trainable_variables)
+    paths = [v.path for v in model.trainable_variables]
+    for variable, factor in zip(model.trainable_variables, learning_rate_factors(paths, 0.5)):
+        # Lamb's trust ratio makes the update, half of the weights, as long as the weights.
+        expected = 1.0 - (0.1 if cls is Lamb else 0.05) * factor if variable.path.endswith("/kernel") else 1.0
+        np.testing.assert_allclose(np.array(variable), expected, rtol=1e-5, err_msg=variable.path)
+
+
+@pytest.mark.parametrize("ours, theirs", [(SGD, keras.optimizers.SGD), (AdamW, keras.optimizers.AdamW)])
+def test_without_its_extras_it_is_keras_own(ours, theirs):
+    trained = []
+    for cls in (ours, theirs):
+        keras.utils.set_random_seed(0)
+        model = tiny_model()
+        optimizer = cls(0.01, weight_decay=0.1, global_clipnorm=0.1)
+        if cls is theirs:
+            optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if v.name != "kernel"])
+        model.compile(optimizer, "categorical_crossentropy")
+        model.fit(*batch(), batch_size=4, epochs=2, shuffle=False, verbose=0)
+        trained.append([np.array(v) for v in model.trainable_variables])
+    for one, other in zip(*trained):
+        np.testing.assert_allclose(one, other, atol=2e-6)
+
+
+def test_lamb_is_algorithm_2():
+    rng = np.random.default_rng(0)
+    weight, bias = rng.normal(size=(3, 4)), rng.normal(size=(4,))
+    layer = keras.layers.Dense(4, name="layer")
+    layer.build((None, 3))
+    layer.kernel.assign(weight)
+    layer.bias.assign(bias)
+    optimizer = Lamb(0.1, weight_decay=0.2, beta_1=0.9, beta_2=0.99, epsilon=1e-6)
+    moments = [np.zeros((2, 3, 4)), np.zeros((2, 4))]
+    for step in range(1, 4):
+        gradients = [rng.normal(size=(3, 4)), rng.normal(size=(4,))]
+        optimizer.apply([ops.convert_to_tensor(g, "float32") for g in gradients], [layer.kernel, layer.bias])
+        for i, (gradient, decay) in enumerate(zip(gradients, (0.2, 0.0))):
+            moments[i] = np.stack([0.9 * moments[i][0] + 0.1 * gradient, 0.99 * moments[i][1] + 0.01 * gradient**2])
+            mean, square = moments[i][0] / (1 - 0.9**step), moments[i][1] / (1 - 0.99**step)
+            update = mean / (np.sqrt(square) + 1e-6)
+            if decay:
+                update = update + decay * weight
+                weight = weight - 0.1 * np.linalg.norm(weight) / np.linalg.norm(update) * update
+            else:
+                bias = bias - 0.1 * update
+    np.testing.assert_allclose(np.array(layer.kernel), weight, rtol=1e-4)
+    np.testing.assert_allclose(np.array(layer.bias), bias, rtol=1e-4)
+
+
+@pytest.mark.parametrize("cls", [SGD, AdamW, Lamb])
+def test_a_saved_model_goes_on_as_it_would_have(tmp_path, cls):
+    """Keras's own `exclude_from_weight_decay` is lost in a saved file."""
+    model = tiny_model()
+    model.compile(cls(0.01, weight_decay=0.5, layer_decay=0.7, global_clipnorm=1.0), "categorical_crossentropy")
+    model.fit(*batch(), verbose=0)
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert type(loaded.optimizer) is cls and loaded.optimizer.get_config() == model.optimizer.get_config()
+    for each in (model, loaded):
+        each.fit(*batch(), verbose=0, shuffle=False)
+    for one, other in zip(model.trainable_variables, loaded.trainable_variables):
+        np.testing.assert_allclose(np.array(one), np.array(other), atol=1e-7)
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
+def test_mixed_precision(policy):
+    model = tiny_model(dtype=policy)
+    model.compile(AdamW(0.01, weight_decay=0.1, layer_decay=0.7, global_clipnorm=1.0), "categorical_crossentropy")
+    history = model.fit(*batch(), epochs=10, verbose=0).history["loss"]
+    assert history[-1] < history[0]
+
+
+@requires_tensorflow
+def test_compiled_by_xla_it_is_the_same():
+    trained = []
+    for jit_compile in (True, False):
+        keras.utils.set_random_seed(0)
+        model = tiny_model()
+        optimizer = SGD(0.1, momentum=0.9, weight_decay=0.1, layer_decay=0.7, global_clipnorm=0.1)
+        model.compile(optimizer, "categorical_crossentropy", jit_compile=jit_compile)
+        model.fit(*batch(), batch_size=4, epochs=3, shuffle=False, verbose=0)
+        trained.append([np.array(v) for v in model.trainable_variables])
+    for one, other in zip(*trained):
+        np.testing.assert_allclose(one, other, atol=1e-5)
+
+
+def test_a_layer_decay_out_of_range_is_refused():
+    with pytest.raises(ValueError, match=r"`layer_decay` must lie in \(0, 1\]. Received: layer_decay=0.0"):
+        AdamW(layer_decay=0.0)
