@@ -252,7 +252,9 @@ class Run:
         if tensorboard:
             callbacks.insert(0, tensorboard_callback(self.output / "tensorboard"))
         path = self.output / "history.csv"
-        callbacks.append(keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: write_history(numbered(before, checkpoints.history), path)))
+        callbacks.append(
+            keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: write_history(numbered(before, checkpoints.history), path))
+        )
         epochs, steps = phase.length(self.steps)
         self.trainer.fit(
             checkpoints.resume(self.data.train_from),

@@ -1,0 +1,47 @@
+import math
+
+import pytest
+
+import keras_vit
+from keras_vit.training import check_memory, memory
+
+
+@pytest.fixture(scope="module")
+def model():
+    return keras_vit.ViTMicro4(num_classes=10)
+
+
+def test_what_fits_passes(model):
+    check_memory(model, 64)
+    check_memory(model, 64, available=memory.training_bytes(model, 64))
+
+
+def test_the_advice_is_a_part_that_fits(model):
+    available = memory.training_bytes(model, 100)
+    with pytest.raises(ValueError, match=r"256 images need about .* `accumulation_steps=4` computes the same steps in parts of 64 images"):
+        check_memory(model, 256, available=available)
+    check_memory(model, 64, available=available)
+    with pytest.raises(ValueError):
+        check_memory(model, 128, available=available)
+
+
+def test_a_model_too_large_for_one_image(model):
+    with pytest.raises(ValueError, match="A single image needs .*: take a smaller model, or `remat=True`"):
+        check_memory(model, 8, available=1000)
+
+
+def test_frozen_weights_have_no_optimizer(model):
+    whole = memory.training_bytes(model, 1, ema=True)
+    keras_vit.training.freeze(model, "all")
+    frozen = sum(math.prod(v.shape) for v in model.non_trainable_variables)
+    assert whole - memory.training_bytes(model, 1, ema=True) == 4 * 4 * frozen  # gradient, two moments, average; four bytes each
+    keras_vit.training.freeze(model)
+
+
+def test_a_container_limits_memory(tmp_path, monkeypatch):
+    (tmp_path / "memory.max").write_text("1000000\n")
+    (tmp_path / "memory.current").write_text("400000\n")
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    assert memory.available_bytes() == 600_000
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.available_bytes() > 600_000
