@@ -146,10 +146,7 @@ class Run:
             raise ValueError(
                 f"Keras accumulates gradients on one device only. Received: --accumulation-steps {self.parts}, {replicas} devices"
             )
-        if replicas == 1 and "strategy" not in self.config:
-            yield
-            return
-        with chosen.scope():
+        with chosen.scope() if replicas > 1 else contextlib.nullcontext():
             yield
 
     def _pretrained(self):
@@ -202,19 +199,13 @@ class Run:
         """Trains from the newest checkpoint, or from the beginning, and writes the results."""
         from keras_vit.training import Checkpoints
 
-        self.output.mkdir(parents=True, exist_ok=True)
-        # With the size that the source chose: its default may change.
-        known = {"image_size": self.data.image_shape[0], "class_names": list(self.data.class_names)}
-        write_config(self.config | known, self.output / CONFIG)
-        sizes = ", ".join(f"{size:,} {part}" for part, size in self.data.sizes.items())
-        rows, columns, _ = self.data.image_shape
-        print(f"{self.config['data']}: {sizes} images of {rows} x {columns}, {len(self.data.class_names)} classes")
-        print(f"{self.name}: {self.model.count_params():,} parameters, recipe {self.config['recipe']}")
-
         history, phases = [], self.recipe.phases()
         try:
             with self._scope():
                 for number, phase in enumerate(phases, start=1):
+                    self._compile(phase)
+                    if number == 1:
+                        self._begin()
                     folder = CHECKPOINTS if number == len(phases) else f"{CHECKPOINTS}_{number}"
                     checkpoints = Checkpoints(self.output / folder, every_steps=save_every)
                     self._fit(phase, checkpoints, history, tensorboard)
@@ -238,16 +229,30 @@ class Run:
                 f"{2 * self.parts}, which computes the same steps in smaller parts, or --mixed-precision"
             ) from None
 
-    def _fit(self, phase, checkpoints, before, tensorboard):
-        """Trains one phase of the recipe; `before` is the history of those before it."""
-        import keras
-
+    def _compile(self, phase):
         from keras_vit.training import check_memory
 
         options = {"jit_compile": self.config["jit_compile"]} if "jit_compile" in self.config else {}
         phase.compile(self.trainer, self.steps, self.parts, **options)
         if not accelerated():
             check_memory(self.model, phase.batch_size // self.parts, phase.optimizer, phase.ema_momentum is not None)
+
+    def _begin(self):
+        """Writes the config, once nothing is wrong with it, and says what begins."""
+        data, config = self.data, self.config
+        rows, columns, _ = data.image_shape
+        self.output.mkdir(parents=True, exist_ok=True)
+        # With the size that the source chose: its default may change.
+        known = {"image_size": rows, "class_names": list(data.class_names)}
+        write_config(config | known, self.output / CONFIG)
+        sizes = ", ".join(f"{size:,} {part}" for part, size in data.sizes.items())
+        print(f"{config['data']}: {sizes} images of {rows} x {columns}, {len(data.class_names)} classes")
+        print(f"{self.name}: {self.model.count_params():,} parameters, recipe {config['recipe']}")
+
+    def _fit(self, phase, checkpoints, before, tensorboard):
+        """Trains one phase of the recipe; `before` is the history of those before it."""
+        import keras
+
         callbacks = [checkpoints]  # the last of those that change the run: it saves what they did
         if tensorboard:
             callbacks.insert(0, tensorboard_callback(self.output / "tensorboard"))

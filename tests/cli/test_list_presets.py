@@ -28,3 +28,16 @@ def test_a_pattern_without_match_is_refused(capsys):
     with pytest.raises(SystemExit) as ended:
         main(["list", "zzz"])
     assert ended.value.code == 2 and "Received: zzz" in capsys.readouterr().err
+
+
+def test_recipes_and_their_sources(capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["list", "--recipes", "deit3_*"])
+    out = capsys.readouterr().out
+    assert not ended.value.code and "small_data" not in out
+    rows = {line.split()[0]: line.split()[1:] for line in out.split("Sources")[0].strip().split("\n")[1:]}
+    assert rows["deit3_b"] == ["800", "epochs", "2048", "Lamb", "0.003", "0.05", "0.2", "deit3"]
+    assert {line.split(":")[0] for line in out.split("Sources")[1].strip().split("\n")} == set(rows)
+    with pytest.raises(SystemExit) as ended:
+        main(["list", "--recipes", "zzz"])
+    assert ended.value.code == 2

@@ -37,7 +37,7 @@ def run(tmp_path_factory):
     """A folder as `keras-vit train` leaves it, with class names."""
     folder = tmp_path_factory.mktemp("run")
     randomise(keras_vit.VisionTransformer(**TINY, num_classes=3)).save(folder / "model.keras")
-    (folder / "config.json").write_text(json.dumps({"data": "pets", "class_names": ["cat", "dog", "owl"]}))
+    (folder / "config.toml").write_text('data = "pets"\nclass_names = ["cat", "dog", "owl"]\n')
     return folder
 
 
@@ -123,9 +123,9 @@ def test_wrong_input_is_one_line_and_code_2(capsys, photos, arguments, rule):
 
 
 def test_class_names_that_do_not_fit(capsys, photos, run):
-    (run / "config.json").write_text(json.dumps({"class_names": ["cat", "dog"]}))
+    (run / "config.toml").write_text('class_names = ["cat", "dog"]\n')
     code, _, err = call(capsys, "--model", run, photos[0])
-    assert code == 2 and err == "keras-vit: The run's config.json names 2 classes; its model has 3\n"
+    assert code == 2 and err == "keras-vit: The run's config.toml names 2 classes; its model has 3\n"
 
 
 def test_without_pillow(capsys, monkeypatch):

@@ -1,17 +1,18 @@
 import csv
-import json
 import os
 import pathlib
 import signal
 import subprocess
 import sys
 import time
+import tomllib
 
 import keras
 import numpy as np
 import pytest
 
 from keras_vit_cli import main
+from keras_vit_cli.train import config_of_new
 
 ARGUMENTS = ["--data", "digits", "--image-size", "8", "--epochs", "8", "--batch-size", "100"]
 ROOT = pathlib.Path(__file__).parents[2]
@@ -35,15 +36,119 @@ def finished(tmp_path_factory):
 
 def test_what_a_run_writes(finished):
     names = {path.name for path in finished.iterdir()}
-    pictures = {"curves.png", "confusion_matrix.png", "worst_mistakes.png"}
-    assert names == {"model.keras", "history.csv", "config.json", "report.html", "checkpoints"} | pictures
+    pictures = {"curves.png", "confusion_matrix.png", "worst_mistakes.png", "batch.png"}
+    assert names == {"model.keras", "history.csv", "config.toml", "test.json", "report.html", "checkpoints"} | pictures
+    assert (finished / "report.html").read_text().count("<img") == 4
     rows = list(csv.DictReader((finished / "history.csv").open()))
     assert [int(row["epoch"]) for row in rows] == list(range(1, 9))
     assert float(rows[-1]["val_loss"]) < float(rows[0]["val_loss"])
-    config = json.loads((finished / "config.json").read_text())
+    config = tomllib.loads((finished / "config.toml").read_text())
     assert config["data"] == "digits" and config["image_size"] == 8 and config["training"]["epochs"] == 8
     model = keras.saving.load_model(finished / "model.keras")
     assert model.predict(np.zeros((1, 8, 8, 3)), verbose=0).shape == (1, 10)
+
+
+def test_a_runs_config_repeats_it(capsys, finished, tmp_path):
+    code, *_ = call(capsys, "--output", tmp_path / "run", "--config", finished / "config.toml")
+    assert code == 0
+    for name in ("config.toml", "history.csv", "test.json"):
+        assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
+
+
+def test_the_command_line_goes_before_the_config(tmp_path, finished):
+    config = config_of_new(tmp_path / "run", {"epochs": 2, "model": "ViTS16"}, finished / "config.toml")
+    assert config["training"]["epochs"] == 2 and config["training"]["batch_size"] == 100 and config["model"] == "ViTS16"
+    config = config_of_new(tmp_path / "run", {"recipe": "deit"}, finished / "config.toml")
+    assert config["training"]["batch_size"] == 1024  # another recipe is another recipe
+    config = config_of_new(tmp_path / "run", {"data": "digits", "recipe": "vit_finetune_vtab", "epochs": 3}, None)
+    assert config["training"]["epochs"] == 3 and "steps" not in config["training"]
+
+
+@pytest.mark.parametrize(
+    "text, rule",
+    [
+        ("data = digits", "A config must be a TOML file"),
+        ('datas = "digits"', "A config has the keys data, "),
+        ('data = "digits"\nseed = "1"', "`seed` must be of type int"),
+        ('data = "digits"\n[training]\nepoch = 3', "Received: epoch"),
+        ('data = "digits"\n[training]\nepochs = 0', "`epochs` must be an int of at least 1"),
+        ('data = "digits"\n[architecture]\ndepth = 3', "depth"),
+    ],
+)
+def test_a_config_with_a_mistake(capsys, tmp_path, text, rule):
+    (tmp_path / "run.toml").write_text(text)
+    code, out, err = call(capsys, "--output", tmp_path / "run", "--config", tmp_path / "run.toml")
+    assert code == 2 and not out and err.count("\n") == 1 and rule in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_pretrained_weights_head_first_in_parts_and_bfloat16(capsys, finished, tmp_path):
+    """From the weights of a run to another one: two phases, gradient accumulation, mixed precision, TensorBoard; killed between."""
+    config = tmp_path / "run.toml"
+    config.write_text('recipe = "head_then_all"\n[training]\nhead_epochs = 1\nepochs = 1\nbatch_size = 40\naugmentation = "none"\n')
+    arguments = ["--data", "digits", "--image-size", "8", "--train-images", "200", "--weights", finished, "--config", config]
+    arguments += ["--mixed-precision", "--accumulation-steps", "2", "--no-jit-compile"]
+    code, out, err = call(capsys, "--output", tmp_path / "run", *arguments)
+    assert code == 0, err
+    rows = list(csv.DictReader((tmp_path / "run" / "history.csv").open()))
+    assert [row["epoch"] for row in rows] == ["1", "2"]
+    assert float(rows[0]["val_loss"]) < 2.0  # begun anew it would be 2.3
+    assert {"checkpoints", "checkpoints_1"} <= {path.name for path in (tmp_path / "run").iterdir()}
+    model = keras.saving.load_model(tmp_path / "run" / "model.keras")
+    assert model.dtype_policy.name == "mixed_bfloat16" or model.get_layer("block_0").dtype_policy.name == "mixed_bfloat16"
+    before = (tmp_path / "run" / "model.keras").stat().st_mtime_ns
+    code, out, _ = call(capsys, "--output", tmp_path / "run", "--resume")  # nothing is left to train
+    assert code == 0 and "Epoch" not in out and (tmp_path / "run" / "model.keras").stat().st_mtime_ns > before
+    assert list(csv.DictReader((tmp_path / "run" / "history.csv").open())) == rows
+
+
+def test_a_teacher(capsys, finished, tmp_path):
+    arguments = ["--data", "digits", "--image-size", "8", "--train-images", "64", "--epochs", "1", "--teacher", finished]
+    config = tmp_path / "run.toml"
+    config.write_text('model = "ViTMicro4"\n[architecture]\ndistillation_token = true\nnum_layers = 1\n')
+    code, _, err = call(capsys, "--output", tmp_path / "run", "--config", config, *arguments)
+    assert code == 0, err
+    assert "distillation_head" in [layer.name for layer in keras.saving.load_model(tmp_path / "run" / "model.keras").layers]
+    code, _, err = call(capsys, "--output", tmp_path / "other", *arguments)
+    assert code == 2 and "must have a distillation head" in err and not (tmp_path / "other").exists()
+
+
+def test_the_first_batch_as_a_picture(capsys, tmp_path):
+    code, out, _ = call(capsys, "--output", tmp_path / "run", "--data", "digits", "--show-batch")
+    assert code == 0 and out.strip() == str(tmp_path / "run" / "batch.png")
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["batch.png"]
+
+
+def test_a_batch_too_large_for_memory(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("keras_vit.training.memory.available_bytes", lambda: 40_000_000)
+    code, _, err = call(capsys, "--output", tmp_path / "run", "--data", "digits", "--batch-size", "512")
+    assert code == 2 and err.count("\n") == 1 and "512 images need about" in err and "`accumulation_steps=" in err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_device_out_of_memory(capsys, tmp_path, monkeypatch):
+    import tensorflow as tf
+
+    def fit(*_, **__):
+        raise tf.errors.ResourceExhaustedError(None, None, "OOM when allocating")
+
+    monkeypatch.setattr(keras.Model, "fit", fit)
+    code, _, err = call(capsys, "--output", tmp_path / "run", "--data", "digits", "--accumulation-steps", "2")
+    assert code == 2 and "does not hold 16 images at once: try --accumulation-steps 4" in err
+
+
+def test_two_virtual_devices(tmp_path):
+    """In a process of its own: virtual devices must be made first."""
+    process = start(tmp_path / "run", *ARGUMENTS, "--epochs", "1", "--strategy", "mirrored", "--devices", "cpu:2", "--no-jit-compile")
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0 and "Test accuracy" in out, err
+    assert tomllib.loads((tmp_path / "run" / "config.toml").read_text())["devices"] == "cpu:2"
+
+
+def test_tensorboard(capsys, tmp_path):
+    pytest.importorskip("tensorboard")
+    code, *_ = call(capsys, "--output", tmp_path / "run", *ARGUMENTS, "--train-images", "100", "--epochs", "1", "--tensorboard")
+    assert code == 0 and list((tmp_path / "run" / "tensorboard").rglob("events.out.tfevents*"))
 
 
 def test_a_run_is_not_written_over(capsys, finished):
@@ -112,12 +217,20 @@ def test_a_loss_that_is_not_finite(capsys, tmp_path):
         (["--data", "digit"], "Unknown data source; there is 'digits'. Received: 'digit'"),
         (["--data", "digits", "--model", "ViTMicr"], "The nearest are ViTMicro4"),
         (["--data", "digits", "--recipe", "small"], "Unknown recipe; there is 'small_data'"),
-        (["--data", "digits", "--epochs", "0"], "`epochs` must be at least 1"),
+        (["--data", "digits", "--epochs", "0"], "`epochs` must be an int of at least 1"),
         (["--data", "digits", "--epochs", "many"], "--epochs"),
-        (["--data", "digits", "--batch-size", "-3"], "`batch_size` must be at least 1"),
+        (["--data", "digits", "--batch-size", "-3"], "`batch_size` must be an int of at least 1"),
         (["--data", "digits", "--batch-size", "5000"], "1294 training images"),
         (["--data", "digits", "--learning-rate", "-1"], "`learning_rate` must be greater than 0"),
-        (["--data", "digits", "--image-size", "0"], "`image_size` must be"),
+        (["--data", "digits", "--image-size", "0"], "--image-size"),
+        (["--data", "digits", "--train-images", "2000"], "`train_images` must lie between 1 and the 1294"),
+        (["--data", "digits", "--data-option", "size"], "`--data-option` must be NAME=VALUE"),
+        (["--data", "digits", "--augmentation", "digit"], "Unknown augmentation; there is 'digits'"),
+        (["--data", "digits", "--accumulation-steps", "3"], "`--accumulation-steps` must divide the batch"),
+        (["--data", "digits", "--strategy", "two"], "`strategy` must be one of"),
+        (["--data", "digits", "--devices", "gpu:2"], "`devices` must be cpu:N"),
+        (["--data", "digits", "--weights", "nowhere"], "nowhere"),
+        (["--data", "digits", "--config", "nowhere.toml"], "No such file or directory: nowhere.toml"),
         (["--data", "digits", "--image-size", "9"], "for 9 x 9 pixels"),
         (["--data", "digits", "--seed", "-1"], "--seed"),
         (["--resume"], "There is no run to resume"),

@@ -1,7 +1,13 @@
+import dataclasses
+
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from keras_vit.data import load
+import keras_vit
+from keras_vit.data import Augmentation, load
+from keras_vit.data.augmentation import mixup
+from keras_vit.training import Recipe
 
 
 @pytest.fixture(scope="module")
@@ -83,3 +89,46 @@ def test_augmentation_differs_between_epochs_and_spares_the_test(numbered):
 def test_wrong_arguments_are_refused(arguments, rule):
     with pytest.raises(ValueError, match=rule):
         load(**{"source": "digits"} | arguments)
+
+
+def test_repeated_augmentation_shows_fewer_images_in_several_versions():
+    images = np.arange(12, dtype="float32")[:, None, None, None] * np.ones((1, 8, 8, 3), "float32") * 20
+    noise = lambda images, labels, seeds: (images + tf.cast(seeds[:, 1] % 997, tf.float32)[:, None, None, None], labels)  # noqa: E731
+    plain = Augmentation("", batch=(noise,))
+    options = dict(batch_size=4, validation_fraction=0.1, test_fraction=0.1)
+    for repeats in (1, 2):
+        data = load((images, np.arange(12) % 2), augmentation=dataclasses.replace(plain, repeats=repeats), **options)
+        epoch = np.concatenate([batch.numpy() for batch, _ in data.train.take(data.steps_per_epoch)])[:, 0, 0, 0]
+        assert len(set(epoch)) == len(epoch)  # no two versions are the same
+        whole = load((images, np.arange(12) % 2), augmentation=Augmentation("", repeats=repeats), **options)
+        shown = np.concatenate([batch.numpy() for batch, _ in whole.train.take(data.steps_per_epoch)])[:, 0, 0, 0]
+        assert len(set(shown)) == len(shown) // repeats
+        np.testing.assert_array_equal(shown[::repeats], shown[repeats - 1 :: repeats])  # versions follow each other
+
+
+def test_several_labels_an_image():
+    rng = np.random.default_rng(0)
+    images, labels = rng.integers(0, 256, (40, 8, 8, 3), dtype="uint8"), rng.integers(0, 2, (40, 3))
+    data = load((images, labels), batch_size=8, augmentation=Augmentation("", batch=(mixup(0.2),)))
+    assert data.class_names == ("0", "1", "2")
+    found = np.concatenate([target for _, target in data.parts["train"]])
+    assert found.dtype == "float32" and set(found.ravel()) == {0.0, 1.0} and (found.sum(axis=-1) != 1).any()
+    mixed = np.concatenate([target for _, target in data.train.take(3)])
+    assert mixed.shape == (24, 3) and mixed.min() >= 0 and mixed.max() <= 1
+    model = keras_vit.VisionTransformer((8, 8, 3), 4, 8, 1, 2, 16, num_classes=3, classifier_activation="sigmoid")
+    recipe = Recipe("", batch_size=8, epochs=1, loss="sigmoid")
+    recipe.compile(model, data.steps_per_epoch, metrics=["binary_accuracy"])
+    history = model.fit(data.train, steps_per_epoch=data.steps_per_epoch, verbose=0).history
+    assert 0.0 < history["loss"][0] < 4.0
+    with pytest.raises(ValueError, match=r"`labels` of shape \(n, classes\) must be 0 or 1. Received: values from 0 to 2"):
+        load((images, labels * 2))
+
+
+def test_fewer_training_images_are_the_first_ones():
+    every, few = load("digits", batch_size=10), load("digits", batch_size=10, train_images=50)
+    assert few.sizes == every.sizes | {"train": 50} and few.steps_per_epoch == 5
+    one, other = (np.concatenate([labels for _, labels in data.parts["train"]]) for data in (every, few))
+    np.testing.assert_array_equal(one[:50], other)
+    assert other.sum(axis=0).min() >= 4  # of ten classes
+    with pytest.raises(ValueError, match="`train_images` must lie between 1 and the 1294 there are. Received: train_images=0"):
+        load("digits", train_images=0)

@@ -1,0 +1,43 @@
+"""The examples run, on a model small enough."""
+
+import pathlib
+import runpy
+import sys
+
+import keras
+import pytest
+from helpers import requires_tensorflow
+
+import keras_vit
+
+EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp("weights") / "model.keras"
+    keras_vit.VisionTransformer((16, 16, 3), 8, 8, 1, 2, 16, num_classes=5).save(path)
+    return str(path)
+
+
+def run(monkeypatch, name, *arguments):
+    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+
+
+def test_finetune(monkeypatch, capsys, weights):
+    run(monkeypatch, "finetune.py", "--weights", weights, "--side", 16, "--images", 40, "--epochs", 1)
+    assert capsys.readouterr().out.count("test accuracy") == 2
+
+
+@requires_tensorflow
+@pytest.mark.parametrize("recipe", ["lora", "head_then_all"])
+def test_recipe(monkeypatch, capsys, tmp_path, weights, recipe):
+    arguments = ["--weights", weights, "--side", 16, "--images", 64, "--output", tmp_path, "--recipe", recipe]
+    run(monkeypatch, "recipe.py", *arguments)
+    first = capsys.readouterr().out.splitlines()
+    assert first[-1].startswith("test accuracy") and "Epoch 10/10" in "".join(first)
+    assert keras.saving.load_model(tmp_path / "model.keras").output_shape == (None, 10)
+    run(monkeypatch, "recipe.py", *arguments)  # goes on where nothing is left
+    again = capsys.readouterr().out.splitlines()
+    assert again[-1] == first[-1] and not any(line.startswith("Epoch") for line in again)
