@@ -176,8 +176,12 @@ class Run:
 
     def _build_model(self, base):
         from keras_vit import zoo
+        from keras_vit.cost import arguments as known_arguments
 
-        arguments = self.config.get("architecture", {}) | dict(
+        architecture = self.config.get("architecture", {})
+        if base is None:
+            known_arguments(self.config["model"], **architecture)  # refuses what is no argument
+        arguments = architecture | dict(
             num_classes=len(self.data.class_names),
             input_shape=self.data.image_shape,
             dropout_rate=self.recipe.dropout_rate,

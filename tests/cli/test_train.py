@@ -83,7 +83,7 @@ def test_a_config_with_a_mistake(capsys, tmp_path, text, rule):
 
 
 def test_pretrained_weights_head_first_in_parts_and_bfloat16(capsys, finished, tmp_path):
-    """From the weights of a run to another one: two phases, gradient accumulation, mixed precision, TensorBoard; killed between."""
+    """From the weights of a run to another one: two phases, in parts, in bfloat16."""
     config = tmp_path / "run.toml"
     config.write_text('recipe = "head_then_all"\n[training]\nhead_epochs = 1\nepochs = 1\nbatch_size = 40\naugmentation = "none"\n')
     arguments = ["--data", "digits", "--image-size", "8", "--train-images", "200", "--weights", finished, "--config", config]
