@@ -3,7 +3,6 @@
 import enum
 import json
 import pathlib
-import time
 from typing import Annotated
 
 import typer
@@ -50,6 +49,7 @@ def evaluate(
     )
     with quiet():
         from keras_vit.data import load
+        from keras_vit.training import evaluate_predictions, predict_dataset
     classifier = open_model(model)
     config = classifier.get_config()
     if not config["include_top"]:
@@ -61,41 +61,18 @@ def evaluate(
     for mine, theirs in ((config["num_classes"], len(loaded.class_names)), *zip(names, loaded.class_names)):
         if mine != theirs:
             raise ValueError(f"Model and data must have the same classes. Received: {mine!r} in the model, {theirs!r} in the data")
-    result, arrays = measure(classifier, loaded, part.value, batch_size)
+    names_of_parts = ("train", "validation", "test") if part == Part.ALL else (part.value,)
+    parts = {id(loaded.parts[name]): loaded.parts[name] for name in names_of_parts}.values()  # one may be another one, too
+    batches = (batch for dataset in parts for batch in dataset.rebatch(batch_size))
+    predictions = predict_dataset(classifier, batches)
+    result = evaluate_predictions(predictions.probabilities, predictions.labels, names)
+    result |= {"images_per_second": predictions.images_per_second}
     if output is not None:
-        write(output, result, arrays, model, data, part.value, names)
+        write(output, result, predictions, model, f"{data}, {part.value}", names)
     if as_json:
         print(json.dumps(result, indent=2))
     else:
         show(result, f"{model} on {data}, {part.value}")
-
-
-def measure(model, data, part, batch_size):
-    """Returns the figures, and (images, labels, probabilities)."""
-    import keras
-    import numpy as np
-
-    from keras_vit.training import evaluate_predictions
-
-    parts = ("train", "validation", "test") if part == "all" else (part,)
-    # One part may be another one, too.
-    datasets = {id(data.parts[name]): data.parts[name] for name in parts}.values()
-    images, labels, probabilities, seconds = [], [], [], 0.0
-    for dataset in datasets:
-        for number, (pixels, target) in enumerate(dataset.unbatch().batch(batch_size)):
-            start = time.perf_counter()
-            scores = model.predict_on_batch(pixels)
-            seconds += (time.perf_counter() - start) * (number > 0)  # the first one traces
-            images.append(pixels.numpy().astype("uint8"))
-            labels.append(target.numpy().argmax(axis=-1))
-            probabilities.append(scores)
-    timed = sum(map(len, labels)) - batch_size
-    arrays = [np.concatenate(each) for each in (images, labels, probabilities)]
-    activation = model.get_config()["classifier_activation"]
-    if activation in (None, "linear"):
-        arrays[2] = keras.ops.convert_to_numpy(keras.ops.softmax(arrays[2]))
-    result = evaluate_predictions(arrays[2], arrays[1], data.class_names)
-    return result | {"images_per_second": timed / seconds if timed > 0 else None}, arrays
 
 
 def show(result, title):
@@ -127,7 +104,7 @@ def show(result, title):
         table(("", *(name[:8] for name in names)), [(name, *counts) for name, counts in zip(names, result["confusion_matrix"])])
 
 
-def write(folder, result, arrays, model, data, part, names):
+def write(folder, result, predictions, model, data, names):
     """Writes the figures and pictures."""
     from keras_vit.training import replacing, write_report
 
@@ -137,6 +114,7 @@ def write(folder, result, arrays, model, data, part, names):
     facts = {
         "Accuracy": f"{100 * result['accuracy']:.2f} % of {result['images']:,} images",
         "Calibration error": f"{100 * result['calibration_error']:.2f} %",
-        "Data": f"{data}, {part}",
+        "Data": data,
     }
-    write_report(folder, f"{model} on {data}", facts, None, *arrays, names)
+    labels, probabilities, shown, _ = predictions
+    write_report(folder, f"{model} on {data}", facts, None, shown, labels, probabilities, names)

@@ -123,7 +123,7 @@ class Run:
             self.model = self.trainer = self._build_model(base)
             if "teacher" in config:
                 self.trainer = Distillation(self.model, open_model(config["teacher"]))
-        self.name = config.get("model", self.model.name)
+        self.name = config.get("model") or config["weights"]
         self.steps = max(1, self.data.steps_per_epoch // self.parts)  # of the recipe's batches, in which the images are passed over once
 
     @contextlib.contextmanager
@@ -203,7 +203,7 @@ class Run:
         """Trains from the newest checkpoint, or from the beginning, and writes the results."""
         from keras_vit.training import Checkpoints
 
-        history, phases = [], self.recipe.phases()
+        history, phases, checkpoints = [], self.recipe.phases(), None
         try:
             with self._scope():
                 for number, phase in enumerate(phases, start=1):
@@ -218,12 +218,12 @@ class Run:
         except FloatingPointError as error:
             raise ValueError(error) from None
         except (KeyboardInterrupt, SystemExit) as stop:
-            command = shlex.join(["keras-vit", "train", "--output", str(self.output), "--resume"])
-            print(flush=True)  # ends the line of the progress bar
-            where = f"epoch {checkpoints.epoch} of {phase.length(self.steps)[0]}" + f" and {checkpoints.done} steps" * (
-                checkpoints.done > 0
-            )
-            print(f"keras-vit: stopped after {where}; go on with: {command}", file=sys.stderr)
+            if checkpoints:
+                command = shlex.join(["keras-vit", "train", "--output", str(self.output), "--resume"])
+                steps = f" and {checkpoints.done} steps" if checkpoints.done else ""
+                print(flush=True)  # ends the line of the progress bar
+                where = f"epoch {checkpoints.epoch} of {phase.length(self.steps)[0]}{steps}"
+                print(f"keras-vit: stopped after {where}; go on with: {command}", file=sys.stderr)
             raise typer.Exit(130 if isinstance(stop, KeyboardInterrupt) else 0) from None
         except Exception as error:
             if "RESOURCE_EXHAUSTED" not in str(error) and type(error).__name__ != "ResourceExhaustedError":
@@ -311,15 +311,11 @@ def write_history(history, path):
 
 def write_results(run, history):
     """Writes model, history, figures and report, and prints the test accuracy and where everything is."""
-    import numpy as np
-
     from keras_vit.data import show_batch
-    from keras_vit.training import evaluate_predictions, replacing, write_report
+    from keras_vit.training import evaluate_predictions, predict_dataset, replacing, write_report
 
     output, config, model, data = run.output, run.config, run.model, run.data
-    images, labels = (np.concatenate(parts) for parts in zip(*data.test.as_numpy_iterator()))
-    labels = labels.argmax(axis=-1)
-    probabilities = model.predict(images, batch_size=config["training"]["batch_size"] // run.parts, verbose=0)
+    labels, probabilities, shown, _ = predict_dataset(model, data.test)
     result = evaluate_predictions(probabilities, labels, data.class_names)
     right = round(result["accuracy"] * len(labels))
     print(f"\nTest accuracy {right / len(labels):.4f} ({right} of {len(labels)} images)\n")
@@ -339,7 +335,7 @@ def write_results(run, history):
         "Recipe": f"{config['recipe']}, {len(history)} epochs, batch {config['training']['batch_size']}, seed {config['seed']}",
     }
     title, more = f"{run.name} on {config['data']}", {"First augmented batch": "batch.png"}
-    pictures = write_report(output, title, facts, history, images, labels, probabilities, data.class_names, more)
+    pictures = write_report(output, title, facts, history, shown, labels, probabilities, data.class_names, more)
     files = {"Model": "model.keras", "History": "history.csv", "Config": CONFIG, "Test figures": "test.json", "First batch": "batch.png"}
     for name, path in ({name: output / file for name, file in files.items()} | pictures).items():
         print(f"{name:18}{path}")

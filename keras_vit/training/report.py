@@ -43,7 +43,7 @@ def write_report(folder, title, facts, history, images, labels, probabilities, c
         title: str. The heading of the page.
         facts: dict from str to str. The table at the top of the page.
         history: list of dicts, one an epoch: `epoch`, `loss`, `accuracy`, `val_loss`, `val_accuracy`. None: there are no curves.
-        images: array `(n, rows, columns, 3)`, values in 0..255.
+        images: array `(n, rows, columns, 3)` with values in 0..255; or a dict with those of its rows that are to be shown.
         labels: int array `(n,)`. The true classes.
         probabilities: array `(n, classes)`. What the model says.
         class_names: sequence of str.
@@ -134,7 +134,7 @@ def draw_mistakes(figure, images, labels, probabilities, class_names, most=24):
     predicted, confidence = np.argmax(probabilities, axis=-1), np.max(probabilities, axis=-1)
     wrong = np.flatnonzero(predicted != labels)
     chosen = wrong[np.argsort(-confidence[wrong])] if len(wrong) else np.argsort(confidence)
-    chosen = chosen[:most]
+    chosen = [i for i in chosen if not isinstance(images, dict) or i in images][:most]
     columns = min(8, max(len(chosen), 4))
     rows = -(-len(chosen) // columns)
     figure.set_size_inches(1.35 * columns, 1.75 * rows + 0.5)

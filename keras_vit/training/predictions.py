@@ -1,0 +1,74 @@
+"""What a model says of a dataset, batch by batch: images are not kept, but for the few that a report shows."""
+
+import heapq
+import time
+from typing import NamedTuple
+
+import keras
+import numpy as np
+
+
+class Predictions(NamedTuple):
+    """Labels `(n,)`, probabilities `(n, classes)`, the images by number that are `shown`, and the images a second of the model alone."""
+
+    labels: np.ndarray
+    probabilities: np.ndarray
+    shown: dict
+    images_per_second: float | None
+
+
+def predict_dataset(model, batches, most_shown=24):
+    """Runs a model over labelled images.
+
+    Args:
+        model: a classifier. Logits become probabilities by softmax.
+        batches: iterable of `(images, one-hot labels)`, such as `data.test`.
+        most_shown: int. Images to keep: mistakes, the surest first; and if there are fewer, what the model was least sure of.
+
+    Returns:
+        `Predictions`. The first batch, which traces the model, is not timed; of one batch alone `images_per_second` is None.
+
+    Example:
+    >>> data = keras_vit.data.load("digits")
+    >>> model = keras_vit.ViTMicro4(num_classes=10, input_shape=data.image_shape)
+    >>> found = predict_dataset(model, data.test)
+    >>> found.probabilities.shape, len(found.shown)
+    ((359, 10), 24)
+    """
+    forward, is_logits = _forward(model), model.get_config().get("classifier_activation") in (None, "linear")
+    labels, probabilities, shown, seconds, count = [], [], [], 0.0, 0
+    for number, (images, targets) in enumerate(batches):
+        start = time.perf_counter()
+        scores = keras.ops.convert_to_numpy(forward(images))
+        seconds += (time.perf_counter() - start) * (number > 0)
+        if is_logits:
+            scores = keras.ops.convert_to_numpy(keras.ops.softmax(scores))
+        images, truth = np.asarray(images), np.argmax(targets, axis=-1)
+        predicted, confidence = np.argmax(scores, axis=-1), np.max(scores, axis=-1)
+        for i in range(len(images)):
+            wrong = bool(predicted[i] != truth[i])
+            # The largest are shown. Numbers differ, so that the heap never compares images.
+            key = (wrong, float(confidence[i] if wrong else -confidence[i]), -(count + i))
+            if len(shown) < most_shown:
+                heapq.heappush(shown, (key, images[i]))
+            elif key > shown[0][0]:
+                heapq.heapreplace(shown, (key, images[i]))
+        labels.append(truth)
+        probabilities.append(scores)
+        count += len(images)
+    timed = count - len(labels[0])
+    return Predictions(
+        np.concatenate(labels),
+        np.concatenate(probabilities),
+        {-key[2]: image for key, image in shown},
+        timed / seconds if timed else None,
+    )
+
+
+def _forward(model):
+    if keras.backend.backend() != "tensorflow":
+        return model.predict_on_batch
+    import tensorflow as tf
+
+    # Under `tf.distribute` Keras's own would have every replica compute the whole batch.
+    return tf.function(lambda images: model(images, training=False), reduce_retracing=True)
