@@ -5,7 +5,7 @@ import math
 import tensorflow as tf
 
 
-def affine(rotation=0.0, scale=0.0, shift=0.0, shear=0.0):
+def affine(rotation=0.0, scale=0.0, shift=0.0, shear=0.0, interpolation="bilinear"):
     """Returns a random affine change: turns, resizes, moves and slants each image about its centre; what moves in is black.
 
     Args:
@@ -13,6 +13,7 @@ def affine(rotation=0.0, scale=0.0, shift=0.0, shear=0.0):
         scale: float. Largest relative change of size: 0.1 draws from [0.9, 1.1].
         shift: float. Largest move along each axis, as a share of the image's side.
         shear: float. Largest slant along the rows, as the tangent of its angle.
+        interpolation: "bilinear" or "nearest", which moves by whole pixels and so blurs nothing.
 
     Returns:
         A function from `(images, labels, seeds)`, batched, to `(images, labels)`.
@@ -33,12 +34,22 @@ def affine(rotation=0.0, scale=0.0, shift=0.0, shear=0.0):
             transforms=tf.stack([a, b, x - a * from_x - b * from_y, c, d, y - c * from_x - d * from_y, nothing, nothing], axis=-1),
             output_shape=(rows, columns),
             fill_value=0.0,
-            interpolation="BILINEAR",
+            interpolation=interpolation.upper(),
             fill_mode="CONSTANT",
         )
         return moved, labels
 
     return apply
+
+
+def mirror():
+    """Returns the mirror image, left for right, of half of the images."""
+
+    def change(images, labels, seeds):
+        mirrored = uniform(seeds, 1, 0.0, 1.0) < 0.5
+        return tf.where(mirrored[..., None, None], tf.reverse(images, [2]), images), labels
+
+    return change
 
 
 def mixup(alpha):

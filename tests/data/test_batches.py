@@ -36,6 +36,13 @@ def test_shift_moves_by_its_share_at_most():
     assert abs(np.corrcoef(rows, columns)[0, 1]) < 0.2  # the axes are drawn apart
 
 
+def test_a_shift_to_the_nearest_pixel_blurs_nothing():
+    changed, _ = batches.affine(shift=0.25, interpolation="nearest")(dot(4, 4), None, SEEDS)
+    assert set(np.unique(changed)) == {0.0, 255.0} and np.all((changed.numpy() > 0).sum(axis=(1, 2, 3)) == 3)  # one pixel
+    rows, columns = centre_of_light(changed)
+    assert set(rows) == set(columns) == {2.0, 3.0, 4.0, 5.0, 6.0}
+
+
 def test_rotation_turns_about_the_centre_within_its_angle():
     changed, _ = batches.affine(rotation=30.0)(dot(4, 8), None, SEEDS)
     rows, columns = centre_of_light(changed)
@@ -68,6 +75,25 @@ def test_an_affine_image_depends_on_its_own_seed_alone():
     alone, _ = change(images[7:8], None, SEEDS[7:8])
     np.testing.assert_array_equal(together[7:8], alone)
     assert np.abs(together[0] - change(images[:1], None, SEEDS[1:2])[0][0]).max() > 1.0
+
+
+def noise(size=8):
+    return tf.random.stateless_uniform((200, size, size, 3), (0, 0), 0.0, 255.0)
+
+
+def test_mirror_mirrors_half_of_the_images():
+    images = noise()
+    changed, _ = batches.mirror()(images, None, SEEDS)
+    mirrored = np.all(changed == images[:, :, ::-1], axis=(1, 2, 3))
+    assert np.all(mirrored | np.all(changed == images, axis=(1, 2, 3)))
+    assert 0.35 < mirrored.mean() < 0.65
+
+
+def test_a_mirrored_image_depends_on_its_own_seed_alone():
+    images = noise()
+    together, _ = batches.mirror()(images, None, SEEDS)
+    alone, _ = batches.mirror()(images[7:8], None, SEEDS[7:8])
+    np.testing.assert_array_equal(together[7:8], alone)
 
 
 def constants(count=6, size=8):
