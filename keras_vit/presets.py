@@ -83,7 +83,7 @@ def _flexivit(letter):
 STRIDES_4 = (2, 2, 2, 2)
 FILTERS_6, STRIDES_6 = (64, 128, 128, 256, 256, 512), (2, 2, 1, 2, 1, 2)
 SIMPLE = dict(class_token=False, prefix_positions=False, pooling="gap", position_embedding="sincos2d")
-NANO = dict(input_shape=(28, 28, 3), class_token=False, pooling="gap")
+NANO = dict(input_shape=(28, 28, 3), **SIMPLE)
 
 PRESETS = {
     # Dosovitskiy et al., 2020; Steiner et al., 2021; Zhai et al., 2021 (g, G); Alabdulmohsin et al., 2023 (So400m); Chen et al., 2022 (e).
@@ -169,7 +169,7 @@ PRESETS = {
     "FlexiViTL": _flexivit("L"),
     # Ours, for small images: digits, Fashion-MNIST, CIFAR.
     "ViTMicro4": _size(96, 6, 3, 192, 4, input_shape=(32, 32, 3)),
-    "ViTNano4": _size(128, 4, 4, 256, 4, **NANO, prefix_positions=False, position_embedding="sincos2d"),
+    "ViTNano4": _size(128, 4, 4, 256, 4, **NANO),
     "ViTNanoC4": _size(128, 3, 4, 256, 1, stem=dict(kind="conv", filters=(32, 64, 64, 128), strides=(2, 1, 1, 2)), **NANO),
 }
 

@@ -5,7 +5,7 @@ import math
 import tensorflow as tf
 
 
-def affine(rotation=0.0, scale=0.0, shift=0.0, shear=0.0, interpolation="bilinear"):
+def affine(rotation=0.0, scale=0.0, shift=0.0, shear=0.0):
     """Returns a random affine change: turns, resizes, moves and slants each image about its centre; what moves in is black.
 
     Args:
@@ -13,7 +13,6 @@ def affine(rotation=0.0, scale=0.0, shift=0.0, shear=0.0, interpolation="bilinea
         scale: float. Largest relative change of size: 0.1 draws from [0.9, 1.1].
         shift: float. Largest move along each axis, as a share of the image's side.
         shear: float. Largest slant along the rows, as the tangent of its angle.
-        interpolation: "bilinear" or "nearest", which moves by whole pixels and so blurs nothing.
 
     Returns:
         A function from `(images, labels, seeds)`, batched, to `(images, labels)`.
@@ -34,7 +33,7 @@ def affine(rotation=0.0, scale=0.0, shift=0.0, shear=0.0, interpolation="bilinea
             transforms=tf.stack([a, b, x - a * from_x - b * from_y, c, d, y - c * from_x - d * from_y, nothing, nothing], axis=-1),
             output_shape=(rows, columns),
             fill_value=0.0,
-            interpolation=interpolation.upper(),
+            interpolation="BILINEAR",
             fill_mode="CONSTANT",
         )
         return moved, labels

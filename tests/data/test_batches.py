@@ -36,13 +36,6 @@ def test_shift_moves_by_its_share_at_most():
     assert abs(np.corrcoef(rows, columns)[0, 1]) < 0.2  # the axes are drawn apart
 
 
-def test_a_shift_to_the_nearest_pixel_blurs_nothing():
-    changed, _ = batches.affine(shift=0.25, interpolation="nearest")(dot(4, 4), None, SEEDS)
-    assert set(np.unique(changed)) == {0.0, 255.0} and np.all((changed.numpy() > 0).sum(axis=(1, 2, 3)) == 3)  # one pixel
-    rows, columns = centre_of_light(changed)
-    assert set(rows) == set(columns) == {2.0, 3.0, 4.0, 5.0, 6.0}
-
-
 def test_rotation_turns_about_the_centre_within_its_angle():
     changed, _ = batches.affine(rotation=30.0)(dot(4, 8), None, SEEDS)
     rows, columns = centre_of_light(changed)
