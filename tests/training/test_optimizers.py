@@ -52,14 +52,14 @@ def test_every_weight_of_a_model_has_its_layers_factor():
 @pytest.mark.parametrize("optimizer", [SGD(0.5, layer_decay=0.5), SGD(0.5, momentum=0.9, layer_decay=0.5)])
 def test_decay_scales_steps_and_the_clip_sees_whole_gradients(optimizer):
     model = tiny_model()
-    before = [np.array(v) for v in model.trainable_variables]
+    before = [keras.ops.convert_to_numpy(v) for v in model.trainable_variables]
     gradients = [np.full(v.shape, 0.1, "float32") for v in model.trainable_variables]
     norm = np.sqrt(sum((g**2).sum() for g in gradients))
     optimizer.global_clipnorm = 0.01
     optimizer.apply([ops.convert_to_tensor(g) for g in gradients], model.trainable_variables)
     factors = learning_rate_factors([v.path for v in model.trainable_variables], 0.5)
     for variable, old, gradient, factor in zip(model.trainable_variables, before, gradients, factors):
-        np.testing.assert_allclose(old - np.array(variable), 0.5 * factor * gradient * 0.01 / norm, rtol=2e-2, atol=1e-7)
+        np.testing.assert_allclose(old - keras.ops.convert_to_numpy(variable), 0.5 * factor * gradient * 0.01 / norm, rtol=2e-2, atol=1e-7)
 
 
 @pytest.mark.parametrize("cls", [SGD, AdamW, Lamb])
@@ -73,7 +73,7 @@ def test_weight_decay_is_for_kernels_and_goes_with_the_layers_rate(cls):
     for variable, factor in zip(model.trainable_variables, learning_rate_factors(paths, 0.5)):
         # Lamb's trust ratio makes the update, half of the weights, as long as the weights.
         expected = 1.0 - (0.1 if cls is Lamb else 0.05) * factor if variable.path.endswith("/kernel") else 1.0
-        np.testing.assert_allclose(np.array(variable), expected, rtol=1e-5, err_msg=variable.path)
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(variable), expected, rtol=1e-5, err_msg=variable.path)
 
 
 @pytest.mark.parametrize("ours, theirs", [(SGD, keras.optimizers.SGD), (AdamW, keras.optimizers.AdamW)])
@@ -87,7 +87,7 @@ def test_without_its_extras_it_is_keras_own(ours, theirs):
             optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if v.name != "kernel"])
         model.compile(optimizer, "categorical_crossentropy")
         model.fit(*batch(), batch_size=4, epochs=2, shuffle=False, verbose=0)
-        trained.append([np.array(v) for v in model.trainable_variables])
+        trained.append([keras.ops.convert_to_numpy(v) for v in model.trainable_variables])
     for one, other in zip(*trained):
         np.testing.assert_allclose(one, other, atol=2e-6)
 
@@ -113,8 +113,8 @@ def test_lamb_is_algorithm_2():
                 weight = weight - 0.1 * np.linalg.norm(weight) / np.linalg.norm(update) * update
             else:
                 bias = bias - 0.1 * update
-    np.testing.assert_allclose(np.array(layer.kernel), weight, rtol=1e-4)
-    np.testing.assert_allclose(np.array(layer.bias), bias, rtol=1e-4)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(layer.kernel), weight, rtol=1e-4)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(layer.bias), bias, rtol=1e-4)
 
 
 @pytest.mark.parametrize("cls", [SGD, AdamW, Lamb])
@@ -129,7 +129,7 @@ def test_a_saved_model_goes_on_as_it_would_have(tmp_path, cls):
     for each in (model, loaded):
         each.fit(*batch(), verbose=0, shuffle=False)
     for one, other in zip(model.trainable_variables, loaded.trainable_variables):
-        np.testing.assert_allclose(np.array(one), np.array(other), atol=1e-7)
+        np.testing.assert_allclose(keras.ops.convert_to_numpy(one), keras.ops.convert_to_numpy(other), atol=1e-7)
 
 
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
@@ -149,7 +149,7 @@ def test_compiled_by_xla_it_is_the_same():
         optimizer = SGD(0.1, momentum=0.9, weight_decay=0.1, layer_decay=0.7, global_clipnorm=0.1)
         model.compile(optimizer, "categorical_crossentropy", jit_compile=jit_compile)
         model.fit(*batch(), batch_size=4, epochs=3, shuffle=False, verbose=0)
-        trained.append([np.array(v) for v in model.trainable_variables])
+        trained.append([keras.ops.convert_to_numpy(v) for v in model.trainable_variables])
     for one, other in zip(*trained):
         np.testing.assert_allclose(one, other, atol=1e-5)
 
