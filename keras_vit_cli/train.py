@@ -61,6 +61,8 @@ def train(
     given = {name: value for name, value in locals().items() if name not in (*others, "options", "others") and value is not None}
     given |= {"data_options": options} if options else {}
     config = config_of_old(output, given) if resume else config_of_new(output, given, config)
+    if tensorboard and importlib.util.find_spec("tensorboard") is None:
+        raise ImportError("`--tensorboard` needs TensorBoard: pip install tensorboard")
     run = Run(output, config)
     if show_batch:
         run.show_batch()
@@ -259,7 +261,7 @@ class Run:
 
         callbacks = [checkpoints]  # the last of those that change the run: it saves what they did
         if tensorboard:
-            callbacks.insert(0, tensorboard_callback(self.output / "tensorboard"))
+            callbacks.insert(0, keras.callbacks.TensorBoard(self.output / "tensorboard", write_graph=False))
         path = self.output / "history.csv"
         callbacks.append(
             keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: write_history(numbered(before, checkpoints.history), path))
@@ -284,15 +286,11 @@ def accelerated():
         import tensorflow as tf
 
         return bool(tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"))
-    return any(not device.startswith("cpu") for device in keras.distribution.list_devices()) if keras.backend.backend() == "jax" else False
+    if keras.backend.backend() == "jax":
+        return any(not device.startswith("cpu") for device in keras.distribution.list_devices())
+    import torch
 
-
-def tensorboard_callback(folder):
-    import keras
-
-    if importlib.util.find_spec("tensorboard") is None:
-        raise ImportError("`--tensorboard` needs TensorBoard: pip install tensorboard")
-    return keras.callbacks.TensorBoard(folder, write_graph=False)
+    return torch.cuda.is_available()
 
 
 def numbered(before, rows):

@@ -151,6 +151,12 @@ def test_tensorboard(capsys, tmp_path):
     assert code == 0 and list((tmp_path / "run" / "tensorboard").rglob("events.out.tfevents*"))
 
 
+def test_tensorboard_that_is_not_there_is_said_before_anything_is_written(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr("keras_vit_cli.train.importlib.util.find_spec", lambda name: None)
+    code, _, err = call(capsys, "--output", tmp_path / "run", *ARGUMENTS, "--tensorboard")
+    assert code == 2 and err.count("\n") == 1 and "pip install tensorboard" in err and not (tmp_path / "run").exists()
+
+
 def test_a_run_is_not_written_over(capsys, finished):
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     code, _, err = call(capsys, "--output", finished, *ARGUMENTS)
