@@ -4,6 +4,8 @@
 >>> model = keras_vit.ViTB16(num_classes=10)  # doctest: +SKIP
 """
 
+import importlib
+
 from keras_vit import layers, presets, zoo
 from keras_vit.checkpoints import from_pretrained
 from keras_vit.checkpoints.catalogue import list_weights
@@ -28,3 +30,11 @@ __all__ = [
     "zoo",
     *zoo.FUNCTIONS,
 ]
+
+LAZY = ("data", "training")  # imported where they are first named: they bring TensorFlow, which a model does not need
+
+
+def __getattr__(name):
+    if name in LAZY:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,3 +19,9 @@ def test_import_brings_none_of_the_extras():
     assert not [name for name in imported if name.split(".")[0] in EXTRAS]
     floors = ("data", "training", "tuning", "visualize")
     assert not [name for name in imported if name.startswith("keras_vit.") and name.split(".")[1] in floors]
+
+
+def test_floors_above_are_there_when_named():
+    code = "import keras_vit; keras_vit.training.RECIPES; keras_vit.data.load; print(hasattr(keras_vit, 'nothing'))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found.strip() == "False"

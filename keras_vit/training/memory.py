@@ -5,7 +5,7 @@ import pathlib
 
 from keras_vit.cost import cost
 
-COPIES = {"AdamW": 2, "Lamb": 2, "SGD": 1}  # that an optimizer keeps of the weights
+COPIES = {"AdamW": 2, "Lamb": 2, "Muon": 2, "SGD": 1}  # that an optimizer keeps of the weights
 # What a step takes at its peak, over what the backward pass needs to be kept. Measured 1.8 to 2.3 (Ti/16 and S/16, batches of 16 and 32,
 # TensorFlow on a CPU with and without XLA), 2.7 in bfloat16.
 PEAK = 2.0

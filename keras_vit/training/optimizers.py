@@ -3,12 +3,16 @@
 Each takes all arguments of Keras's class of its name, and `layer_decay`. They go into `compile` and are saved with a model.
 """
 
+import math
 import re
 
 import keras
 from keras import ops
 
+from keras_vit.layers import checks
+
 FIRST_LAYERS = ("stem", "patch_embedding", "class_token", "position_embedding", "register_tokens", "embedding_norm")
+HEADS = {"head", "distillation_head"}
 
 
 class _Optimizer:
@@ -127,6 +131,70 @@ class Lamb(_Optimizer, keras.optimizers.Lamb):
         self.assign_sub(variable, update * (learning_rate * ratio))
 
 
+@keras.saving.register_keras_serializable(package="keras_vit")
+class Muon(_Optimizer, keras.optimizers.AdamW):
+    """Muon: a kernel moves along its momentum made orthogonal, so that all its directions learn alike; the rest, and the head, by AdamW.
+
+    A convolution's kernel is a matrix with a column for each output channel. Updates are as long as AdamW's, whose learning rates and
+    weight decays serve.
+
+    Keras's own class leaves convolutions to AdamW, and in its earlier versions updates are of another length.
+
+    Args:
+        momentum: float in [0, 1). Of the kernels.
+        layer_decay: float in (0, 1] or None, as in `keras_vit.training.AdamW`.
+        *args, **kwargs: as in `keras.optimizers.AdamW`.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    Reference:
+        Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; the length of updates: Liu et al., "Muon is Scalable
+        for LLM Training", 2025, section 2.2.
+
+    Example:
+    >>> model = keras_vit.VisionTransformer((32, 32, 3), 8, 64, 2, 4, 128, num_classes=10)
+    >>> model.compile(keras_vit.training.Muon(1e-3, weight_decay=0.05), "sparse_categorical_crossentropy")
+    """
+
+    def __init__(self, *args, momentum=0.95, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.momentum = checks.rate("momentum", momentum)
+
+    def build(self, variables):
+        super().build(variables)
+        self._is_hidden = tuple(is_kernel and HEADS.isdisjoint(v.path.split("/")) for v, is_kernel in zip(variables, self._is_kernel))
+
+    def update_step(self, gradient, variable, learning_rate):
+        index = self._get_variable_index(variable)
+        if not self._is_hidden[index]:
+            super().update_step(gradient, variable, learning_rate)
+            return
+        gradient, moment = ops.cast(gradient, variable.dtype), self._momentums[index]
+        self.assign_add(moment, gradient - (1.0 - self.momentum) * moment)
+        update = orthogonal(gradient + self.momentum * moment)
+        if self.weight_decay:
+            update = update + variable * self.weight_decay
+        self.assign_sub(variable, update * (ops.cast(learning_rate, variable.dtype) * self._rate_factors[index]))
+
+    def get_config(self):
+        return {**super().get_config(), "momentum": self.momentum}
+
+
+def orthogonal(kernel):
+    """Returns about the nearest matrix with equal singular values, of the root mean square 0.2, which is that of AdamW's updates."""
+    columns = kernel.shape[-1]
+    rows = math.prod(kernel.shape[:-1])
+    matrix = ops.reshape(kernel, (rows, columns))
+    matrix = ops.transpose(matrix) if rows > columns else matrix
+    matrix = matrix / (ops.norm(matrix) + 1e-7)
+    for _ in range(5):  # Newton-Schulz, with the quintic of Jordan et al., steep at zero: singular values end between 0.7 and 1.2
+        square = ops.matmul(matrix, ops.transpose(matrix))
+        matrix = 3.4445 * matrix + ops.matmul(2.0315 * ops.matmul(square, square) - 4.775 * square, matrix)
+    matrix = ops.transpose(matrix) if rows > columns else matrix
+    return ops.reshape(matrix * (0.2 * max(rows, columns) ** 0.5), kernel.shape)
+
+
 def learning_rate_factors(paths, layer_decay):
     """Returns what layer-wise decay multiplies each variable's learning rate by.
 
@@ -169,4 +237,4 @@ def _sum_over_replicas(gradients):
     return [None if gradient is None else next(summed) for gradient in gradients]
 
 
-OPTIMIZERS = {"AdamW": AdamW, "SGD": SGD, "Lamb": Lamb}
+OPTIMIZERS = {"AdamW": AdamW, "SGD": SGD, "Lamb": Lamb, "Muon": Muon}

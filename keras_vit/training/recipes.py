@@ -23,7 +23,7 @@ class Recipe:
         batch_size: int. Images a step.
         epochs: int or None. Passes over the training images.
         steps: int or None. Steps in all, in place of `epochs`.
-        optimizer: "AdamW", "SGD" (with momentum 0.9) or "Lamb", those of `keras_vit.training`.
+        optimizer: "AdamW", "SGD" (with momentum 0.9), "Lamb" or "Muon", those of `keras_vit.training`.
         learning_rate: float. The highest learning rate, reached at the end of the warm-up.
         learning_rate_images: int or None. The images a step that `learning_rate` is for: it is multiplied by
             `batch_size / learning_rate_images`. None: it is for any batch.
@@ -148,7 +148,7 @@ class Recipe:
         steps, warmup_steps = accumulation_steps * steps, accumulation_steps * warmup_steps
         ema_momentum = (self.ema_momentum or 0.99) ** (1.0 / accumulation_steps)
         rate = self.learning_rate * (self.batch_size / self.learning_rate_images if self.learning_rate_images else 1.0)
-        arguments = {"SGD": dict(momentum=0.9), "AdamW": dict(epsilon=1e-8), "Lamb": dict(epsilon=1e-6)}[self.optimizer]
+        arguments = {"SGD": dict(momentum=0.9), "Lamb": dict(epsilon=1e-6)}.get(self.optimizer, dict(epsilon=1e-8))
         return OPTIMIZERS[self.optimizer](
             learning_rate=SCHEDULES[self.schedule](rate, steps, warmup_steps),
             weight_decay=self.weight_decay,

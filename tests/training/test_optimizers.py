@@ -7,8 +7,8 @@ from helpers import requires_tensorflow
 from keras import ops
 
 import keras_vit
-from keras_vit.training import SGD, AdamW, Lamb
-from keras_vit.training.optimizers import learning_rate_factors
+from keras_vit.training import SGD, AdamW, Lamb, Muon
+from keras_vit.training.optimizers import learning_rate_factors, orthogonal
 
 
 def tiny_model(**overrides):
@@ -62,7 +62,7 @@ def test_decay_scales_steps_and_the_clip_sees_whole_gradients(optimizer):
         np.testing.assert_allclose(old - keras.ops.convert_to_numpy(variable), 0.5 * factor * gradient * 0.01 / norm, rtol=2e-2, atol=1e-7)
 
 
-@pytest.mark.parametrize("cls", [SGD, AdamW, Lamb])
+@pytest.mark.parametrize("cls", [SGD, AdamW, Lamb, Muon])
 def test_weight_decay_is_for_kernels_and_goes_with_the_layers_rate(cls):
     model = tiny_model(layer_scale_init=0.1)
     optimizer = cls(0.1, weight_decay=0.5, layer_decay=0.5)
@@ -117,7 +117,46 @@ def test_lamb_is_algorithm_2():
     np.testing.assert_allclose(keras.ops.convert_to_numpy(layer.bias), bias, rtol=1e-4)
 
 
-@pytest.mark.parametrize("cls", [SGD, AdamW, Lamb])
+@pytest.mark.parametrize("shape", [(48, 16), (16, 48), (3, 3, 8, 32)])
+def test_muon_moves_kernels_in_all_directions_alike(shape):
+    """Jordan et al.: singular values come between about 0.7 and 1.2. Liu et al.: the root mean square is then about 0.2."""
+    values = np.linalg.svd(np.random.default_rng(0).normal(size=(np.prod(shape[:-1]), shape[-1])), full_matrices=False)
+    kernel = (values[0] * np.geomspace(1.0, 0.05, len(values[1]))) @ values[2]
+    update = keras.ops.convert_to_numpy(orthogonal(ops.convert_to_tensor(kernel.reshape(shape), "float32"))).reshape(kernel.shape)
+    rest = values[0].T @ update @ values[2].T / (0.2 * max(kernel.shape) ** 0.5)
+    assert 0.65 < np.diag(rest).min() and np.diag(rest).max() < 1.25
+    assert np.abs(rest - np.diag(np.diag(rest))).max() < 1e-3
+    assert 0.15 < np.sqrt((update**2).mean()) < 0.25
+
+
+def test_muon_is_adamw_where_there_is_no_hidden_matrix():
+    trained = []
+    for cls in (Muon, AdamW):
+        keras.utils.set_random_seed(0)
+        model = tiny_model()
+        keras_vit.training.freeze(model, "all")
+        model.compile(cls(0.01, weight_decay=0.1), "categorical_crossentropy")
+        model.fit(*batch(), batch_size=4, epochs=2, shuffle=False, verbose=0)
+        trained.append([keras.ops.convert_to_numpy(v) for v in model.trainable_variables])
+    for one, other in zip(*trained):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_muon_learns():
+    model = tiny_model(stem=dict(kind="conv", filters=(4, 4), strides=(1, 1)))
+    model.compile(Muon(0.01, weight_decay=0.1, layer_decay=0.9, global_clipnorm=1.0), "categorical_crossentropy")
+    before = {v.path: keras.ops.convert_to_numpy(v) for v in model.trainable_variables}
+    history = model.fit(*batch(), epochs=15, verbose=0).history["loss"]
+    assert history[-1] < 0.5 * history[0]
+    assert all((keras.ops.convert_to_numpy(v) != before[v.path]).any() for v in model.trainable_variables)
+
+
+def test_a_momentum_out_of_range_is_refused():
+    with pytest.raises(ValueError, match=r"`momentum` must lie in \[0, 1\). Received: momentum=1.0"):
+        Muon(momentum=1.0)
+
+
+@pytest.mark.parametrize("cls", [SGD, AdamW, Lamb, Muon])
 def test_a_saved_model_goes_on_as_it_would_have(tmp_path, cls):
     """Keras's own `exclude_from_weight_decay` is lost in a saved file."""
     model = tiny_model()
