@@ -170,7 +170,7 @@ PRESETS = {
     # Ours, for small images: digits, Fashion-MNIST, CIFAR.
     "ViTMicro4": _size(96, 6, 3, 192, 4, input_shape=(32, 32, 3)),
     "ViTNano4": _size(128, 4, 4, 256, 4, **NANO),
-    "ViTNanoC4": _size(128, 3, 4, 256, 1, stem=dict(kind="conv", filters=(32, 64, 64, 128), strides=(2, 1, 1, 2)), **NANO),
+    "ViTNanoC4": _size(128, 2, 4, 256, 1, stem=dict(kind="conv", filters=(32, 32, 64, 64, 128, 128), strides=(1, 2, 1, 1, 2, 1)), **NANO),
 }
 
 

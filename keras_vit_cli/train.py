@@ -188,6 +188,7 @@ class Run:
             input_shape=self.data.image_shape,
             dropout_rate=self.recipe.dropout_rate,
             drop_path_rate=self.recipe.drop_path_rate,
+            patch_dropout_rate=self.recipe.patch_dropout_rate,
             classifier_activation=self.recipe.loss,
         )
         if self.config.get("mixed_precision"):

@@ -6,7 +6,7 @@ Keras's own random layers cannot promise this: under a parallel map their draws 
 import dataclasses
 from collections.abc import Callable
 
-from keras_vit.data.batches import affine, cutmix, mirror, mixup, mixup_or_cutmix, whole_labels
+from keras_vit.data.batches import affine, cutmix, cutout, mirror, mixup, mixup_or_cutmix, pad_and_crop, whole_labels
 from keras_vit.data.crops import inception_crop, random_resized_crop, resize_and_crop, simple_random_crop
 from keras_vit.data.randaugment import TIMM, rand_augment
 from keras_vit.data.single import color_jitter, flip, random_erasing, three_augment
@@ -57,7 +57,7 @@ AUGMENTATIONS = {
     "none": Augmentation("images as they are"),
     # No flips: a mirrored digit is another sign.
     "digits": Augmentation("tuned on the 1,797 digits of scikit-learn", batch=(affine(rotation=10.0, scale=0.1, shift=0.08, shear=0.1),)),
-    "fashion_mnist": Augmentation("chosen on Fashion-MNIST", batch=(mirror(),)),
+    "fashion_mnist": Augmentation("chosen on Fashion-MNIST", batch=(mirror(), pad_and_crop(1), cutout(0.25))),
     "inception": augreg(),
     "light1": augreg(0),  # not nothing: at magnitude 0 RandAugment inverts, equalizes, fades
     "light2": augreg(10, 0.2),

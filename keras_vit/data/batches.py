@@ -51,6 +51,48 @@ def mirror():
     return change
 
 
+def pad_and_crop(padding):
+    """Returns images padded with black by `padding` pixels, of which a random window of the old size is cut out.
+
+    Reference:
+        He et al., "Deep Residual Learning for Image Recognition", 2016, section 4.2, for CIFAR-10 (4 pixels of 32).
+    """
+
+    def change(images, labels, seeds):
+        rows, columns = images.shape[1:3]
+        padded = tf.pad(images, [[0, 0], [padding, padding], [padding, padding], [0, 0]])
+        corners = tf.cast(uniform(seeds, 2, 0.0, 2 * padding + 1.0), tf.int32)
+        of_rows = tf.gather(padded, corners[:, :1] + tf.range(rows), axis=1, batch_dims=1)
+        return tf.gather(of_rows, corners[:, 1:] + tf.range(columns), axis=2, batch_dims=1), labels
+
+    return change
+
+
+def cutout(side):
+    """Returns images with a black square about a random pixel; what of it lies outside of the image changes nothing.
+
+    Args:
+        side: float in (0, 1]. Of the square, as a share of the image's rows and columns.
+
+    Reference:
+        DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", 2017, section 3.2 (half of the side
+        for CIFAR-10, a quarter for CIFAR-100).
+    """
+
+    def change(images, labels, seeds):
+        centres = uniform(seeds, 2, 0.0, 1.0)
+
+        def covered(length, places):
+            cut, centre = round(length * side), tf.floor(places * length)
+            low = centre - cut // 2
+            return (tf.range(0.0, length) >= low) & (tf.range(0.0, length) < low + cut)
+
+        rows, columns = covered(images.shape[1], centres[:, :1]), covered(images.shape[2], centres[:, 1:])
+        return tf.where((rows[:, :, None] & columns[:, None])[..., None], 0.0, images), labels
+
+    return change
+
+
 def mixup(alpha):
     """Returns MixUp as big_vision does it: every image is mixed with its neighbour in the batch, in one ratio of at least one half.
 

@@ -36,6 +36,26 @@ def test_shift_moves_by_its_share_at_most():
     assert abs(np.corrcoef(rows, columns)[0, 1]) < 0.2  # the axes are drawn apart
 
 
+def test_a_window_of_the_padded_image_is_cut_out_anywhere():
+    changed, _ = batches.pad_and_crop(2)(dot(4, 4), None, SEEDS)
+    assert set(np.unique(changed)) == {0.0, 255.0} and np.all((changed.numpy() > 0).sum(axis=(1, 2, 3)) == 3)  # one pixel
+    rows, columns = centre_of_light(changed)
+    assert set(rows) == set(columns) == {2.0, 3.0, 4.0, 5.0, 6.0}
+    assert abs(np.corrcoef(rows, columns)[0, 1]) < 0.2  # the axes are drawn apart
+
+
+def test_cutout_covers_a_square_about_any_pixel():
+    size, side = 8, 4
+    changed, _ = batches.cutout(side / size)(tf.fill((200, size, size, 3), 9.0), None, SEEDS)
+    black = changed.numpy()[..., 0] == 0.0
+    assert np.all(changed.numpy()[~black] == 9.0)
+    rows, columns = black.any(axis=2), black.any(axis=1)
+    np.testing.assert_array_equal(black, rows[:, :, None] & columns[:, None])
+    # Centres are drawn from the image's pixels: squares of 4 begin at -2 to 5, and what lies outside is cut off.
+    spans = {tuple(np.flatnonzero(row)[[0, -1]]) for row in (*rows, *columns)}
+    assert spans == {(max(low, 0), min(low + 3, size - 1)) for low in range(-2, 6)}
+
+
 def test_rotation_turns_about_the_centre_within_its_angle():
     changed, _ = batches.affine(rotation=30.0)(dot(4, 8), None, SEEDS)
     rows, columns = centre_of_light(changed)
