@@ -54,11 +54,12 @@ LEAST_STEPS = 150  # so many even of few images; the recipes' epochs are for tho
 def recipes(method, images, changes):
     """Returns the recipe of a method that trains."""
     if method == "micro":
-        recipe = dataclasses.replace(RECIPES["small_data"], augmentation="finetune", epochs=round(20 * (10_000 / images) ** 0.6))
+        recipe = dataclasses.replace(RECIPES["small_data"], augmentation="flip", epochs=round(20 * (10_000 / images) ** 0.6))
     else:
         recipe = RECIPES[method if method in RECIPES else "finetune"]
         epochs = max(3 if images >= 10_000 else recipe.epochs, round(LEAST_STEPS / max(1, images // recipe.batch_size)))
-        recipe = dataclasses.replace(recipe, epochs=epochs, head_epochs=epochs // 2 if recipe.head_epochs else 0)
+        # Flips alone: the images are centred, and crops would cost more in these few steps than they bring.
+        recipe = dataclasses.replace(recipe, epochs=epochs, head_epochs=epochs // 2 if recipe.head_epochs else 0, augmentation="flip")
         if method in ("finetune_flat", "scratch"):
             recipe = dataclasses.replace(recipe, layer_decay=None)
     return dataclasses.replace(recipe, **changes)
@@ -147,7 +148,7 @@ class Benchmark:
         if method == "micro":
             model = keras_vit.ViTMicro4(input_shape=data.image_shape, **arguments)
         else:
-            model = self.pretrained(**arguments)
+            model = self.pretrained(pooling="token_gap", **arguments)  # what the linear probe reads, too
             if method == "scratch":
                 model = model.from_config(model.get_config())
         for phase in recipe.phases():

@@ -55,6 +55,7 @@ TIMM_IMAGE = (
 )
 AUGMENTATIONS = {
     "none": Augmentation("images as they are"),
+    "flip": Augmentation("mirror images alone", batch=(mirror(),)),
     # No flips: a mirrored digit is another sign.
     "digits": Augmentation("tuned on the 1,797 digits of scikit-learn", batch=(affine(rotation=10.0, scale=0.1, shift=0.08, shear=0.1),)),
     "fashion_mnist": Augmentation("chosen on Fashion-MNIST", batch=(mirror(), pad_and_crop(1), cutout(0.25))),
