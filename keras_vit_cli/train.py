@@ -237,7 +237,7 @@ class Run:
             ) from None
 
     def _compile(self, phase):
-        from keras_vit.training import check_memory
+        from keras_vit.training import accelerated, check_memory
 
         options = {"jit_compile": self.config["jit_compile"]} if "jit_compile" in self.config else {}
         phase.compile(self.trainer, self.steps, self.parts, **options)
@@ -277,21 +277,6 @@ class Run:
             shuffle=False,  # the data comes shuffled; Keras would warn
             verbose=1 if sys.stdout.isatty() else 2,  # a bar on a terminal, a line an epoch in a file
         )
-
-
-def accelerated():
-    """Whether the model is computed elsewhere than in the machine's own memory."""
-    import keras
-
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return bool(tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"))
-    if keras.backend.backend() == "jax":
-        return any(not device.startswith("cpu") for device in keras.distribution.list_devices())
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def numbered(before, rows):

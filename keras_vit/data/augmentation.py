@@ -109,3 +109,9 @@ AUGMENTATIONS = {
         image=(flip(),),
     ),
 }
+
+# What may be added to the name of a row, as in "digits+randaugment(5)+mixup(0.2)": where it goes, and how it is made of its number.
+ADDITIONS = {
+    "randaugment": ("image", lambda magnitude: rand_augment(2, magnitude, operations=TIMM, interpolation="bilinear")),
+    "mixup": ("batch", mixup),
+}

@@ -4,12 +4,13 @@ import dataclasses
 import difflib
 import logging
 import os
+import re
 from collections.abc import Callable
 
 import keras
 import tensorflow as tf
 
-from keras_vit.data.augmentation import AUGMENTATIONS, Augmentation
+from keras_vit.data.augmentation import ADDITIONS, AUGMENTATIONS, Augmentation
 from keras_vit.data.crops import evaluation_crop
 from keras_vit.data.folders import folder
 from keras_vit.data.sources import SOURCES, arrays
@@ -61,7 +62,8 @@ def load(source, batch_size=64, augmentation="none", seed=0, preprocessing=None,
         source: a name, `"digits"`, `"fashion_mnist"` or `"tfds:NAME"`; the path of a folder with one subfolder a class; or a tuple
             `(images, labels)` of arrays.
         batch_size: int. Images a batch.
-        augmentation: name of a row of `AUGMENTATIONS`, or an `Augmentation`, applied to training images. Or a Keras layer, or a function
+        augmentation: name of a row of `AUGMENTATIONS`, to which "+randaugment(MAGNITUDE)" and "+mixup(ALPHA)" may be added, or an
+            `Augmentation`, applied to training images. Or a Keras layer, or a function
             from a batch of images to a batch: then an exact resume is impossible, because Keras's layers draw by the order in which
             batches come to them, which threads decide.
         seed: int. Seed of the order and of the augmentation. The split into training, validation and test images is always the same.
@@ -182,11 +184,25 @@ def open_augmentation(augmentation):
     if isinstance(augmentation, Augmentation):
         return augmentation
     if not callable(augmentation):
-        return choose("augmentation", augmentation, AUGMENTATIONS)
+        return named_augmentation(augmentation)
     arguments = {"training": True} if isinstance(augmentation, keras.layers.Layer) else {}
     name = getattr(augmentation, "name", getattr(augmentation, "__name__", type(augmentation).__name__))
     logging.getLogger(__name__).warning("Augmentation by %s: a resumed run will see other images than an unbroken one", name)
     return Augmentation(name, batch=(lambda images, labels, seeds: (augmentation(images, **arguments), labels),))
+
+
+def named_augmentation(name):
+    """Returns the `Augmentation` of a name such as "digits+mixup(0.2)"."""
+    row, *additions = str(name).split("+")
+    augmentation = choose("augmentation", row, AUGMENTATIONS)
+    for addition in additions:
+        form = re.fullmatch(r"(\w+)\((\d+\.?\d*)\)", addition)
+        if not form or form[1] not in ADDITIONS:
+            known = ", ".join(f"{kind}(NUMBER)" for kind in ADDITIONS)
+            raise ValueError(f"What is added to an augmentation must be one of {known}. Received: {name!r}")
+        place, make = ADDITIONS[form[1]]
+        augmentation = dataclasses.replace(augmentation, **{place: (*getattr(augmentation, place), make(float(form[2])))})
+    return augmentation
 
 
 def read_one(part, index):

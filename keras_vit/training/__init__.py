@@ -2,7 +2,7 @@
 
 from keras_vit.files import replacing
 from keras_vit.training.distillation import Distillation
-from keras_vit.training.memory import check_memory
+from keras_vit.training.memory import accelerated, check_memory
 from keras_vit.training.metrics import evaluate_predictions
 from keras_vit.training.optimizers import SGD, AdamW, Lamb, Muon
 from keras_vit.training.predictions import predict_dataset

@@ -3,6 +3,8 @@
 import math
 import pathlib
 
+import keras
+
 from keras_vit.cost import cost
 
 COPIES = {"AdamW": 2, "Lamb": 2, "Muon": 2, "SGD": 1}  # that an optimizer keeps of the weights
@@ -38,6 +40,19 @@ def available_bytes():
     except (OSError, KeyError):
         pass  # not Linux, or no container
     return available
+
+
+def accelerated():
+    """Whether models are computed elsewhere than in the machine's own memory."""
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return bool(tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"))
+    if keras.backend.backend() == "jax":
+        return any(not device.startswith("cpu") for device in keras.distribution.list_devices())
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def check_memory(model, batch_size, optimizer="AdamW", ema=False, available=None):
