@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
-from keras_vit_cli import convert, evaluate, info, list_presets, predict, train
+from keras_vit_cli import convert, evaluate, info, list_presets, predict, train, tune
 from keras_vit_cli.console import quiet
 
 app = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
 app.command("train")(train.train)
+app.command("tune")(tune.tune)
 app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("convert")(convert.convert)

@@ -55,13 +55,6 @@ def write_report(folder, title, facts, history, images, labels, probabilities, c
     Raises:
         ImportError: if matplotlib is not installed.
     """
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise ImportError("The report needs matplotlib: pip install matplotlib") from None
-
-    folder = pathlib.Path(folder)
     predicted = np.argmax(probabilities, axis=-1)
     pictures = {
         "Learning curves": ("curves.png", lambda figure: draw_curves(figure, history)),
@@ -70,6 +63,30 @@ def write_report(folder, title, facts, history, images, labels, probabilities, c
     }
     if history is None:
         del pictures["Learning curves"]
+    return write_page(folder, title, facts, pictures, more=more)
+
+
+def write_page(folder, title, facts, pictures, text="", more=None):
+    """Draws pictures into `folder`, and writes `report.html`, which holds them.
+
+    Args:
+        folder, title, facts, more: as in `write_report`.
+        pictures: dict from headings to pairs: a file name, and the function that draws it into a matplotlib `Figure`.
+        text: str. HTML that stands before the pictures.
+
+    Returns:
+        dict from str to `pathlib.Path`, as `write_report`.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+    """
+    try:
+        import matplotlib
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError("The report needs matplotlib: pip install matplotlib") from None
+
+    folder = pathlib.Path(folder)
     with matplotlib.rc_context(STYLE):
         for name, draw in pictures.values():
             figure = Figure(layout="constrained")  # not by pyplot: it would choose a window and keep the figure
@@ -81,16 +98,15 @@ def write_report(folder, title, facts, history, images, labels, probabilities, c
         data = base64.b64encode((folder / name).read_bytes()).decode()
         return f'<h2>{heading}</h2>\n<img alt="{heading}" src="data:image/png;base64,{data}">'
 
+    names = {heading: name for heading, (name, _) in pictures.items()}
     page = PAGE.format(
         title=html.escape(title),
         facts="".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(v)}</td></tr>" for k, v in facts.items()),
-        pictures="\n".join(
-            embedded(heading, name) for heading, name in ({heading: name for heading, (name, _) in pictures.items()} | (more or {})).items()
-        ),
+        pictures="\n".join([text, *(embedded(heading, name) for heading, name in (names | (more or {})).items())]),
     )
     with replacing(folder / "report.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
-    return {"Report": folder / "report.html"} | {heading: folder / name for heading, (name, _) in pictures.items()}
+    return {"Report": folder / "report.html"} | {heading: folder / name for heading, name in names.items()}
 
 
 def draw_curves(figure, history):

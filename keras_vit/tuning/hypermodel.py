@@ -11,16 +11,16 @@ import keras
 import keras_tuner
 
 from keras_vit import zoo
-from keras_vit.cost import arguments, cost
+from keras_vit.cost import arguments
 from keras_vit.data import SOURCES, load
 from keras_vit.data.pipeline import choose, named_augmentation
 from keras_vit.files import replacing
 from keras_vit.presets import preset
 from keras_vit.training import RECIPES, Checkpoints, Recipe, accelerated, check_memory
 from keras_vit.tuning.spaces import ARCHITECTURE, AUGMENTATION, TRAINING, architectures, arguments_of, open_space
+from keras_vit.tuning.study import HISTORY, write_json
 
 OBJECTIVE = keras_tuner.Objective("val_accuracy", "max")
-HISTORY = "history.json"
 
 
 class ViTHyperModel(keras_tuner.HyperModel):
@@ -101,6 +101,7 @@ class ViTHyperModel(keras_tuner.HyperModel):
         if len(self.class_names) < 2:
             raise ValueError(f"The data must have two classes or more. Received: {', '.join(self.class_names)}")
         self.choices = architectures(self.rows, self._bases(), max_parameters, max_macs)
+        self.budget = {"max_parameters": max_parameters, "max_macs": max_macs}
         self._check_training()
 
     def declare_hyperparameters(self, hp):
@@ -191,6 +192,13 @@ class ViTHyperModel(keras_tuner.HyperModel):
         config |= {"mixed_precision": True} if self.mixed_precision else {}
         return config | ({} if self.jit_compile is None else {"jit_compile": self.jit_compile})
 
+    def describe(self):
+        """Returns what tells this search from others, as a dict for JSON."""
+        data = {"images": self.images, "image_shape": self.image_shape, "class_names": self.class_names}
+        recipe = {f"recipe.{name}": value for name, value in dataclasses.asdict(self.recipe).items()}
+        settings = {"architecture": self.architecture, "patience": self.patience, "mixed_precision": self.mixed_precision}
+        return {"space": self.rows, "seed": self.seed, **data, **self.settings, **self.budget, **settings, **recipe}
+
     def _load(self, batch_size, augmentation):
         preprocessing = None if isinstance(self.model, str) else self.model.preprocessing
         return load(self.data, batch_size, augmentation, seed=self.seed, preprocessing=preprocessing, **self.options)
@@ -246,8 +254,3 @@ def take_over(old, new):
         for path in sorted((old / "checkpoints").glob("step-*.npz"))[-1:]:
             with replacing(new / "checkpoints" / path.name) as temporary:
                 shutil.copyfile(path, temporary)
-
-
-def write_json(value, path):
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(value), encoding="utf-8")

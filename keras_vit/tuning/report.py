@@ -1,0 +1,167 @@
+"""The report of a search: its best trials, what mattered, and how the trials learned."""
+
+import html
+import json
+import pathlib
+
+import numpy as np
+
+from keras_vit.training.report import TRAIN, write_page
+from keras_vit.tuning.study import STUDY, read_trials
+
+MOST_ROWS = 10
+FEWEST = 6  # trials from which importance can be told at all
+
+
+def write_report(folder):
+    """Writes `report.html`, and the pictures that it holds, into the folder of a search, also of one that is not finished.
+
+    The importance of a parameter is what shuffling its values costs a random forest that was fitted to the trials, as a share of all. It
+    sees the epochs of a trial beside its parameters, because Hyperband gives more of them to what looks good. A dozen trials tell the
+    first one or two parameters from the rest, not more.
+
+    Args:
+        folder: str or path-like.
+
+    Returns:
+        dict from str to `pathlib.Path`: what each file shows, and where it is.
+
+    Raises:
+        ValueError: if no trial has been completed.
+        ImportError: if matplotlib is not installed.
+    """
+    folder = pathlib.Path(folder)
+    trials = read_trials(folder)
+    done = [trial for trial in trials if trial.score is not None]
+    failed = [trial for trial in trials if trial.status == "FAILED"]
+    if not done:
+        raise ValueError(f"A report needs a trial that was completed. Received: {folder}")
+    study = json.loads((folder / STUDY).read_text(encoding="utf-8"))
+    columns = {name: [trial.values[name] for trial in done] for name in study["space"]}
+    columns |= {"epochs": [len(trial.history) for trial in done]}
+    columns = {name: values for name, values in columns.items() if len(set(values)) > 1}
+    scores = np.array([100.0 * trial.score for trial in done])
+    facts = {
+        "Best": f"{scores[0]:.2f} % of the validation images, trial {done[0].number}",
+        "Trials": f"{len(done)} completed, {len(failed)} failed, {len(trials) - len(done) - len(failed)} unfinished",
+        "Tuner": study["tuner"],
+        "Data": f"{study.get('data', 'arrays')}, {study['images']:,} training images, {len(study['class_names'])} classes",
+    }
+    pictures = {"Learning curves": ("curves.png", lambda figure: draw_curves(figure, done))}
+    if columns and len(done) > 1:
+        picture = ("parallel_coordinates.png", lambda figure: draw_parallel(figure, columns, scores, study["space"]))
+        pictures = {"Parallel coordinates": picture} | pictures
+    if columns and len(done) >= FEWEST and np.ptp(scores) > 0:
+        shares = importance(columns, scores)
+        pictures["Importance of each parameter"] = ("importance.png", lambda figure: draw_importance(figure, shares))
+    text = "<h2>Best trials</h2>\n" + table(done[:MOST_ROWS], list(study["space"]))
+    if failed:
+        rows = "".join(f"<tr><td>{trial.number}</td><td>{html.escape(trial.reason)}</td></tr>" for trial in failed)
+        text += f"<h2>Failed trials</h2>\n<table>{rows}</table>"
+    return write_page(folder, f"Search in {folder.name}", facts, pictures, text)
+
+
+def table(trials, names):
+    """Returns the trials as an HTML table, a column for each."""
+    lines = {
+        "trial": [trial.number for trial in trials],
+        "val_accuracy": [f"{100 * trial.score:.2f} %" for trial in trials],
+        "epochs": [str(len(trial.history)) for trial in trials],
+        **{name: [shown(trial.values[name]) for trial in trials] for name in names},
+    }
+    cells = "".join(
+        f"<tr><td>{html.escape(name)}</td>"
+        + "".join(f"<td style='padding-right:1rem'>{html.escape(value)}</td>" for value in values)
+        + "</tr>\n"
+        for name, values in lines.items()
+    )
+    return f'<div style="overflow-x:auto;font-size:.85rem"><table>{cells}</table></div>'
+
+
+def shown(value):
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def ranks(values):
+    """Returns the place of each value among the distinct ones, and these, in their order; strings come after numbers."""
+    known = sorted(set(values), key=lambda value: (isinstance(value, str), value))
+    return np.array([known.index(value) for value in values]), known
+
+
+def importance(columns, scores):
+    """Returns `{name: share}`, the largest first."""
+    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.inspection import permutation_importance
+
+    features = np.stack([ranks(values)[0] for values in columns.values()], axis=-1)  # a tree asks for the order alone
+    forest = RandomForestRegressor(200, random_state=0).fit(features, scores)
+    costs = np.maximum(permutation_importance(forest, features, scores, n_repeats=20, random_state=0).importances_mean, 0.0)
+    shares = costs / max(costs.sum(), 1e-12)
+    return dict(sorted(zip(columns, shares.tolist()), key=lambda pair: -pair[1]))
+
+
+def draw_importance(figure, shares):
+    figure.set_size_inches(9, 0.32 * len(shares) + 1.0)
+    axes = figure.subplots()
+    axes.barh(list(shares)[::-1], [100 * share for share in shares.values()][::-1], color=TRAIN)
+    axes.set(xlabel="Share of what all parameters explain (%)")
+    axes.grid(True, axis="x")
+
+
+def draw_curves(figure, trials):
+    """Draws the validation accuracy of each trial over its epochs; the best trial stands out."""
+    figure.set_size_inches(9, 4.2)
+    axes = figure.subplots()
+    for trial in reversed(trials):
+        best = trial is trials[0]
+        style = dict(color=TRAIN, linewidth=2.2, label=f"trial {trial.number}, the best") if best else dict(color="#9a9a9a", alpha=0.6)
+        scores = [100 * row["val_accuracy"] for row in trial.history]
+        axes.plot(range(1, len(scores) + 1), scores, marker="o", markersize=3, **style)
+    axes.set(xlabel="Epoch", ylabel="Validation accuracy (%)")
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(True)
+    axes.legend(loc="lower right")
+
+
+def draw_parallel(figure, columns, scores, space):
+    """Draws a line for each trial through its values, one axis a parameter, and its score on the last; its colour is the score's."""
+    import matplotlib
+    from matplotlib.colors import Normalize
+
+    figure.set_size_inches(max(9, 0.95 * (len(columns) + 1)), 5.0)
+    axes = figure.subplots()
+    places, ticks = [], []
+    for name, values in columns.items():
+        place, marks = places_of(values, space.get(name, ()))
+        places.append(place)
+        ticks.append(marks)
+    low, high = scores.min(), scores.max()
+    places.append((scores - low) / max(high - low, 1e-9))
+    ticks.append([(0.0, f"{low:.1f}"), (1.0, f"{high:.1f}")])
+    norm, colours = Normalize(low, high), matplotlib.colormaps["viridis_r"]
+    # Lines that meet in one value of a choice are told apart by a little noise.
+    noise = np.random.default_rng(0).uniform(-0.012, 0.012, (len(places), len(scores)))
+    noise[-1] = 0.0
+    for order in np.argsort(scores):  # the best come on top
+        heights = [place[order] + noise[axis][order] for axis, place in enumerate(places)]
+        axes.plot(heights, color=colours(norm(scores[order])), linewidth=2.6 if order == 0 else 1.2, alpha=0.9)
+    for axis, marks in enumerate(ticks):
+        axes.axvline(axis, color="#444", linewidth=0.8)
+        for height, text in marks:
+            axes.text(axis - 0.04, height, text, ha="right", va="center", fontsize=8, bbox=dict(fc="white", ec="none", alpha=0.75, pad=0.6))
+    axes.set_xticks(range(len(places)), [*columns, "accuracy (%)"], rotation=30, ha="right")
+    axes.set_yticks([])
+    axes.set_xlim(-0.6, len(places) - 0.8)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def places_of(values, row):
+    """Returns where values lie on an axis from 0 to 1, and the axis's marks: for a range its ends, else every value, evenly spaced."""
+    if isinstance(row, dict):
+        scale = np.log if row.get("log") else np.asarray
+        low, high = row["low"], row["high"]
+        return (scale(values) - scale(low)) / (scale(high) - scale(low)), [(0.0, shown(float(low))), (1.0, shown(float(high)))]
+    place, known = ranks(values)
+    heights = np.linspace(0.0, 1.0, len(known))
+    return heights[place], [(height, shown(value)) for height, value in zip(heights, known)]

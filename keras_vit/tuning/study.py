@@ -1,0 +1,87 @@
+"""The folder of a search: what it is a search of, its trials, and the best one, read from the files alone."""
+
+import dataclasses
+import json
+import pathlib
+import re
+
+import tomli_w
+
+from keras_vit.files import replacing
+
+STUDY, BEST, HISTORY = "study.json", "best.toml", "history.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class TrialRow:
+    """A trial: its number, status ("COMPLETED", "FAILED", or "RUNNING"), parameters by name, epochs, score, history and reason to fail."""
+
+    number: str
+    status: str
+    values: dict
+    score: float | None
+    history: list
+    reason: str
+
+
+def open_study(folder, settings):
+    """Writes what a search is a search of into its folder, or compares it with what is written there.
+
+    Raises:
+        ValueError: if the folder is that of another search, or of something else.
+    """
+    settings = json.loads(json.dumps(settings))  # as the file gives it back
+    path = folder / STUDY
+    if path.exists():
+        begun = json.loads(path.read_text(encoding="utf-8"))
+        for name in settings | begun:
+            if settings.get(name) != begun.get(name):
+                raise ValueError(
+                    f"The folder is that of another search: there `{name}` is {begun.get(name)!r}. Received: {settings.get(name)!r}, {folder}"
+                )
+        return
+    if folder.exists() and (not folder.is_dir() or any(folder.glob("[!.]*"))):
+        raise ValueError(f"The folder must be new, empty, or that of the same search. Received: {folder}")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(settings, path)
+
+
+def write_json(value, path):
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
+
+
+def write_best(config, folder):
+    with replacing(folder / BEST) as temporary:
+        temporary.write_text(tomli_w.dumps(config), encoding="utf-8")
+
+
+def read_trials(folder):
+    """Returns a `TrialRow` for each trial of a study, the best first and those without a score last.
+
+    Args:
+        folder: str or path-like.
+    """
+    rows = []
+    for path in sorted(pathlib.Path(folder).glob("trial_*/trial.json")):
+        trial = json.loads(path.read_text(encoding="utf-8"))
+        values = {name: value for name, value in trial["hyperparameters"]["values"].items() if not name.startswith("tuner/")}
+        values = json.loads(values.pop("architecture", "{}")) | values
+        rows.append(
+            TrialRow(trial["trial_id"], trial["status"], values, trial["score"], read_history(path.parent), reason(trial["message"]))
+        )
+    return sorted(rows, key=lambda row: -1.0 if row.score is None else row.score, reverse=True)
+
+
+def read_history(folder):
+    """Returns the finished epochs of the trial in a folder: a list of dicts, as `Checkpoints.history`."""
+    path = pathlib.Path(folder) / HISTORY
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+
+
+def reason(message):
+    """Returns what a traceback says in its end, in a line; memory that ran out is what matters in the many lines of TensorFlow."""
+    message = (message or "").strip()
+    errors = re.findall(r"^(?:\w+\.)*(\w*Error\w*: .*)$", message, re.MULTILINE) or [message.rpartition("\n")[2]]
+    memory = re.findall(r"^.*(?:OOM|[Oo]ut of memory).*$", message, re.MULTILINE)
+    return f"{errors[-1].partition(':')[0]}: {memory[0].strip()}" if memory and memory[0] not in errors[-1] else errors[-1]

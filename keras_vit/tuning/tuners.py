@@ -1,0 +1,400 @@
+"""Keras Tuner's tuners, made to last: the only place that touches what is private in keras-tuner 1.4.8, with the reason for each line.
+
+What is put right: JSON files written in place, which a kill leaves half-written; trials that a kill leaves "running" for ever; a grid that
+ends when it is resumed; failures that stop a search, or deadlock its chief; reasons that are lost on the way from a worker; a chief that
+never notices that a worker died, and a worker that never notices that its chief did; packages that are needed and not declared.
+"""
+
+import contextlib
+import importlib.util
+import json
+import os
+import pathlib
+import shutil
+import signal
+import threading
+import time
+from concurrent import futures
+
+import keras
+import keras_tuner
+from keras_tuner.src.distribute import utils as roles
+from keras_tuner.src.engine.oracle import Display
+from keras_tuner.src.engine.trial import TrialStatus
+from keras_tuner.src.engine.tuner_utils import SaveBestEpoch
+
+from keras_vit.files import disown, own, replacing
+from keras_vit.layers import checks
+from keras_vit.training.resume import say
+from keras_vit.tuning.hypermodel import OBJECTIVE
+from keras_vit.tuning.study import open_study, read_history, reason, write_best, write_json
+
+FINISHED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
+MOST_KILLS = 3  # of a trial that comes no epoch further: the system may be killing it for its memory
+MOST_FAILURES = 10  # one after the other, which end a search: what is wrong is not the trial
+# TensorFlow no longer brings TensorBoard, which the tuner imports in each trial; the Gaussian process needs the others.
+NEEDED = {"tensorflow": ("tensorboard",), "bayesian": ("scipy", "sklearn")}
+ALIVE = [  # a machine that lost its power is noticed within 20 seconds; a process that died, at once
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 10_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+]
+
+
+class LastingOracle:
+    """What an oracle lacks to be killed at any moment, and to lose workers."""
+
+    def __init__(self, **kwargs):
+        super().__init__(objective=OBJECTIVE, max_consecutive_failed_trials=MOST_FAILURES, **kwargs)
+        self._kills = {}  # trial: (epochs that it had done when it was killed, how often it was there)
+
+    def save(self):
+        write_json(self.get_state(), self._get_oracle_fname())
+
+    def _save_trial(self, trial):
+        write_json(trial.get_state(), pathlib.Path(self._get_trial_dir(trial.trial_id)) / "trial.json")
+
+    def get_state(self):
+        return super().get_state() | {"kills": self._kills}
+
+    def set_state(self, state):
+        super().set_state(state)
+        self._kills = state["kills"]
+
+    def reload(self):
+        # A kill may fall between the file of a trial and that of the oracle. A trial that only the former knows was not begun.
+        state = json.loads(pathlib.Path(self._get_oracle_fname()).read_text())
+        for folder in pathlib.Path(self._project_dir).glob("trial_*"):
+            if folder.name.removeprefix("trial_") not in state["start_order"]:
+                shutil.rmtree(folder)
+        super().reload()
+        # Keras Tuner tries again what the oracle's file says was running, also if it has ended since.
+        self._retry_queue = []
+        for trial_id in reversed(self.start_order):
+            trial = self.trials[trial_id]
+            if trial.status not in FINISHED:
+                self._give_back(trial)
+            elif trial_id not in self.end_order:
+                self.end_order.append(trial_id)
+        self.save()
+
+    @keras_tuner.synchronized
+    def create_trial(self, tuner_id):
+        last = self.end_order[-self.max_consecutive_failed_trials :]
+        if len(last) == self.max_consecutive_failed_trials and all(self.trials[i].status == TrialStatus.FAILED for i in last):
+            self.max_trials = len(self.trials)
+        trial = super().create_trial(tuner_id)
+        if trial.status == TrialStatus.STOPPED and self.ongoing_trials:
+            # Another worker may still die: somebody must be there to try its trial again.
+            trial.status = TrialStatus.IDLE
+            self.tuner_ids.add(tuner_id)
+        return trial
+
+    @keras_tuner.synchronized
+    def end_trial(self, trial):
+        if trial.trial_id in self._retry_queue:
+            self._retry_queue.remove(trial.trial_id)
+        super().end_trial(trial)
+
+    @keras_tuner.synchronized
+    def release(self, tuner_id):
+        """Has the trial of a worker that is gone tried again."""
+        self.tuner_ids.discard(tuner_id)
+        if trial := self.ongoing_trials.pop(tuner_id, None):
+            say(f"{tuner_id} is gone; trial {trial.trial_id} will be tried again")
+            self._give_back(trial)
+            self.save()
+
+    def _give_back(self, trial):
+        epochs = len(read_history(self._get_trial_dir(trial.trial_id)))
+        before, times = self._kills.get(trial.trial_id, (epochs, 0))
+        times = times + 1 if before == epochs else 1
+        self._kills[trial.trial_id] = (epochs, times)
+        if times < MOST_KILLS:
+            self._retry_queue.append(trial.trial_id)
+            return
+        trial.status, trial.message = TrialStatus.FAILED, f"MemoryError: killed {times} times in epoch {epochs + 1}, perhaps for its memory"
+        self.end_order.append(trial.trial_id)
+        self._save_trial(trial)
+
+    def _check_consecutive_failures(self):
+        """It raises while it holds the lock that all calls to the oracle wait for. `create_trial` looks instead."""
+
+
+class RandomOracle(LastingOracle, keras_tuner.oracles.RandomSearchOracle):
+    pass
+
+
+class HyperbandOracle(LastingOracle, keras_tuner.oracles.HyperbandOracle):
+    pass
+
+
+class BayesianOracle(LastingOracle, keras_tuner.oracles.BayesianOptimizationOracle):
+    pass
+
+
+class GridOracle(LastingOracle, keras_tuner.oracles.GridSearchOracle):
+    def populate_space(self, trial_id):
+        # Keras Tuner keeps its place in the grid in memory alone. What has been tried tells it, too.
+        values = {hp.name: hp.default for hp in self.hyperparameters.space}
+        while values and self._duplicate(values):
+            values = self._get_next_combination(values)
+        return {"status": TrialStatus.RUNNING if values else TrialStatus.STOPPED, "values": values}
+
+
+TUNERS = {
+    "random": lambda trials, epochs, **more: RandomOracle(max_trials=trials, **more),
+    "hyperband": lambda trials, epochs, **more: HyperbandOracle(max_epochs=epochs, hyperband_iterations=10**6, **more),
+    "bayesian": lambda trials, epochs, **more: BayesianOracle(max_trials=trials, num_initial_points=max(3, trials // 4), **more),
+    "grid": lambda trials, epochs, **more: GridOracle(max_trials=trials, **more),
+}
+
+
+class Search(keras_tuner.Tuner):
+    """A search in a folder, which may be killed at any moment and goes on where it was when it is made and called again.
+
+    It has the methods of a `keras_tuner.Tuner`, such as `get_best_hyperparameters`. The folder holds what Keras Tuner writes, and
+    `best.toml`, the config of the best trial so far. A trial that fails is recorded with the reason, and the search goes on.
+
+    Several processes search together as Keras Tuner has it: KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT say where the chief is,
+    KERASTUNER_TUNER_ID who a process is, "chief" or any other name of its own. All see the same folder. If a worker dies, its trial is
+    tried again by another one, from its last checkpoint.
+
+    Args:
+        hypermodel: a `ViTHyperModel`.
+        folder: str or path-like. A new or empty folder, or that of the same search.
+        tuner: "random", "hyperband", "bayesian" or "grid".
+        trials: int. Number of trials; each rung that Hyperband promotes a model to is one.
+        seed: int. Of the values that are drawn.
+        distribution_strategy: a `tf.distribute.Strategy`, or None.
+        wait: float. Seconds that a chief without workers waits for one, and a worker for its chief.
+
+    Raises:
+        ValueError: if an argument is unknown, or the folder is that of another search.
+        ImportError: if a package is missing.
+        OSError: if another process searches in the folder.
+
+    Example:
+    >>> hypermodel = ViTHyperModel("digits", "from_scratch", max_parameters=500_000)  # doctest: +SKIP
+    >>> search = Search(hypermodel, "studies/digits", trials=20)  # doctest: +SKIP
+    >>> search.search()  # doctest: +SKIP
+    """
+
+    def __init__(self, hypermodel, folder, tuner="hyperband", trials=20, seed=0, distribution_strategy=None, wait=600.0):
+        checks.one_of("tuner", tuner, TUNERS)
+        checks.integer("trials", trials)
+        check_packages(tuner)
+        self.is_worker = roles.has_chief_oracle() and not roles.is_chief_oracle()
+        self.folder, self.wait = pathlib.Path(folder).resolve(), wait
+        folder = self.folder
+        if not self.is_worker:
+            open_study(folder, hypermodel.describe() | {"tuner": tuner, "search_seed": seed})
+            own(folder)
+        oracle = TUNERS[tuner](trials, hypermodel.recipe.epochs, seed=seed)
+        oracle.max_trials = trials  # which Hyperband does not take
+        oracle._display = Progress(oracle, hypermodel, folder)
+        super().__init__(oracle, hypermodel, directory=folder.parent, project_name=folder.name, distribution_strategy=distribution_strategy)
+        if self.is_worker:
+            self.oracle = client(oracle, wait)
+
+    def search(self):
+        """Runs the trials that are left; as a chief: has the workers run them."""
+        if self.is_worker:
+            self.oracle.hold(super().search)
+            return
+        try:
+            if roles.is_chief_oracle():
+                self.save()
+                serve(self.oracle, self.wait)
+            else:
+                super().search(verbose=0)
+            self.oracle._display.write_best()  # which a kill may have left out
+        finally:
+            disown(self.folder)
+
+    # A tuner has no state of its own. Its file, which says whether there is a search to go on with, comes later than the oracle's.
+    def _get_tuner_fname(self):
+        return str(pathlib.Path(self.project_dir) / "oracle.json")
+
+    def save(self):
+        if not self.is_worker:
+            self.oracle.save()
+
+    def reload(self):
+        if not self.is_worker:
+            self.oracle.reload()
+
+    def _populate_initial_space(self):
+        hp = self.oracle.get_space()
+        self.hypermodel.declare_hyperparameters(hp)  # all there are: no model need be built
+        self.oracle.update_space(hp)
+
+    def _build_and_fit_model(self, trial, *args, callbacks, **kwargs):
+        callbacks = [BestWeights(c.objective, c.filepath) if isinstance(c, SaveBestEpoch) else c for c in callbacks]
+        return super()._build_and_fit_model(trial, *args, callbacks=callbacks, **kwargs)
+
+
+class BestWeights(SaveBestEpoch):
+    """Saves the weights whole or not at all, and remembers the best epoch also when the trial is gone on with."""
+
+    def on_train_begin(self, logs=None):
+        path = pathlib.Path(self.filepath)
+        if path.exists() and (history := read_history(path.parent)):
+            self.best_value = max(row[self.objective.name] for row in history)
+
+    def _save_model(self):
+        with replacing(self.filepath) as temporary:
+            self.model.save_weights(temporary)
+
+
+class Progress(Display):
+    """A line for each trial that ends."""
+
+    def __init__(self, oracle, hypermodel, folder):
+        super().__init__(oracle)
+        self.hypermodel, self.folder = hypermodel, folder
+        self.begun, self.ended, self.starts = time.monotonic(), 0, {}
+
+    def on_trial_begin(self, trial):
+        self.starts[trial.trial_id] = time.monotonic()
+
+    def on_trial_end(self, trial):
+        self.ended += 1
+        oracle, now = self.oracle, time.monotonic()
+        done = len(oracle.end_order)
+        (best,) = oracle.get_best_trials()
+        if trial.status == TrialStatus.COMPLETED:
+            what = f"{oracle.objective.name} {trial.score:.4f}"
+        else:
+            what = f"failed: {reason(trial.message)}"
+        line = f"trial {trial.trial_id} ({done} of {oracle.max_trials}): {what}, {duration(now - self.starts[trial.trial_id])}"
+        if best.status == TrialStatus.COMPLETED:
+            line += f"; best {best.score:.4f} (trial {best.trial_id})"
+        if left := oracle.max_trials - done:
+            line += f"; about {duration(left * (now - self.begun) / self.ended)} left"
+        print(line, flush=True)
+        self.write_best()
+
+    def write_best(self):
+        for best in self.oracle.get_best_trials():
+            if best.status == TrialStatus.COMPLETED:
+                write_best(self.hypermodel.config(best.hyperparameters.values), self.folder)
+
+
+def duration(seconds):
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def check_packages(tuner):
+    for package in (*NEEDED.get(keras.backend.backend(), ()), *NEEDED.get(tuner, ())):
+        if importlib.util.find_spec(package) is None:
+            raise ImportError(f"Keras Tuner needs {package}, and does not say so: pip install 'keras-vit-zoo[tune]'")
+
+
+def client(oracle, wait):
+    """Returns the oracle of a worker: it asks the chief, and holds a line to it."""
+    import grpc
+    from keras_tuner.src import protos
+    from keras_tuner.src.distribute.oracle_client import TIMEOUT, OracleClient
+
+    class Client(OracleClient):
+        def __init__(self, oracle):
+            super().__init__(oracle)
+            address = f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
+            channel = grpc.insecure_channel(address, options=ALIVE)
+            try:
+                grpc.channel_ready_future(channel).result(timeout=wait)
+            except grpc.FutureTimeoutError:
+                raise OSError(f"The chief did not answer for {wait:.0f} seconds. Received: {address}") from None
+            self.stub = protos.get_service_grpc().OracleStub(channel)
+            self.line = channel.unary_stream("/keras_vit/hold")(self.tuner_id.encode())
+            next(self.line)  # the chief has taken it
+
+        def hold(self, search):
+            """Searches until there is nothing left to try, or the chief is gone."""
+            done, gone = threading.Event(), threading.Event()
+
+            def watch():
+                with contextlib.suppress(grpc.RpcError):
+                    next(self.line, None)  # returns when the line breaks
+                if not done.is_set():
+                    gone.set()
+                    os.kill(os.getpid(), signal.SIGTERM)  # within `fit` it saves first
+
+            threading.Thread(target=watch, daemon=True).start()
+            try:
+                search(verbose=0)
+            except SystemExit:
+                if gone.is_set():
+                    raise OSError("The chief is gone. Begin it again, and this worker: trials go on from their checkpoints") from None
+                raise
+            finally:
+                done.set()
+                self.line.cancel()
+
+        def create_trial(self, tuner_id):
+            trial = super().create_trial(tuner_id)
+            if trial.status == TrialStatus.IDLE:
+                time.sleep(1)  # the tuner asks again at once
+            return trial
+
+        def end_trial(self, trial):
+            # The message has no place in Keras Tuner's protocol.
+            request = protos.get_service().EndTrialRequest(trial=trial.to_proto())
+            message = ("message-bin", (trial.message or "").encode()[-4000:])
+            self.stub.EndTrial(request, wait_for_ready=True, timeout=TIMEOUT, metadata=[message])
+
+    return Client(oracle)
+
+
+def serve(oracle, wait):
+    """Answers the workers until all trials have ended and the workers have left.
+
+    Raises:
+        OSError: if the address is taken, or no worker came, or was left, for `wait` seconds.
+    """
+    import grpc
+    from keras_tuner.src import protos
+    from keras_tuner.src.distribute.oracle_chief import OracleServicer
+
+    lines = {}
+
+    class Servicer(OracleServicer):
+        def EndTrial(self, request, context):
+            trial = keras_tuner.engine.trial.Trial.from_proto(request.trial)
+            trial.message = dict(context.invocation_metadata())["message-bin"].decode(errors="replace") or None
+            self.oracle.end_trial(trial)
+            return protos.get_service().EndTrialResponse()
+
+    def hold(tuner_id, context):
+        """A call that lasts as long as the worker. Its end is noticed also if the worker is killed."""
+        name, ended = tuner_id.decode(), threading.Event()
+        lines[name] = context
+        context.add_callback(ended.set)
+        yield b""
+        ended.wait()
+        if lines.get(name) is context:  # and the worker has not come back yet
+            oracle.release(name)
+            del lines[name]
+
+    address = f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=1000), options=ALIVE)  # a thread is held by each worker
+    servicer = Servicer(oracle)
+    protos.get_service_grpc().add_OracleServicer_to_server(servicer, server)
+    handlers = {"hold": grpc.unary_stream_rpc_method_handler(hold)}
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("keras_vit", handlers),))
+    try:
+        server.add_insecure_port(address)
+    except RuntimeError:
+        raise OSError(f"The chief must be able to listen at its address. Received: {address}") from None
+    server.start()
+    seen = time.monotonic()
+    try:
+        while not (servicer.stop_triggered and not lines):
+            time.sleep(0.2)
+            if lines:
+                seen = time.monotonic()
+            elif time.monotonic() - seen > wait:
+                raise OSError(f"No worker is left, and none came for {wait:.0f} seconds; the same command goes on with the search")
+    finally:
+        server.stop(None)

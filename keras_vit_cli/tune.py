@@ -1,0 +1,148 @@
+"""`keras-vit tune`: a search in a folder, which ends with a report and the config of the best run; it can be stopped, and gone on with."""
+
+import pathlib
+import shlex
+import signal
+import sys
+import tomllib
+from typing import Annotated
+
+import typer
+
+from keras_vit_cli.configs import complete, parse_options, read_config
+from keras_vit_cli.console import quiet, table
+from keras_vit_cli.models import SOURCES, open_model
+
+NOT_SEARCHED = ("teacher", "accumulation_steps")
+
+
+def tune(
+    output: Annotated[pathlib.Path, typer.Option(help="Folder of the search: a new or an empty one, or that of the same search.")],
+    data: Annotated[str, typer.Option(help="digits, fashion_mnist, tfds:NAME, or a folder with a folder of images for each class.")] = None,
+    data_option: Annotated[list[str], typer.Option(help="NAME=VALUE for the data source, such as data_dir=sets; repeatable.")] = None,
+    train_images: Annotated[int, typer.Option(min=1, help="Train on so many images. [default: all]")] = None,
+    space: Annotated[
+        str, typer.Option(help="finetune, from_scratch, augment, or a TOML file. [default: finetune with --weights, else from_scratch]")
+    ] = None,
+    tuner: Annotated[str, typer.Option(help="random, hyperband, bayesian or grid.")] = "hyperband",
+    trials: Annotated[int, typer.Option(min=1, help="Number of trials; the same command with more of them goes on.")] = 20,
+    max_parameters: Annotated[int, typer.Option(min=1, help="Largest number of parameters.")] = None,
+    max_macs: Annotated[int, typer.Option(min=1, help="Largest number of multiply-adds for an image.")] = None,
+    patience: Annotated[int, typer.Option(min=1, help="End a trial that has not become better for so many epochs.")] = None,
+    model: Annotated[str, typer.Option(help="Preset, for what is not searched. [default: that of the weights, or ViTMicro4]")] = None,
+    weights: Annotated[str, typer.Option(help=f"Begin each trial with them: a tag of the preset; or {SOURCES}.")] = None,
+    recipe: Annotated[
+        str, typer.Option(help="How to train, for what is not searched. [default: finetune with --weights, else small_data]")
+    ] = None,
+    epochs: Annotated[int, typer.Option(help="Epochs of a whole trial. [default: the recipe's]")] = None,
+    image_size: Annotated[
+        int, typer.Option(min=1, help="Side to resize images to, in pixels. [default: the source's, or the model's]")
+    ] = None,
+    mixed_precision: Annotated[bool, typer.Option("--mixed-precision", help="Compute in bfloat16.")] = None,
+    jit_compile: Annotated[bool, typer.Option(help="Compile with XLA, or do not. [default: where it is supported]")] = None,
+    strategy: Annotated[str, typer.Option(help="auto, one_device, or mirrored: each trial on all GPUs. [default: auto]")] = None,
+    devices: Annotated[str, typer.Option(help="cpu:N: N virtual devices, to try --strategy.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same search. [default: 0]")] = None,
+    config: Annotated[pathlib.Path, typer.Option(help="Begin with the settings in this TOML file, such as a run's.")] = None,
+    wait: Annotated[float, typer.Option(help="Seconds that a chief waits for workers, and a worker for its chief.")] = 600.0,
+):
+    """Searches for the best model and recipe.
+
+    Says how each trial ended, and writes a report with pictures and best.toml, which `keras-vit train --config` takes. Whatever stops it:
+    the same command goes on with it, and with the trial that was stopped. For several processes or machines see docs/tuning.md.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    names = ("data", "train_images", "model", "weights", "recipe", "epochs", "image_size", "mixed_precision", "jit_compile", "strategy")
+    values = locals()
+    given = {name: values[name] for name in (*names, "devices", "seed") if values[name] is not None}
+    given |= {"data_options": parse_options(data_option)} if data_option else {}
+    config = read_config(config) if config else {}
+    if "weights" in config | given and "recipe" not in config | given:
+        given["recipe"] = "finetune"
+    config = complete(config, given)
+    if "data" not in config:
+        raise ValueError("`--data` is missing: name a data source, such as digits")
+    for name in NOT_SEARCHED:
+        if name in config:
+            raise ValueError(f"A search has no `{name}`. Received: {name} = {config[name]}")
+    space = space or ("finetune" if "weights" in config else "from_scratch")
+    rows = read_space(space) if space.endswith(".toml") else space
+    try:
+        search = open_search(
+            output, config, rows, tuner, trials, wait, dict(max_parameters=max_parameters, max_macs=max_macs, patience=patience)
+        )
+        search.search()
+    except KeyboardInterrupt:
+        print(f"\nkeras-vit: stopped; go on with: {shlex.join(['keras-vit', *sys.argv[1:]])}", file=sys.stderr)
+        raise typer.Exit(130) from None
+    if not search.is_worker:
+        show(output)
+
+
+def read_space(path):
+    """Returns the rows of the space in a TOML file."""
+    try:
+        return tomllib.loads(pathlib.Path(path).read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"A search space must be a TOML file: {error}. Received: {path}") from None
+
+
+def open_search(output, config, space, tuner, trials, wait, limits):
+    """Returns the `Search` that a config stands for."""
+    with quiet():
+        import keras
+
+        try:
+            from keras_vit.tuning import Search, ViTHyperModel
+        except ModuleNotFoundError as error:
+            raise ImportError(f"A search needs {error.name}: pip install 'keras-vit-zoo[tune]'") from None
+        from keras_vit.training import Recipe, virtual_devices
+        from keras_vit.training import strategy as strategy_of
+
+        if "devices" in config:
+            virtual_devices(config["devices"])
+    chosen = None
+    if keras.backend.backend() == "tensorflow":
+        chosen = strategy_of(config.get("strategy", "auto"))
+        chosen = chosen if chosen.num_replicas_in_sync > 1 else None
+    elif "strategy" in config:
+        raise ValueError(f"`--strategy` is for the TensorFlow backend. Received: the backend {keras.backend.backend()}")
+    model = config.get("model")
+    if "weights" in config:
+        model = open_model(model, config["weights"]) if model else open_model(config["weights"])
+    kept = ("weights", "recipe", "model", "data", "strategy", "devices", "class_names")
+    hypermodel = ViTHyperModel(
+        config["data"],
+        space,
+        model,
+        Recipe(**config["training"]),
+        architecture=config.get("architecture"),
+        image_size=config.get("image_size"),
+        seed=config["seed"],
+        mixed_precision=config.get("mixed_precision", False),
+        jit_compile=config.get("jit_compile"),
+        settings={name: config[name] for name in kept if name in config},
+        **limits,
+        **config.get("data_options", {}),
+        **{name: config[name] for name in ("train_images",) if name in config},
+    )
+    return Search(hypermodel, output, tuner, trials, config["seed"], chosen, wait)
+
+
+def show(output):
+    """Writes the report, and prints the best trials and where everything is."""
+    from keras_vit.tuning import read_trials, write_report
+    from keras_vit.tuning.study import BEST
+
+    trials = read_trials(output)
+    if not any(trial.score is not None for trial in trials):
+        raise ValueError(f"Every trial has failed; of the last: {trials[-1].reason if trials else 'nothing was tried'}")
+    best = [trial for trial in trials if trial.score is not None][:5]
+    print()
+    rows = [("val_accuracy", *(f"{trial.score:.4f}" for trial in best)), ("epochs", *(len(trial.history) for trial in best))]
+    rows += [(name, *(trial.values[name] for trial in best)) for name in best[0].values]
+    table(("Trial", *(trial.number for trial in best)), [[f"{x:.3g}" if isinstance(x, float) else x for x in row] for row in rows])
+    print()
+    for name, path in ({"Config": output / BEST} | write_report(output)).items():
+        print(f"{name:30}{path}")
+    print(f"\nTrain the best one: {shlex.join(['keras-vit', 'train', '--config', str(output / BEST), '--output', 'RUN'])}")
