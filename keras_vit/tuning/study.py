@@ -36,9 +36,8 @@ def open_study(folder, settings):
         begun = json.loads(path.read_text(encoding="utf-8"))
         for name in settings | begun:
             if settings.get(name) != begun.get(name):
-                raise ValueError(
-                    f"The folder is that of another search: there `{name}` is {begun.get(name)!r}. Received: {settings.get(name)!r}, {folder}"
-                )
+                was, now = begun.get(name), settings.get(name)
+                raise ValueError(f"The folder is that of another search: there `{name}` is {was!r}. Received: {name}={now!r}, {folder}")
         return
     if folder.exists() and (not folder.is_dir() or any(folder.glob("[!.]*"))):
         raise ValueError(f"The folder must be new, empty, or that of the same search. Received: {folder}")

@@ -190,7 +190,7 @@ class Search(keras_tuner.Tuner):
         if not self.is_worker:
             open_study(folder, hypermodel.describe() | {"tuner": tuner, "search_seed": seed})
             own(folder)
-        oracle = TUNERS[tuner](trials, hypermodel.recipe.epochs, seed=seed)
+        oracle = TUNERS[tuner](trials, hypermodel.recipe.epochs, seed=seed + 1)  # 0 is no seed to Keras Tuner
         oracle.max_trials = trials  # which Hyperband does not take
         oracle._display = Progress(oracle, hypermodel, folder)
         super().__init__(oracle, hypermodel, directory=folder.parent, project_name=folder.name, distribution_strategy=distribution_strategy)
