@@ -18,6 +18,7 @@ from concurrent import futures
 
 import keras
 import keras_tuner
+import numpy as np
 from keras_tuner.src.distribute import utils as roles
 from keras_tuner.src.engine.oracle import Display
 from keras_tuner.src.engine.trial import TrialStatus
@@ -34,10 +35,10 @@ MOST_KILLS = 3  # of a trial that comes no epoch further: the system may be kill
 MOST_FAILURES = 10  # one after the other, which end a search: what is wrong is not the trial
 # TensorFlow no longer brings TensorBoard, which the tuner imports in each trial; the Gaussian process needs the others.
 NEEDED = {"tensorflow": ("tensorboard",), "bayesian": ("scipy", "sklearn")}
-ALIVE = [  # a machine that lost its power is noticed within 20 seconds; a process that died, at once
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 10_000),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
+ALIVE = [  # a process that died is noticed at once, a machine that lost its power within three minutes; a busy one may take its time
+    ("grpc.keepalive_time_ms", 30_000),
+    ("grpc.keepalive_timeout_ms", 120_000),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
 ]
 
 
@@ -130,7 +131,9 @@ class HyperbandOracle(LastingOracle, keras_tuner.oracles.HyperbandOracle):
 
 
 class BayesianOracle(LastingOracle, keras_tuner.oracles.BayesianOptimizationOracle):
-    pass
+    def populate_space(self, trial_id):
+        self._random_state = np.random.RandomState(self.seed + len(self.trials))  # Keras Tuner's begins anew with each process
+        return super().populate_space(trial_id)
 
 
 class GridOracle(LastingOracle, keras_tuner.oracles.GridSearchOracle):
