@@ -13,7 +13,7 @@ from keras_vit.vision_transformer import make_stem
 
 STEMS = {
     "patch": None,
-    "conv": dict(kind="conv", filters=(32, 64, 64, 128), strides=(2, 1, 1, 2)),
+    "conv": dict(kind="conv", filters=(16, 32, 64, 64), strides=(2, 1, 2, 1)),
     "resnet": dict(kind="resnet", block_counts=(2,), width=32),
 }
 POOLINGS = {
@@ -57,12 +57,13 @@ SPACES = {
         "patch_size": (4, 7, 8, 16),
         "stem": ("patch", "conv", "resnet"),
         "pooling": ("token", "gap"),
-        "learning_rate": between(3e-4, 3e-3),
-        "warmup_epochs": (0.25, 1.0, 3.0),
+        "learning_rate": between(5e-4, 3e-3),
+        "warmup_epochs": (0.25, 1.0),
         "weight_decay": between(0.01, 0.3),
         "batch_size": (16, 32, 64),
         "drop_path_rate": (0.0, 0.1),
-        "randaugment": (0, 3, 6),
+        "augmentation": ("none", "digits", "fashion_mnist"),
+        "randaugment": (0, 3),
         "mixup": (0.0, 0.2),
     },
     # How strongly to regularise a model that stays as it is.
