@@ -41,3 +41,10 @@ def test_recipe(monkeypatch, capsys, tmp_path, weights, recipe):
     run(monkeypatch, "recipe.py", *arguments)  # goes on where nothing is left
     again = capsys.readouterr().out.splitlines()
     assert again[-1] == first[-1] and not any(line.startswith("Epoch") for line in again)
+
+
+@requires_tensorflow
+def test_tune(monkeypatch, capsys, tmp_path):
+    run(monkeypatch, "tune.py", "--images", 64, "--epochs", 1, "--trials", 2, "--output", tmp_path / "study")
+    out = capsys.readouterr().out
+    assert "best: " in out and (tmp_path / "study" / "report.html").exists() and (tmp_path / "study" / "best.toml").exists()

@@ -10,8 +10,6 @@ import tomllib
 import pytest
 from helpers import requires_tensorflow
 
-pytest.importorskip("keras_tuner")
-
 from keras_vit.tuning import read_trials
 from keras_vit_cli import main
 

@@ -1,0 +1,192 @@
+import dataclasses
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+import keras
+import keras_tuner
+import numpy as np
+import pytest
+from helpers import requires_tensorflow
+
+from keras_vit.training import RECIPES
+from keras_vit.tuning import Search, ViTHyperModel, read_trials
+
+pytestmark = requires_tensorflow
+ROOT = pathlib.Path(__file__).parents[2]
+SPACE = {
+    "hidden_dim": (8, 12),
+    "num_heads": (2, 3),
+    "learning_rate": {"low": 1e-3, "high": 1e-2, "log": True},
+    "batch_size": (32, 64),
+    "mixup": (0.0, 0.2),
+}
+RECIPE = dataclasses.replace(RECIPES["small_data"], epochs=3, warmup_epochs=1)
+TINY = dict(architecture={"num_layers": 1, "mlp_dim": 8}, image_size=8, train_images=64, jit_compile=False)
+
+
+def tiny(space=SPACE, recipe=RECIPE, **more):
+    return ViTHyperModel("digits", space, recipe=recipe, **TINY | more)
+
+
+@pytest.mark.parametrize(
+    "tuner, arguments",
+    [
+        (keras_tuner.RandomSearch, dict(max_trials=2)),
+        (keras_tuner.Hyperband, dict(max_epochs=3, factor=3)),
+        (keras_tuner.BayesianOptimization, dict(max_trials=4, num_initial_points=3)),
+        (keras_tuner.GridSearch, dict(max_trials=2)),
+    ],
+)
+def test_keras_tuners_own_tuners(tmp_path, capfd, tuner, arguments):
+    hypermodel = tiny()
+    search = tuner(hypermodel, objective="val_accuracy", seed=1, directory=tmp_path, project_name="study", **arguments)
+    search.search(verbose=0)
+    trials = search.oracle.trials.values()
+    assert {trial.status for trial in trials} == {"COMPLETED"}
+    for trial in trials:
+        values = hypermodel.values(trial.hyperparameters.values)
+        assert values["hidden_dim"] % values["num_heads"] == 0
+    (model,) = search.get_best_models()
+    assert model.get_layer("block_0").attention.num_heads in (2, 3)
+    if tuner is keras_tuner.Hyperband:
+        promoted = [trial for trial in trials if "tuner/trial_id" in trial.hyperparameters.values]
+        for trial in promoted:
+            before = tmp_path / "study" / f"trial_{trial.hyperparameters.values['tuner/trial_id']}" / "history.json"
+            history = json.loads((tmp_path / "study" / f"trial_{trial.trial_id}" / "history.json").read_text())
+            assert history[:1] == json.loads(before.read_text()) and len(history) == 3  # it went on, and did not begin anew
+        assert promoted and capfd.readouterr().err.count("going on after 0 steps of epoch 2") == len(promoted)
+
+
+def test_every_sampled_combination_is_valid_and_within_the_budget():
+    from keras_vit.cost import cost
+
+    hypermodel = ViTHyperModel("fashion_mnist" if pathlib.Path("/usr/share/datasets/fashion-mnist").is_dir() else "digits", max_macs=10**7)
+    oracle = keras_tuner.oracles.RandomSearchOracle(objective="val_accuracy", max_trials=100, seed=1)
+    hp = oracle.get_space()
+    hypermodel.declare_hyperparameters(hp)
+    oracle.update_space(hp)
+    for number in range(60):
+        values = oracle.populate_space(str(number))["values"]
+        config = hypermodel.config(values)
+        price = cost(config["model"], input_shape=hypermodel.image_shape, num_classes=10, **config.get("architecture", {}))
+        assert price.macs <= 10**7
+
+
+def test_a_trial_stops_early_also_after_a_kill(tmp_path, monkeypatch):
+    hypermodel = tiny({"learning_rate": (1e-3, 2e-3)}, dataclasses.replace(RECIPE, epochs=50, learning_rate=1e-3), patience=2)
+    rows = [{"val_accuracy": score} for score in (0.1, 0.3, 0.3, 0.2)]
+    assert hypermodel._is_stale(rows) and not hypermodel._is_stale(rows[:3]) and not hypermodel._is_stale([])
+    Search(hypermodel, tmp_path / "study", "random", 1).search()
+    (trial,) = read_trials(tmp_path / "study")
+    scores = [row["val_accuracy"] for row in trial.history]
+    assert len(scores) < 50 and len(scores) - scores.index(max(scores)) == 3
+    # Killed after its last epoch, before it was recorded: nothing is trained again.
+    path = tmp_path / "study" / "trial_0" / "trial.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"status": "RUNNING"}))
+    monkeypatch.setattr(keras.Model, "evaluate", None)
+    Search(hypermodel, tmp_path / "study", "random", 1).search()
+    (again,) = read_trials(tmp_path / "study")
+    assert again.history == trial.history and again.score == trial.score and again.status == "COMPLETED"
+
+
+def test_a_loss_that_is_nan_and_a_batch_too_large_are_failures_with_reasons(tmp_path, monkeypatch):
+    hypermodel = tiny({"learning_rate": (1e-3, 1e30), "optimizer": ("SGD",)}, dataclasses.replace(RECIPE, clip_norm=None, warmup_epochs=0))
+    Search(hypermodel, tmp_path / "study", "grid", 2).search()
+    done, failed = read_trials(tmp_path / "study")
+    assert done.status == "COMPLETED" and failed.status == "FAILED"
+    assert failed.reason.startswith("FloatingPointError: ") and "is not finite after step" in failed.reason
+    monkeypatch.setattr("keras_vit.training.memory.available_bytes", lambda: 1)
+    Search(tiny(), tmp_path / "large", "random", 1).search()
+    assert "A step must fit into memory" in read_trials(tmp_path / "large")[0].reason
+
+
+def test_weights_that_trials_begin_with(tmp_path):
+    import keras_vit
+
+    model = keras_vit.VisionTransformer((8, 8, 3), 4, 8, 2, 2, 8, num_classes=3)
+    space = {"frozen_blocks": ("all", 1), "layer_decay": (0.5, 1.0), "randaugment": (0, 5)}
+    hypermodel = ViTHyperModel("digits", space, model, RECIPE, train_images=64, settings={"weights": "w.keras", "recipe": "small_data"})
+    hp = keras_tuner.HyperParameters()
+    built = hypermodel.build(hp)
+    np.testing.assert_array_equal(built.get_layer("patch_embedding").get_weights()[0], model.get_layer("patch_embedding").get_weights()[0])
+    assert built.output_shape == (None, 10)
+    trained = {layer.name for layer in built.layers if layer.trainable and layer.weights}
+    assert trained == ({"head"} if hypermodel.values(hp.values)["frozen_blocks"] == "all" else {"block_1", "norm", "head"})
+    hp.values["randaugment"] = 5
+    config = hypermodel.config(hp.values)
+    assert config["weights"] == "w.keras" and config["training"]["augmentation"] == "digits+randaugment(5)" and "model" not in config
+    with pytest.raises(ValueError, match="A model with weights has its dimensions. Received: the parameter hidden_dim"):
+        ViTHyperModel("digits", {"hidden_dim": (8,)}, model, RECIPE)
+
+
+@pytest.mark.parametrize(
+    "more, rule",
+    [
+        (dict(space={"batch_size": (65,)}), "`batch_size` must be at most the 64 training images"),
+        (dict(space={"augmentation": ("digit",)}), "Unknown augmentation"),
+        (dict(space={"mixup": (-0.1,)}), "added to an augmentation"),
+        (dict(space={"drop_path_rate": (1.0,)}), "drop_path_rate"),
+        (dict(space={"num_heads": (5,)}), "No combination of the search space can be built; of the first: `num_heads`"),
+        (dict(space={"model": ("ViTB17",)}), "There is no preset of that name"),
+        (dict(recipe=dataclasses.replace(RECIPE, epochs=None, steps=9)), "a recipe in epochs"),
+        (dict(patience=0), "`patience` must be at least 1"),
+    ],
+)
+def test_wrong_arguments(more, rule):
+    with pytest.raises(ValueError, match=rule):
+        tiny(**more)
+
+
+def test_one_class():
+    images = np.zeros((20, 8, 8, 3), "uint8")
+    with pytest.raises(ValueError, match="must have two classes or more"):
+        ViTHyperModel((images, np.zeros(20, int)), SPACE, **{**TINY, "train_images": None})
+
+
+JAX = """
+import dataclasses, sys, keras_tuner
+from keras_vit import tuning
+from keras_vit.training import RECIPES
+recipe = dataclasses.replace(RECIPES["small_data"], epochs=3, warmup_epochs=1)
+architecture = {"hidden_dim": 8, "num_heads": 2, "num_layers": 1, "mlp_dim": 8}
+hypermodel = tuning.ViTHyperModel("digits", {"learning_rate": (1e-3, 1e-2), "mixup": (0.0, 0.2)}, recipe=recipe, architecture=architecture,
+    image_size=8, train_images=64)
+search = tuning.Search(hypermodel, sys.argv[1], trials=4)
+search.search()
+print([trial.status for trial in tuning.read_trials(sys.argv[1])], len(search.get_best_models()))
+"""
+
+
+def test_jax(tmp_path):
+    pytest.importorskip("jax")
+    command = [sys.executable, "-c", JAX, tmp_path / "study"]
+    found = subprocess.run(command, cwd=ROOT, env=os.environ | {"KERAS_BACKEND": "jax"}, capture_output=True, text=True)
+    assert found.stdout.splitlines()[-1] == f"{['COMPLETED'] * 4} 1", found.stderr
+
+
+MIRRORED = """
+import dataclasses, sys
+from keras_vit.training import RECIPES, strategy, virtual_devices
+virtual_devices("cpu:2")
+from keras_vit import tuning
+recipe = dataclasses.replace(RECIPES["small_data"], epochs=2, warmup_epochs=1)
+architecture = {"hidden_dim": 8, "num_heads": 2, "num_layers": 1, "mlp_dim": 8}
+for chosen in (strategy("mirrored"), None):
+    hypermodel = tuning.ViTHyperModel("digits", {"learning_rate": (1e-3, 1e-2), "batch_size": (16, 32)}, recipe=recipe,
+        architecture=architecture, image_size=8, train_images=64, jit_compile=False)
+    search = tuning.Search(hypermodel, f"{sys.argv[1]}/{chosen is None}", "hyperband", 4, distribution_strategy=chosen)
+    search.search()
+    print(*(f"{trial.history[-1]['val_loss']:.4f}" for trial in tuning.read_trials(search.folder)))
+"""
+
+
+def test_distribution_strategy(tmp_path):
+    """On two virtual devices a search finds what it finds on one."""
+    command = [sys.executable, "-c", MIRRORED, tmp_path]
+    found = subprocess.run(command, cwd=ROOT, env=os.environ | {"KERAS_BACKEND": "tensorflow"}, capture_output=True, text=True)
+    losses = [np.array(line.split(), float) for line in found.stdout.splitlines() if line[:2] in ("1.", "2.")]
+    assert len(losses) == 2, found.stderr
+    np.testing.assert_allclose(*losses, atol=2e-3)
