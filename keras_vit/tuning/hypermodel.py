@@ -104,13 +104,19 @@ class ViTHyperModel(keras_tuner.HyperModel):
         self.budget = {"max_parameters": max_parameters, "max_macs": max_macs}
         self._check_training()
 
+    @property
+    def batch_sizes(self):
+        row = self.rows.get("batch_size", (self.recipe.batch_size,))
+        return range(row["low"], row["high"] + 1) if isinstance(row, dict) else row
+
     def declare_hyperparameters(self, hp):
         if len(self.choices) > 1:
             hp.Choice("architecture", [json.dumps(choice) for choice in self.choices])
         for name, row in self.rows.items():
             if name not in ARCHITECTURE:
                 if isinstance(row, dict):
-                    hp.Float(name, row["low"], row["high"], sampling="log" if row.get("log") else "linear")
+                    whole = isinstance(row["low"], int) and isinstance(row["high"], int)
+                    (hp.Int if whole else hp.Float)(name, row["low"], row["high"], sampling="log" if row.get("log") else "linear")
                 else:
                     hp.Choice(name, list(row))
 

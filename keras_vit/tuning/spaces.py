@@ -80,6 +80,8 @@ SPACES = {
 def open_space(space):
     """Returns the rows of a space: `{parameter: tuple of values, or {"low", "high"} and, for a logarithmic scale, "log": True}`.
 
+    A range between ints is one of ints.
+
     Args:
         space: name of a row of `SPACES`, or such rows. `patch_size` is in pixels of the image, also behind a stem. `stem` and `pooling`
             are rows of `STEMS` and `POOLINGS`; `model` presets; `frozen_blocks` "none", a number, or "all". `randaugment` (a magnitude)

@@ -31,7 +31,7 @@ from keras_vit.tuning.hypermodel import OBJECTIVE
 from keras_vit.tuning.study import open_study, read_history, reason, write_best, write_json
 
 FINISHED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
-MOST_KILLS = 3  # of a trial that comes no epoch further: the system may be killing it for its memory
+MOST_KILLS = 5  # of a trial that comes no checkpoint further: the system may be killing it for its memory
 MOST_FAILURES = 10  # one after the other, which end a search: what is wrong is not the trial
 # TensorFlow no longer brings TensorBoard, which the tuner imports in each trial; the Gaussian process needs the others.
 NEEDED = {"tensorflow": ("tensorboard",), "bayesian": ("scipy", "sklearn")}
@@ -47,7 +47,7 @@ class LastingOracle:
 
     def __init__(self, **kwargs):
         super().__init__(objective=OBJECTIVE, max_consecutive_failed_trials=MOST_FAILURES, **kwargs)
-        self._kills = {}  # trial: (epochs that it had done when it was killed, how often it was there)
+        self._kills = {}  # trial: (its newest checkpoint when it was killed, how often it was that one)
 
     def save(self):
         write_json(self.get_state(), self._get_oracle_fname())
@@ -107,14 +107,15 @@ class LastingOracle:
             self.save()
 
     def _give_back(self, trial):
-        epochs = len(read_history(self._get_trial_dir(trial.trial_id)))
-        before, times = self._kills.get(trial.trial_id, (epochs, 0))
-        times = times + 1 if before == epochs else 1
-        self._kills[trial.trial_id] = (epochs, times)
+        checkpoints = pathlib.Path(self._get_trial_dir(trial.trial_id)).glob("checkpoints/step-*.npz")
+        newest = max((path.stem for path in checkpoints), default="its beginning")
+        before, times = self._kills.get(trial.trial_id, ("", 0))
+        times = times + 1 if before == newest else 1
+        self._kills[trial.trial_id] = (newest, times)
         if times < MOST_KILLS:
             self._retry_queue.append(trial.trial_id)
             return
-        trial.status, trial.message = TrialStatus.FAILED, f"MemoryError: killed {times} times in epoch {epochs + 1}, perhaps for its memory"
+        trial.status, trial.message = TrialStatus.FAILED, f"MemoryError: killed {times} times after {newest}, perhaps for its memory"
         self.end_order.append(trial.trial_id)
         self._save_trial(trial)
 
@@ -189,7 +190,10 @@ class Search(keras_tuner.Tuner):
         check_packages(tuner)
         self.is_worker = roles.has_chief_oracle() and not roles.is_chief_oracle()
         self.folder, self.wait = pathlib.Path(folder).resolve(), wait
-        folder = self.folder
+        folder, replicas = self.folder, getattr(distribution_strategy, "num_replicas_in_sync", 1)
+        for batch_size in hypermodel.batch_sizes:
+            if batch_size % replicas:
+                raise ValueError(f"The {replicas} devices must share a batch equally. Received: batch_size={batch_size}")
         if not self.is_worker:
             open_study(folder, hypermodel.describe() | {"tuner": tuner, "search_seed": seed})
             own(folder)
@@ -296,6 +300,7 @@ def check_packages(tuner):
 
 def client(oracle, wait):
     """Returns the oracle of a worker: it asks the chief, and holds a line to it."""
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import grpc
     from keras_tuner.src import protos
     from keras_tuner.src.distribute.oracle_client import TIMEOUT, OracleClient
@@ -393,7 +398,7 @@ def serve(oracle, wait):
     server.start()
     seen = time.monotonic()
     try:
-        while not (servicer.stop_triggered and not lines):
+        while lines or not (servicer.stop_triggered or len(oracle.end_order) >= oracle.max_trials):
             time.sleep(0.2)
             if lines:
                 seen = time.monotonic()
