@@ -46,7 +46,8 @@ class LastingOracle:
     """What an oracle lacks to be killed at any moment, and to lose workers."""
 
     def __init__(self, **kwargs):
-        super().__init__(objective=OBJECTIVE, max_consecutive_failed_trials=MOST_FAILURES, **kwargs)
+        super().__init__(objective=OBJECTIVE, **kwargs)
+        self._ended_before = 0  # trials that ended before this process
         self._kills = {}  # trial: (its newest checkpoint when it was killed, how often it was that one)
 
     def save(self):
@@ -77,12 +78,13 @@ class LastingOracle:
                 self._give_back(trial)
             elif trial_id not in self.end_order:
                 self.end_order.append(trial_id)
+        self._ended_before = len(self.end_order)
         self.save()
 
     @keras_tuner.synchronized
     def create_trial(self, tuner_id):
-        last = self.end_order[-self.max_consecutive_failed_trials :]
-        if len(last) == self.max_consecutive_failed_trials and all(self.trials[i].status == TrialStatus.FAILED for i in last):
+        last = [self.trials[trial_id].status for trial_id in self.end_order[self._ended_before :][-MOST_FAILURES:]]
+        if last == [TrialStatus.FAILED] * MOST_FAILURES:
             self.max_trials = len(self.trials)
         trial = super().create_trial(tuner_id)
         if trial.status == TrialStatus.STOPPED and self.ongoing_trials:
