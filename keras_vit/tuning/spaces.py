@@ -1,7 +1,9 @@
 """Search spaces as data, and the architectures of a space that can be built within a budget."""
 
 import dataclasses
+import functools
 import itertools
+import json
 import math
 import numbers
 
@@ -179,4 +181,9 @@ def arguments_of(choice, base):
 
 
 def _stride(stem):
-    return 1 if stem is None else make_stem(stem).stride
+    return 1 if stem is None else _stride_of(json.dumps(stem))
+
+
+@functools.cache  # to make a layer takes a millisecond, and there are thousands of combinations
+def _stride_of(stem):
+    return make_stem(json.loads(stem)).stride

@@ -44,9 +44,9 @@ def test_keras_tuners_own_tuners_sample_nothing_invalid(tmp_path, monkeypatch, t
     """With a formula in place of training."""
     hypermodel = tiny()
     monkeypatch.setattr(ViTHyperModel, "fit", lambda self, hp, model, **kwargs: {"val_accuracy": hp["learning_rate"]})
-    monkeypatch.setattr(tuner, "load_model", None)
+    model = keras.Sequential([keras.Input((1,))])
+    monkeypatch.setattr(hypermodel, "build", lambda hp: model)
     search = tuner(hypermodel, objective="val_accuracy", seed=1, directory=tmp_path, project_name="study", **arguments)
-    monkeypatch.setattr(search, "_build_hypermodel", lambda hp: hypermodel.build(hp))
     search.search(verbose=0)
     trials = search.oracle.trials.values()
     assert {trial.status for trial in trials} == {"COMPLETED"} and len(trials) >= 4
@@ -76,8 +76,8 @@ def test_a_budget():
     assert 1 < len(hypermodel.choices) < len(tiny(space).choices)
     hp = keras_tuner.HyperParameters()
     hypermodel.declare_hyperparameters(hp)
-    for hp.values["architecture"] in hp.space[0].values:
-        config = hypermodel.config(hp.values)
+    for architecture in hp.space[0].values:
+        config = hypermodel.config(hp.values | {"architecture": architecture})
         assert cost(config["model"], input_shape=(8, 8, 3), num_classes=10, **config["architecture"]).macs <= 40_000
 
 
@@ -160,7 +160,7 @@ recipe = dataclasses.replace(RECIPES["small_data"], epochs=3, warmup_epochs=1)
 architecture = {"hidden_dim": 8, "num_heads": 2, "num_layers": 1, "mlp_dim": 8}
 hypermodel = tuning.ViTHyperModel("digits", {"learning_rate": (1e-3, 1e-2), "mixup": (0.0, 0.2)}, recipe=recipe, architecture=architecture,
     image_size=8, train_images=64)
-search = tuning.Search(hypermodel, sys.argv[1], "random", trials=2)
+search = tuning.Search(hypermodel, sys.argv[1], "random", trials=1)
 search.search()
 print([trial.status for trial in tuning.read_trials(sys.argv[1])], len(search.get_best_models()))
 """
@@ -170,7 +170,7 @@ def test_jax(tmp_path):
     pytest.importorskip("jax")
     command = [sys.executable, "-c", JAX, tmp_path / "study"]
     found = subprocess.run(command, cwd=ROOT, env=os.environ | {"KERAS_BACKEND": "jax"}, capture_output=True, text=True)
-    assert found.stdout.splitlines()[-1] == f"{['COMPLETED'] * 2} 1", found.stderr
+    assert found.stdout.splitlines()[-1] == f"{['COMPLETED']} 1", found.stderr
 
 
 MIRRORED = """
