@@ -229,6 +229,7 @@ class ViTHyperModel(keras_tuner.HyperModel):
             input_shape=self.image_shape,
             dropout_rate=recipe.dropout_rate,
             drop_path_rate=recipe.drop_path_rate,
+            patch_dropout_rate=recipe.patch_dropout_rate,
             classifier_activation=recipe.loss,
         )
         return self._changes(values) | known | ({"dtype": "mixed_bfloat16"} if self.mixed_precision else {})
