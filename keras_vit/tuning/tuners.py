@@ -202,7 +202,11 @@ class Search(keras_tuner.Tuner):
         oracle = TUNERS[tuner](trials, hypermodel.recipe.epochs, seed=seed + 1)  # 0 is no seed to Keras Tuner
         oracle.max_trials = trials  # which Hyperband does not take
         oracle._display = Progress(oracle, hypermodel, folder)
-        super().__init__(oracle, hypermodel, directory=folder.parent, project_name=folder.name, distribution_strategy=distribution_strategy)
+        places = dict(directory=folder.parent, project_name=folder.name)
+        with contextlib.redirect_stdout(None):  # it names a file
+            super().__init__(oracle, hypermodel, distribution_strategy=distribution_strategy, **places)
+        if oracle.start_order:
+            say(f"going on with the search in {folder}, of which {len(oracle.end_order)} trials have ended")
         if self.is_worker:
             self.oracle = client(oracle, wait)
 
