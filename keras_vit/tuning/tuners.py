@@ -203,8 +203,7 @@ class Search(keras_tuner.Tuner):
         oracle.max_trials = trials  # which Hyperband does not take
         oracle._display = Progress(oracle, hypermodel, folder)
         places = dict(directory=folder.parent, project_name=folder.name)
-        with contextlib.redirect_stdout(None):  # it names a file
-            super().__init__(oracle, hypermodel, distribution_strategy=distribution_strategy, **places)
+        super().__init__(oracle, hypermodel, distribution_strategy=distribution_strategy, **places)
         if oracle.start_order:
             say(f"going on with the search in {folder}, of which {len(oracle.end_order)} trials have ended")
         if self.is_worker:
