@@ -31,7 +31,7 @@ __all__ = [
     *zoo.FUNCTIONS,
 ]
 
-LAZY = ("data", "training")  # imported where they are first named: they bring TensorFlow, which a model does not need
+LAZY = ("data", "training", "tuning")  # imported where they are first named: they bring TensorFlow, which a model does not need
 
 
 def __getattr__(name):
