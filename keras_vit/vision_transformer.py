@@ -21,6 +21,7 @@ from keras_vit.layers import (
 )
 from keras_vit.layers.position_embedding import KINDS
 from keras_vit.layers.resampling import METHODS
+from keras_vit.replicas import ReplicaTrainer
 
 STEMS = {"conv": ConvStem, "resnet": ResNetStem}
 POOLINGS = ("token", "gap", "token_gap", "map", None)
@@ -29,7 +30,7 @@ PREPROCESSING = {"mean": 0.5, "std": 0.5, "size": None, "interpolation": "bicubi
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class VisionTransformer(keras.Model):
+class VisionTransformer(ReplicaTrainer, keras.Model):
     """A Vision Transformer as a functional Keras model.
 
     The defaults make ViT-B/16. Layers by name, in order: `stem`, `patch_embedding`, `class_token`, `position_embedding`,

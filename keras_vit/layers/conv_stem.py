@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_vit.layers import checks
+from keras_vit.replicas import replicas
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -61,7 +62,11 @@ class ConvStem(keras.layers.Layer):
                 name=f"conv_{i}",
                 **policy,
             )
-            norm = keras.layers.BatchNormalization(axis=-1, momentum=0.9, epsilon=self.norm_epsilon, name=f"norm_{i}", **policy)
+            # The statistics of a batch are those of all its parts, where `tf.distribute` divides it.
+            together = {"synchronized": True} if replicas() > 1 else {}
+            norm = keras.layers.BatchNormalization(
+                axis=-1, momentum=0.9, epsilon=self.norm_epsilon, name=f"norm_{i}", **together, **policy
+            )
             conv.build(input_shape)
             input_shape = (*input_shape[:3], filters)
             norm.build(input_shape)

@@ -4,9 +4,10 @@ import keras
 from keras import ops
 
 from keras_vit.layers import checks
+from keras_vit.replicas import ReplicaTrainer
 
 
-class Distillation(keras.Model):
+class Distillation(ReplicaTrainer, keras.Model):
     """Trains a student with a distillation token: `fit` this model, then use the student, which holds the weights.
 
     The class head learns the labels and the distillation head the teacher's class (`kind="hard"`, which DeiT found better) or its

@@ -10,6 +10,7 @@ import keras
 from keras import ops
 
 from keras_vit.layers import checks
+from keras_vit.replicas import replicas
 
 FIRST_LAYERS = ("stem", "patch_embedding", "class_token", "position_embedding", "register_tokens", "embedding_norm")
 HEADS = {"head", "distillation_head"}
@@ -39,8 +40,26 @@ class _Optimizer:
     def apply(self, grads, trainable_variables=None):
         super().apply(_sum_over_replicas(grads), trainable_variables)
 
-    def _all_reduce_sum_gradients(self, grads_and_vars):
-        return list(grads_and_vars)  # `apply` has summed them
+    # After that sum all replicas compute the same update, each of its own copy of the variables. Keras leaves the replicas for every update
+    # and comes back, which TensorFlow does not allow within a condition: that of an average or of gradients that are accumulated.
+
+    def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        if not _in_replica():
+            return super()._backend_update_step(grads, trainable_variables, learning_rate)
+        for gradient, variable in zip(grads, trainable_variables):
+            self.update_step(gradient, variable, learning_rate)
+
+    def _backend_increment_gradient_accumulators(self, grads, acc_grads):
+        if not _in_replica():
+            return super()._backend_increment_gradient_accumulators(grads, acc_grads)
+        for gradient, total in zip(grads, acc_grads):
+            total.assign_add(gradient)
+
+    def _overwrite_model_variables_with_average_value(self, trainable_variables):
+        if not _in_replica():
+            return super()._overwrite_model_variables_with_average_value(trainable_variables)
+        for variable, average in zip(trainable_variables, self._model_variables_moving_average):
+            variable.assign(average)
 
     def _apply_weight_decay(self, variables):
         pass  # `update_step` does, at the layer's own learning rate
@@ -223,15 +242,22 @@ def learning_rate_factors(paths, layer_decay):
     return tuple(layer_decay ** depth(path, block) for path, block in zip(paths, blocks))
 
 
+def _in_replica():
+    """Whether this is code of one of several replicas of `tf.distribute`."""
+    if replicas() == 1:
+        return False
+    import tensorflow as tf
+
+    return tf.distribute.get_replica_context() is not None
+
+
 def _sum_over_replicas(gradients):
     """Sums gradients over the replicas of `tf.distribute`, where there are several."""
-    if keras.backend.backend() != "tensorflow":
+    if not _in_replica():
         return gradients
     import tensorflow as tf
 
     context = tf.distribute.get_replica_context()
-    if context is None or context.num_replicas_in_sync == 1:
-        return gradients
     given = [gradient for gradient in gradients if gradient is not None]
     summed = iter(context.all_reduce(tf.distribute.ReduceOp.SUM, given))
     return [None if gradient is None else next(summed) for gradient in gradients]

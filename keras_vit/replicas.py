@@ -1,0 +1,202 @@
+"""What Keras 3 lacks under `tf.distribute`, mended in the trainer that our models share.
+
+Each method below is here for one fault of Keras 3.15, and `tests/training/mirrored.py` shows the fault: should a release of Keras mend it,
+that test fails, and the method can go.
+"""
+
+import contextlib
+
+import keras
+
+SEED_STRIDE = 1_000_003  # between the seeds of two replicas
+
+
+def replicas():
+    """Returns over how many replicas the current scope of `tf.distribute` divides a batch; 1 outside of any, and on other backends."""
+    if keras.backend.backend() != "tensorflow":
+        return 1
+    import tensorflow as tf
+
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+class _ReplicaTrainer:
+    """`fit` and `evaluate` on TensorFlow: with several replicas as on one device, and in parts where a batch does not fit into memory.
+
+    Attributes:
+        accumulation_steps: int. Parts that a replica computes its batch in, one after another, before a step of the optimizer.
+    """
+
+    accumulation_steps = 1
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        """Keras adds up the replicas' parts of a first batch, which need not have the same shape. Their specification is enough."""
+        if iterator is None or self.distribute_strategy.num_replicas_in_sync == 1:
+            return super()._maybe_symbolic_build(iterator, data_batch)
+        import tensorflow as tf
+
+        def of_one_replica(spec):
+            return getattr(spec, "_component_specs", (spec,))[0]  # a PerReplicaSpec holds one for each
+
+        spec = tf.nest.map_structure(of_one_replica, iterator._distributed_dataset.element_spec, expand_composites=False)
+        with self.distribute_strategy.scope():
+            self._symbolic_build(data_batch=spec)
+
+    def _make_function(self, step_function):
+        """Keras's loop of `steps_per_execution`, its mean of the replicas' metrics and its XLA fail or are inexact with replicas."""
+        strategy = self.distribute_strategy
+        if strategy.num_replicas_in_sync == 1:
+            return super()._make_function(step_function)
+        import tensorflow as tf
+
+        def one_step(data):
+            with _seeds_by_replica():
+                strategy.run(step_function, args=(data,))
+
+        one_step = self._autoconvert_optionals(one_step)
+
+        @tf.autograph.experimental.do_not_convert
+        def execute(iterator):
+            if self.steps_per_execution == 1:
+                one_step(iterator.get_next())
+                return tf.constant(1), self.get_metrics_result()
+
+            def step(done, batch):
+                one_step(batch.get_value())
+                return done + 1, tf.cond(done + 1 < self.steps_per_execution, iterator.get_next_as_optional, lambda: batch)
+
+            done, _ = tf.while_loop(
+                lambda done, batch: tf.logical_and(done < self.steps_per_execution, batch.has_value()),
+                step,
+                [tf.constant(0), iterator.get_next_as_optional()],
+            )
+            return done, self.get_metrics_result()
+
+        def on_data(data):
+            one_step(data)
+            return self.get_metrics_result()
+
+        if not self.run_eagerly:
+            execute, on_data = tf.function(execute, reduce_retracing=True), tf.function(on_data, reduce_retracing=True)
+
+        def function(iterator):
+            if not isinstance(iterator, tf.distribute.DistributedIterator):
+                for _, data in zip(range(self.steps_per_execution), iterator):
+                    logs = on_data(data)
+                return logs
+            done, logs = execute(iterator)
+            if not done:
+                raise StopIteration
+            return logs
+
+        return function
+
+    def train_step(self, data):
+        """Keras weights the replicas' parts of a batch alike, also if the last batch gives them different ones, and fails on an empty one."""
+        count = replicas()
+        if count == 1 and self.accumulation_steps == 1:
+            return super().train_step(data)
+        import tensorflow as tf
+
+        data = keras.utils.unpack_x_y_sample_weight(data)
+        rows = _rows(data)
+        weight = 1.0
+        if count > 1:
+            images = tf.cast(rows, "float32")
+            weight = count * images / tf.distribute.get_replica_context().all_reduce(tf.distribute.ReduceOp.SUM, images)
+        gradients_of = self._gradients
+        if self.jit_compile and count > 1:  # XLA does not compile what replicas do together
+            gradients_of = tf.function(gradients_of, jit_compile=True)
+        if self.accumulation_steps == 1:
+            gradients = gradients_of(*data, images=_never_empty(data[0]) if count > 1 else data[0], weight=weight)
+        else:
+            gradients = self._in_parts(gradients_of, data, rows, weight)
+        self.optimizer.apply_gradients(zip(gradients, self.trainable_weights))
+        return self.get_metrics_result()
+
+    def _in_parts(self, gradients_of, data, rows, weight):
+        """Returns the gradients of a batch, computed part by part: a loop, so that the memory of one part is enough."""
+        import tensorflow as tf
+
+        def add(start, sums, size):
+            def part(start, *sums):
+                x, y, sample_weight = _map(lambda value: tf.slice(value, [start] + [0] * (value.shape.rank - 1), _first(size, value)), data)
+                share = tf.cast(size, "float32") / tf.cast(rows, "float32")
+                gradients = gradients_of(x, y, sample_weight, images=x, weight=weight * share)
+                return start + size, *(total + gradient for total, gradient in zip(sums, gradients))
+
+            more = tf.while_loop(lambda start, *_: tf.logical_and(size > 0, start + size <= rows), part, [start, *sums])
+            return more[0], more[1:]
+
+        start, sums = add(tf.constant(0), [tf.zeros_like(v) for v in self.trainable_weights], rows // self.accumulation_steps)
+        return add(start, sums, rows - start)[1]  # what is left where the parts do not divide the batch
+
+    def _gradients(self, x, y, sample_weight, images, weight):
+        """Returns the gradients of a batch, or of a part of it, and updates the metrics. `images` is `x`, but never empty."""
+        import tensorflow as tf
+
+        rows = _rows(x)
+        with tf.GradientTape() as tape:
+            y_pred = self(images, training=True)
+            if images is not x:
+                y_pred = _map(lambda value: value[:rows], y_pred)
+            loss = self._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=True)
+            self._loss_tracker.update_state(loss * replicas(), sample_weight=rows)
+            loss = self.optimizer.scale_loss(loss * tf.cast(weight, loss.dtype))
+        gradients = tape.gradient(loss, self.trainable_weights)
+        self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+        return gradients
+
+
+def _map(function, values):
+    """Returns the structure `values` with `function` applied to its tensors."""
+    return keras.tree.map_structure(lambda value: None if value is None else function(value), values)
+
+
+def _rows(values):
+    import tensorflow as tf
+
+    return tf.shape(next(value for value in keras.tree.flatten(values) if value is not None))[0]
+
+
+def _first(size, value):
+    """Returns the shape of the first `size` rows, for `tf.slice`."""
+    return [size] + [-1] * (value.shape.rank - 1)
+
+
+def _never_empty(values):
+    """Returns a batch that may be empty with one black image in place of none: convolutions have no gradients of nothing."""
+    import tensorflow as tf
+
+    def fill(value):
+        if value.shape[0] is not None:
+            return value
+        return tf.cond(tf.shape(value)[0] > 0, lambda: value, lambda: tf.zeros((1, *value.shape[1:]), value.dtype))
+
+    return _map(fill, values)
+
+
+@contextlib.contextmanager
+def _seeds_by_replica():
+    """While active, random numbers differ from replica to replica: Keras's generators have one state on all. The first keeps its own."""
+    import tensorflow as tf
+
+    draw = keras.random.SeedGenerator.next
+
+    def next(self, ordered=True):
+        seed, context = draw(self, ordered), tf.distribute.get_replica_context()
+        number = context.replica_id_in_sync_group if context else 0
+        return seed + tf.stack([tf.cast(number, seed.dtype) * SEED_STRIDE, tf.zeros((), seed.dtype)])
+
+    keras.random.SeedGenerator.next = next
+    try:
+        yield
+    finally:
+        keras.random.SeedGenerator.next = draw
+
+
+class _Plain:
+    pass
+
+
+ReplicaTrainer = _ReplicaTrainer if keras.backend.backend() == "tensorflow" else _Plain
