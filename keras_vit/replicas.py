@@ -5,10 +5,13 @@ that test fails, and the method can go.
 """
 
 import contextlib
+import json
+import zlib
 
 import keras
 
 SEED_STRIDE = 1_000_003  # between the seeds of two replicas
+_cluster = (0, 1)
 
 
 def replicas():
@@ -18,6 +21,62 @@ def replicas():
     import tensorflow as tf
 
     return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def model_mesh():
+    """Returns the mesh of devices that heads and hidden units are divided over (tensor parallel, on JAX), or None."""
+    if keras.backend.backend() != "jax":
+        return None
+    mesh = getattr(keras.distribution.distribution(), "device_mesh", None)
+    return mesh if mesh is not None and "model" in mesh.axis_names else None
+
+
+def enter_cluster(index, count):
+    """Says that this process is number `index` of `count` that train together."""
+    global _cluster
+    _cluster = (index, count)
+
+
+def processes():
+    """Returns the number of this process among those that train together, and how many they are: (0, 1) if it is alone.
+
+    Process 0, the chief, writes what a run leaves.
+    """
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.process_index(), jax.process_count()
+    return _cluster
+
+
+def check_agreement(facts):
+    """Refuses to train where processes that train together differ in a fact. Each of them must call this.
+
+    Args:
+        facts: dict from what it is to a value that can be written as text.
+
+    Raises:
+        ValueError: that names the facts, and the workers that differ from the first.
+    """
+    if processes()[1] == 1:
+        return
+    digests = [zlib.crc32(json.dumps(value, sort_keys=True, default=str).encode()) for value in facts.values()]
+    if keras.backend.backend() == "jax":
+        import numpy as np
+        from jax.experimental import multihost_utils
+
+        rows = multihost_utils.process_allgather(np.asarray(digests, "uint32"))
+    else:
+        import tensorflow as tf
+
+        strategy = tf.distribute.get_strategy()
+        rows = tf.function(lambda: strategy.gather(strategy.run(lambda: tf.constant([digests], tf.int64)), axis=0))().numpy()
+        rows = rows[:: len(rows) // processes()[1]]
+    for (name, value), column in zip(facts.items(), zip(*rows)):
+        if others := [number for number, digest in enumerate(column) if digest != column[0]]:
+            raise ValueError(
+                f"All workers must have the same {name}; worker 0 and {', '.join(map(str, others))} differ. Received: {str(value)[:300]} here"
+            )
 
 
 class _ReplicaTrainer:
@@ -31,16 +90,55 @@ class _ReplicaTrainer:
 
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         """Keras adds up the replicas' parts of a first batch, which need not have the same shape. Their specification is enough."""
-        if iterator is None or self.distribute_strategy.num_replicas_in_sync == 1:
+        self._check_scopes()
+        strategy = self.distribute_strategy
+        if iterator is None or strategy.num_replicas_in_sync == 1:
             return super()._maybe_symbolic_build(iterator, data_batch)
-        import tensorflow as tf
 
         def of_one_replica(spec):
             return getattr(spec, "_component_specs", (spec,))[0]  # a PerReplicaSpec holds one for each
 
-        spec = tf.nest.map_structure(of_one_replica, iterator._distributed_dataset.element_spec, expand_composites=False)
-        with self.distribute_strategy.scope():
+        spec = keras.tree.map_structure(of_one_replica, iterator._distributed_dataset.element_spec)
+        with strategy.scope():
             self._symbolic_build(data_batch=spec)
+            if processes()[1] > 1:
+                check_agreement(self._facts(iterator))
+
+    def _check_scopes(self):
+        """Refuses what Keras would fail on, with messages that do not say why."""
+        import tensorflow as tf
+
+        mine, others = self._distribute_strategy, []
+        optimizer = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        if optimizer is not None and optimizer._distribution_strategy.num_replicas_in_sync > 1:
+            others.append(("compiled", optimizer._distribution_strategy))
+        if tf.distribute.has_strategy():
+            others.append(("called", tf.distribute.get_strategy()))
+        for what, other in others:
+            if other is not mine and max(other.num_replicas_in_sync, mine.num_replicas_in_sync if mine else 1) > 1:
+                raise ValueError(
+                    "A model must be built, compiled and called in the scope of the same strategy. "
+                    f"Received: built {f'in the scope of {_describe(mine)}' if mine else 'outside of any'}, {what} in that of {_describe(other)}"
+                )
+
+    def _facts(self, iterator):
+        """Returns what must be equal on all workers, for training to be that of one device."""
+        import tensorflow as tf
+
+        from keras_vit.version import __version__
+
+        dataset = iterator.data_adapter.get_tf_dataset()
+        facts = {
+            "versions of keras_vit, Keras and TensorFlow": (__version__, keras.__version__, tf.__version__),
+            "architecture": [(v.path, tuple(v.shape), v.dtype, v.trainable) for v in self.variables],
+            "optimizer": (type(self.optimizer).__name__, self.optimizer.get_config()) if self.optimizer else None,
+            "`steps_per_execution` and `accumulation_steps`": (self.steps_per_execution, self.accumulation_steps),
+            "batches": (iterator.num_batches, dataset.element_spec),
+        }
+        # Of a worker's own part only the form can be compared.
+        if dataset.options().experimental_distribute.auto_shard_policy != tf.data.experimental.AutoShardPolicy.OFF:
+            facts["first batch of data"] = [zlib.crc32(tensor.numpy().tobytes()) for tensor in keras.tree.flatten(list(dataset.take(1)))]
+        return facts
 
     def _make_function(self, step_function):
         """Keras's loop of `steps_per_execution`, its mean of the replicas' metrics and its XLA fail or are inexact with replicas."""
@@ -146,6 +244,10 @@ class _ReplicaTrainer:
         gradients = tape.gradient(loss, self.trainable_weights)
         self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
         return gradients
+
+
+def _describe(strategy):
+    return f"{type(strategy).__name__} of {strategy.num_replicas_in_sync} replicas"
 
 
 def _map(function, values):

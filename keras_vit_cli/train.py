@@ -40,7 +40,7 @@ def train(
     mixed_precision: Annotated[bool, typer.Option("--mixed-precision", help="Compute in bfloat16.")] = None,
     jit_compile: Annotated[bool, typer.Option(help="Compile with XLA, or do not. [default: where it is supported]")] = None,
     accumulation_steps: Annotated[int, typer.Option(min=1, help="Compute a batch in so many parts, for it to fit into memory.")] = None,
-    strategy: Annotated[str, typer.Option(help="auto, one_device, or mirrored: on all GPUs. [default: auto]")] = None,
+    strategy: Annotated[str, typer.Option(help="auto, one_device, mirrored: all GPUs, multi_worker: all machines, tpu; on JAX also fsdp, tensor_parallel.")] = None,
     devices: Annotated[str, typer.Option(help="cpu:N: N virtual devices, to try --strategy.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same run. [default: 0]")] = None,
     config: Annotated[pathlib.Path, typer.Option(help="Begin with the settings in this TOML file, such as another run's.")] = None,
@@ -108,17 +108,18 @@ class Run:
         with quiet():
             import keras
 
-            from keras_vit.training import Distillation, Recipe, virtual_devices
+            from keras_vit.replicas import processes
+            from keras_vit.training import Distillation, Recipe, check_batch, virtual_devices
 
             if "devices" in config:
                 virtual_devices(config["devices"])
+        self._choose_devices(config)
         keras.utils.set_random_seed(config["seed"])
         self.output, self.config, self.recipe = output, config, Recipe(**config["training"])
         self.parts = config.get("accumulation_steps", 1)
-        if self.recipe.batch_size % self.parts:
-            raise ValueError(
-                f"`--accumulation-steps` must divide the batch. Received: {self.parts}, of a batch of {self.recipe.batch_size} images"
-            )
+        self.number, self.count = processes()
+        if self.replicas > 1:
+            check_batch(self.recipe.batch_size, self.replicas)
         with self._scope():
             base = self._pretrained()
             self.data = self._load_data(base)
@@ -126,30 +127,22 @@ class Run:
             if "teacher" in config:
                 self.trainer = Distillation(self.model, open_model(config["teacher"]))
         self.name = config.get("model") or config["weights"]
-        self.steps = max(1, self.data.steps_per_epoch // self.parts)  # of the recipe's batches, in which the images are passed over once
 
-    @contextlib.contextmanager
-    def _scope(self):
+    def _choose_devices(self, config):
         import keras
 
-        if keras.backend.backend() != "tensorflow":
-            if "strategy" in self.config:
-                raise ValueError(f"`--strategy` is for the TensorFlow backend. Received: the backend {keras.backend.backend()}")
-            yield
+        self.strategy, self.replicas = None, 1
+        if keras.backend.backend() == "torch" and "strategy" not in config:
             return
-        from keras_vit.training import strategy
+        from keras_vit.training import count_replicas, strategy
 
-        chosen = strategy(self.config.get("strategy", "auto"))
-        replicas = chosen.num_replicas_in_sync
-        batch = self.recipe.batch_size // self.parts
-        if batch % replicas:
-            raise ValueError(f"The {replicas} devices must share a batch equally. Received: a batch of {batch} images")
-        if replicas > 1 and self.parts > 1:
-            raise ValueError(
-                f"Keras accumulates gradients on one device only. Received: --accumulation-steps {self.parts}, {replicas} devices"
-            )
-        with chosen.scope() if replicas > 1 else contextlib.nullcontext():
-            yield
+        chosen = strategy(config.get("strategy", "auto"))
+        self.replicas = count_replicas(chosen)
+        if self.replicas > 1 or (keras.backend.backend() == "jax" and "strategy" in config):
+            self.strategy = chosen
+
+    def _scope(self):
+        return self.strategy.scope() if self.strategy else contextlib.nullcontext()
 
     def _pretrained(self):
         """Returns the model to begin with, or None."""
@@ -168,7 +161,8 @@ class Run:
         options = config.get("data_options", {}) | ({} if size is None else {"image_size": size})
         return load(
             config["data"],
-            batch_size=self.recipe.batch_size // self.parts,
+            batch_size=self.recipe.batch_size,
+            part=(self.number, self.count),
             augmentation=self.recipe.augmentation,
             seed=config["seed"],
             preprocessing=None if base is None else base.preprocessing,
@@ -204,6 +198,7 @@ class Run:
 
     def train(self, save_every=None, tensorboard=False):
         """Trains from the newest checkpoint, or from the beginning, and writes the results."""
+        from keras_vit.replicas import check_agreement
         from keras_vit.training import Checkpoints
 
         history, phases, checkpoints = [], self.recipe.phases(), None
@@ -217,7 +212,9 @@ class Run:
                     checkpoints = Checkpoints(self.output / folder, every_steps=save_every)
                     self._fit(phase, checkpoints, history, tensorboard)
                     history = numbered(history, checkpoints.history)
-            write_results(self, history)
+            if self.number == 0:
+                write_results(self, history)
+            check_agreement({"end": len(history)})  # the others stay until the first, which leads them, has written
         except FloatingPointError as error:
             raise ValueError(error) from None
         except (KeyboardInterrupt, SystemExit) as stop:
@@ -225,14 +222,14 @@ class Run:
                 command = shlex.join(["keras-vit", "train", "--output", str(self.output), "--resume"])
                 steps = f" and {checkpoints.done} steps" if checkpoints.done else ""
                 print(flush=True)  # ends the line of the progress bar
-                where = f"epoch {checkpoints.epoch} of {phase.length(self.steps)[0]}{steps}"
+                where = f"epoch {checkpoints.epoch} of {phase.length(self.data.steps_per_epoch)[0]}{steps}"
                 print(f"keras-vit: stopped after {where}; go on with: {command}", file=sys.stderr)
             raise typer.Exit(130 if isinstance(stop, KeyboardInterrupt) else 0) from None
         except Exception as error:
             if "RESOURCE_EXHAUSTED" not in str(error) and type(error).__name__ != "ResourceExhaustedError":
                 raise
             raise ValueError(
-                f"The device's memory does not hold {self.recipe.batch_size // self.parts} images at once: try --accumulation-steps "
+                f"The device's memory does not hold {-(-self.recipe.batch_size // (self.replicas * self.parts))} images at once: try --accumulation-steps "
                 f"{2 * self.parts}, which computes the same steps in smaller parts, or --mixed-precision"
             ) from None
 
@@ -240,13 +237,15 @@ class Run:
         from keras_vit.training import accelerated, check_memory
 
         options = {"jit_compile": self.config["jit_compile"]} if "jit_compile" in self.config else {}
-        phase.compile(self.trainer, self.steps, self.parts, **options)
+        phase.compile(self.trainer, self.data.steps_per_epoch, self.parts, **options)
         if not accelerated():
-            check_memory(self.model, phase.batch_size // self.parts, phase.optimizer, phase.ema_momentum is not None)
+            check_memory(self.model, -(-phase.batch_size // (self.count * self.parts)), phase.optimizer, phase.ema_momentum is not None)
 
     def _begin(self):
         """Writes the config, once nothing is wrong with it, and says what begins."""
         data, config = self.data, self.config
+        if self.number > 0:
+            return
         rows, columns, _ = data.image_shape
         self.output.mkdir(parents=True, exist_ok=True)
         # With the size that the source chose: its default may change.
@@ -261,21 +260,22 @@ class Run:
         import keras
 
         callbacks = [checkpoints]  # the last of those that change the run: it saves what they did
-        if tensorboard:
+        if tensorboard and self.number == 0:
             callbacks.insert(0, keras.callbacks.TensorBoard(self.output / "tensorboard", write_graph=False))
         path = self.output / "history.csv"
-        callbacks.append(
-            keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: write_history(numbered(before, checkpoints.history), path))
-        )
-        epochs, steps = phase.length(self.steps)
+        if self.number == 0:
+            callbacks.append(
+                keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: write_history(numbered(before, checkpoints.history), path))
+            )
+        epochs, steps = phase.length(self.data.steps_per_epoch)
         self.trainer.fit(
             checkpoints.resume(self.data.train_from),
-            steps_per_epoch=steps * self.parts,
+            steps_per_epoch=steps,
             epochs=epochs,
             validation_data=self.data.validation,
             callbacks=callbacks,
             shuffle=False,  # the data comes shuffled; Keras would warn
-            verbose=1 if sys.stdout.isatty() else 2,  # a bar on a terminal, a line an epoch in a file
+            verbose=0 if self.number else 1 if sys.stdout.isatty() else 2,  # a bar on a terminal, a line an epoch in a file
         )
 
 

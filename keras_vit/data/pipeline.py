@@ -55,7 +55,7 @@ class Data:
         return self.train_from(0)
 
 
-def load(source, batch_size=64, augmentation="none", seed=0, preprocessing=None, train_images=None, **options):
+def load(source, batch_size=64, augmentation="none", seed=0, preprocessing=None, train_images=None, part=(0, 1), **options):
     """Loads a data source as `tf.data` datasets.
 
     Args:
@@ -71,6 +71,8 @@ def load(source, batch_size=64, augmentation="none", seed=0, preprocessing=None,
             (see `keras_vit.data.evaluation_transform`). Default: the shorter side is resized to `image_size / 0.875`, bicubic, and
             the centre is taken.
         train_images: int or None. Trains on so many of the training images alone, always the same, with the classes in the same shares.
+        part: (index, count). With (1, 4) training batches are the second quarter of those of `batch_size` images, and nothing else is
+            read: each of several machines that train together has its own part. Changes of batches, such as mixup, then stay in the part.
         **options: passed to the source, such as `image_size`: see `arrays`, `digits`, `fashion_mnist`, `folder` and `tfds`.
 
     Returns:
@@ -99,6 +101,9 @@ def load(source, batch_size=64, augmentation="none", seed=0, preprocessing=None,
     train = source.parts["train"]
     if not 1 <= batch_size <= train.size:
         raise ValueError(f"`batch_size` must lie between 1 and the {train.size} training images. Received: batch_size={batch_size}")
+    index, count = part
+    if not 0 <= index < count or batch_size % count:
+        raise ValueError(f"`part` must be (index, count), where count divides the batch. Received: part={part}, batch_size={batch_size}")
     steps_per_epoch = train.size // batch_size
     num_classes, size = len(source.class_names), source.image_shape[:2]
 
@@ -140,12 +145,19 @@ def load(source, batch_size=64, augmentation="none", seed=0, preprocessing=None,
         return images, labels
 
     def train_from(step):
-        positions = tf.data.Dataset.counter(start=step * batch_size)
+        mine = batch_size // count
+        positions = tf.data.Dataset.counter(start=step * mine)
+        if count > 1:
+            positions = positions.map(lambda position: position // mine * batch_size + index * mine + position % mine)
         if train.same_shape and not augmentation.crop and not augmentation.image:
-            batches = positions.batch(batch_size).map(read_batch, AUTOTUNE, deterministic=True)
+            batches = positions.batch(mine).map(read_batch, AUTOTUNE, deterministic=True)
         else:  # image by image, so that all cores work at one batch
-            batches = positions.map(read_image, AUTOTUNE, deterministic=True).batch(batch_size)
+            batches = positions.map(read_image, AUTOTUNE, deterministic=True).batch(mine)
         batches = batches.map(finished).map(change_batch, AUTOTUNE, deterministic=True)
+        if count > 1:  # what a machine reads is its part already
+            divided = tf.data.Options()
+            divided.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+            batches = batches.with_options(divided)
         return batches.prefetch(AUTOTUNE)
 
     def in_order(part):

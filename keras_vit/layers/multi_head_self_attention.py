@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_vit.layers import checks
+from keras_vit.replicas import model_mesh
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -84,7 +85,11 @@ class MultiHeadSelfAttention(keras.layers.Layer):
     def query_key_value(self, tokens, batch, num_queries=None):
         """Projects tokens of shape `(batch * tokens, D)` to three tensors of shape `(batch, num_heads, tokens, head_dim)`."""
         width = tokens.shape[-1]
-        if num_queries is None or self.qkv.quantization_mode is not None:
+        if mesh := model_mesh():
+            first = tokens if num_queries is None else ops.reshape(ops.reshape(tokens, (batch, -1, width))[:, :num_queries], (-1, width))
+            (query,) = self._heads(self._by_heads(first, 0, 1, mesh), 1, batch, width)
+            key, value = self._heads(self._by_heads(tokens, 1, 3, mesh), 2, batch, width)
+        elif num_queries is None or self.qkv.quantization_mode is not None:
             query, key, value = self._heads(self.qkv(tokens), 3, batch, width)
             query = query if num_queries is None else query[:, :, :num_queries]
         else:  # all tokens give keys and values, but only the first ones ask
@@ -98,6 +103,17 @@ class MultiHeadSelfAttention(keras.layers.Layer):
     def _part_of_qkv(self, tokens, start, stop):
         product = ops.matmul(tokens, ops.cast(self.qkv.kernel, tokens.dtype)[:, start:stop])
         return ops.add(product, ops.cast(self.qkv.bias, tokens.dtype)[start:stop]) if self.use_qkv_bias else product
+
+    def _by_heads(self, tokens, start, stop, mesh):
+        """The product of which each device computes its own heads. Its part of the kernel's columns would be of other ones."""
+
+        def divided(weight):
+            weight = ops.cast(ops.reshape(weight, (*weight.shape[:-1], 3, self.num_heads, -1)), tokens.dtype)
+            axes = (None,) * (len(weight.shape) - 2) + ("model", None)
+            return keras.distribution.distribute_tensor(weight, keras.distribution.TensorLayout(axes, mesh))
+
+        product = ops.tensordot(tokens, divided(self.qkv.kernel)[:, start:stop], axes=1)
+        return product + divided(self.qkv.bias)[start:stop] if self.use_qkv_bias else product
 
     def _heads(self, projected, parts, batch, width):
         heads = ops.reshape(projected, (batch, -1, parts, self.num_heads, width // self.num_heads))

@@ -124,10 +124,16 @@ class Recipe:
             model: a `keras_vit.VisionTransformer` that gives probabilities: `classifier_activation` is the recipe's `loss`; or a
                 `keras_vit.training.Distillation` of one. Labels are one-hot or, with "sigmoid", any number of ones.
             steps_per_epoch: int. Steps in which `fit` passes over the training images, each of `batch_size` images.
-            accumulation_steps: int. Steps of `fit` that make up one of the recipe: `fit` is then given batches of
-                `batch_size / accumulation_steps` images, and as many times more steps an epoch.
+            accumulation_steps: int. Parts that each device computes its batch in, one after another, so that the memory of one part is
+                enough: the model's `accumulation_steps`. On TensorFlow.
             **kwargs: passed to `model.compile`, such as `jit_compile`.
         """
+        if accumulation_steps > 1 and keras.backend.backend() != "tensorflow":
+            raise ValueError(
+                "Batches are computed in parts on TensorFlow. Elsewhere give `fit` the parts, and the optimizer `gradient_accumulation_steps`. "
+                f"Received: accumulation_steps={accumulation_steps}, the backend {keras.backend.backend()!r}"
+            )
+        model.accumulation_steps = accumulation_steps
         student = getattr(model, "student", model)
         freeze(student, self.frozen_blocks)
         if self.lora_rank:
@@ -135,20 +141,17 @@ class Recipe:
         # The sum over the classes, as the papers have it, where Keras takes the mean.
         weights = [float(student.output_shape[-1])] if self.loss == "sigmoid" else None
         model.compile(
-            optimizer=self.build_optimizer(steps_per_epoch, accumulation_steps),
+            optimizer=self.build_optimizer(steps_per_epoch),
             loss=LOSSES[self.loss](label_smoothing=self.label_smoothing),
             loss_weights=weights,
             **{"metrics": ["accuracy"], **kwargs},
         )
 
-    def build_optimizer(self, steps_per_epoch, accumulation_steps=1):
+    def build_optimizer(self, steps_per_epoch):
         """Returns the recipe's optimizer."""
         epochs, steps_per_epoch = self.length(steps_per_epoch)
         steps = epochs * steps_per_epoch
         warmup_steps = min(round(self.warmup_epochs * steps_per_epoch) or self.warmup_steps, steps - 1)
-        # Keras counts every part of a step for schedules and averages.
-        steps, warmup_steps = accumulation_steps * steps, accumulation_steps * warmup_steps
-        ema_momentum = (self.ema_momentum or 0.99) ** (1.0 / accumulation_steps)
         rate = self.learning_rate * (self.batch_size / self.learning_rate_images if self.learning_rate_images else 1.0)
         arguments = {"SGD": dict(momentum=0.9), "Lamb": dict(epsilon=1e-6)}.get(self.optimizer, dict(epsilon=1e-8))
         return OPTIMIZERS[self.optimizer](
@@ -157,8 +160,7 @@ class Recipe:
             global_clipnorm=self.clip_norm,
             layer_decay=self.layer_decay,
             use_ema=self.ema_momentum is not None,
-            ema_momentum=ema_momentum,
-            gradient_accumulation_steps=accumulation_steps if accumulation_steps > 1 else None,
+            ema_momentum=self.ema_momentum or 0.99,
             **arguments,
         )
 

@@ -15,6 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from keras_vit.files import disown, own, replacing
+from keras_vit.replicas import check_agreement, processes
 
 
 class Checkpoints(keras.callbacks.Callback):
@@ -96,6 +97,7 @@ class Checkpoints(keras.callbacks.Callback):
         if not self._exact:
             self._read()
         self._check_fit()
+        check_agreement({"checkpoint to go on from (the folder must be one that all share)": (self.epoch, self.done, self.step)})
         self._saved_at = time.monotonic()
         self._offset = max(self.done - self._repeated, 0)
         if self._path:
@@ -172,7 +174,8 @@ class Checkpoints(keras.callbacks.Callback):
 
     def _read(self):
         """Takes over the newest good checkpoint, if there is one."""
-        own(self.folder)
+        if processes()[0] == 0:
+            own(self.folder)
         self._path, self._arrays = None, {}
         state = {"epoch": 0, "done": 0, "step": 0, "repeated": 0, "history": []}
         for path in reversed(self.files()):
@@ -233,6 +236,8 @@ class Checkpoints(keras.callbacks.Callback):
         """Has the snapshot written in the background, once the one before is."""
         self._check_writer(wait=True)
         self._saved_at = time.monotonic()
+        if processes()[0] > 0:
+            return  # the chief writes: all have the same state
         self._writing = self._writer.submit(self._write, *self._snapshot)
 
     def _write(self, state, arrays, learning_rate):

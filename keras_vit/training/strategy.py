@@ -1,49 +1,157 @@
-"""Which devices a run trains on: names for `tf.distribute`'s strategies. The model is built and compiled in the strategy's scope."""
+"""Which devices a run trains on. The model is built and compiled in the scope of what `strategy` returns."""
 
 import functools
 import re
+import sys
 
 import keras
 
+from keras_vit import replicas
 from keras_vit.layers import checks
+from keras_vit.training import cluster, sharding
 
-NAMES = ("auto", "one_device", "mirrored")
+NAMES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 
 
-def strategy(name="auto"):
-    """Returns a strategy of `tf.distribute`.
+def strategy(name="auto", wait_seconds=300.0):
+    """Returns what divides training over devices, and says on stderr in a line what that is.
+
+    On TensorFlow a `tf.distribute.Strategy`, on JAX a `keras.distribution.Distribution`; both have a `scope`.
 
     Args:
-        name: "one_device": the first GPU, or the CPU. "mirrored": every GPU or, without one, every (virtual) CPU; each takes its share
-            of a batch. "auto": "mirrored" if there are several GPUs, else "one_device". Or a `tf.distribute.Strategy`, which is returned.
+        name: "one_device": the first GPU, or the CPU. "mirrored": every GPU or, without one, every (virtual) CPU of this machine; each
+            has all weights and takes its share of a batch. "multi_worker": the devices of all machines that TF_CONFIG or SLURM name
+            (on JAX those of `keras.distribution.initialize`). "tpu": the TPU of this machine. "fsdp" and "tensor_parallel", on JAX:
+            weights are divided, too, see `keras_vit.training.layout_map`. "auto": "multi_worker" if there are several machines,
+            "mirrored" if there are several GPUs (or JAX devices), else "one_device". Or a `tf.distribute.Strategy`, which is returned.
+        wait_seconds: float. How long to wait for the other machines.
 
     Raises:
-        ValueError: if the name is unknown, or Keras's backend is not TensorFlow.
+        ValueError: if the name is unknown, the backend has no such strategy, what the environment says of machines is wrong, one of them
+            does not answer, or TensorFlow was used before "multi_worker" was asked for.
 
     Example:
     >>> with keras_vit.training.strategy().scope():
     ...     model = keras_vit.ViTMicro4(num_classes=10)
     ...     model.compile(keras_vit.training.AdamW(1e-3), "sparse_categorical_crossentropy")
     """
+    if keras.backend.backend() == "jax":
+        return sharding.distribution(name)
+    if name in sharding.SHARDED:
+        sharding.check_backend(f"strategy={name!r}")
     if keras.backend.backend() != "tensorflow":
-        raise ValueError(f"Strategies are TensorFlow's; set KERAS_BACKEND=tensorflow. Received: the backend {keras.backend.backend()!r}")
+        raise ValueError(
+            f"Strategies are TensorFlow's and JAX's: set KERAS_BACKEND=tensorflow. Received: the backend {keras.backend.backend()!r}"
+        )
     import tensorflow as tf
 
+    if isinstance(name, tf.distribute.MultiWorkerMirroredStrategy):
+        replicas.enter_cluster(name.cluster_resolver.task_id or 0, name.extended._num_workers)
     if isinstance(name, tf.distribute.Strategy):
         return name
-    checks.one_of("strategy", name, NAMES)
+    checks.one_of("strategy", name, (*NAMES, *sharding.SHARDED))
+    machines = cluster.find() if name in ("auto", "multi_worker") else None
+    if name == "multi_worker" and machines is None:
+        raise ValueError(
+            "Several machines must be named by TF_CONFIG, or by SLURM: start the program with `srun`. Received: strategy='multi_worker'"
+        )
+    if machines and (name == "multi_worker" or len(machines.addresses) > 1):
+        return _multi_worker(machines, wait_seconds)
+    if name == "tpu":
+        return _tpu()
     gpus = tf.config.list_logical_devices("GPU")
     if name == "mirrored" or (name == "auto" and len(gpus) > 1):
         return _mirrored(tuple(device.name for device in gpus or tf.config.list_logical_devices("CPU")))
-    return tf.distribute.OneDeviceStrategy(gpus[0].name if gpus else "/cpu:0")
+    return _one_device(gpus[0].name if gpus else "/cpu:0")
+
+
+@functools.cache  # a strategy is made once, and said once
+def _one_device(device):
+    import tensorflow as tf
+
+    say(f"training on one device, {device}")
+    return tf.distribute.OneDeviceStrategy(device)
 
 
 @functools.cache
 def _mirrored(devices):
-    """One object for all: a second one in a process fails ("Shape mismatch in the collective instance")."""
+    """Keras and TensorFlow would let two strategies of a process share the keys by which replicas find each other, and fail."""
     import tensorflow as tf
 
-    return tf.distribute.MirroredStrategy(devices)
+    class Mirrored(tf.distribute.MirroredStrategy):
+        _collective_key_base = 1_000 * (1 + _mirrored.cache_info().misses)
+
+    say(f"training on {len(devices)} devices of this machine, {devices[0]} to {devices[-1]}")
+    return Mirrored(devices)
+
+
+@functools.cache
+def _multi_worker(machines, wait_seconds):
+    import tensorflow as tf
+
+    class MultiWorker(tf.distribute.MultiWorkerMirroredStrategy):
+        def experimental_distribute_dataset(self, dataset, options=None):
+            """Every worker goes through the same batches and takes its part; what is not to be divided is its own part already.
+
+            TensorFlow divides files where it finds any, and takes whatever is not to be divided for the batch of all workers.
+            """
+            policy = dataset.options().experimental_distribute.auto_shard_policy
+            if policy == tf.data.experimental.AutoShardPolicy.OFF:
+                here = self.num_replicas_in_sync // len(machines.addresses)
+                return self.distribute_datasets_from_function(lambda context: _divided(dataset, here))
+            if policy == tf.data.experimental.AutoShardPolicy.AUTO:
+                given = tf.data.Options()
+                given.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
+                dataset = dataset.with_options(given)
+            return super().experimental_distribute_dataset(dataset, options)
+
+    count, index = len(machines.addresses), machines.index
+    if count > 1:
+        cluster.wait_for(machines, wait_seconds)
+    resolver = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec({"worker": list(machines.addresses)}), task_type="worker", task_id=index, rpc_layer="grpc"
+    )
+    try:
+        made = MultiWorker(resolver)
+    except RuntimeError as error:
+        if "program startup" not in str(error):
+            raise
+        raise ValueError(
+            "The strategy of several machines must be the first that a program asks of TensorFlow, before any tensor, dataset or model. "
+            "Received: strategy='multi_worker' after them"
+        ) from None
+    replicas.enter_cluster(index, count)
+    here = made.num_replicas_in_sync // count
+    say(f"training on {count} workers with {here} device{'s' * (here > 1)} each; this is worker {index}, {machines.addresses[index]}")
+    return made
+
+
+def _divided(dataset, count):
+    """Returns the dataset with each batch in `count` parts."""
+    import tensorflow as tf
+
+    def parts(*batch):
+        size = -(-tf.shape(tf.nest.flatten(batch)[0], tf.int64)[0] // count)
+        return tf.data.Dataset.range(count).map(
+            lambda number: tf.nest.map_structure(lambda value: value[number * size : (number + 1) * size], batch)
+        )
+
+    return dataset if count == 1 else dataset.flat_map(parts)
+
+
+@functools.cache
+def _tpu():
+    import tensorflow as tf
+
+    try:
+        resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
+    except ValueError:
+        raise ValueError("There is no TPU at this machine. Received: strategy='tpu'") from None
+    tf.config.experimental_connect_to_cluster(resolver)
+    tf.tpu.experimental.initialize_tpu_system(resolver)
+    made = tf.distribute.TPUStrategy(resolver)
+    say(f"training on a TPU of {made.num_replicas_in_sync} cores")
+    return made
 
 
 def virtual_devices(text):
@@ -53,14 +161,49 @@ def virtual_devices(text):
         text: str such as "cpu:2".
 
     Raises:
-        ValueError: if `text` is of another form, or TensorFlow is in use already.
+        ValueError: if `text` is of another form, or the backend is in use already.
     """
-    import tensorflow as tf
-
     if not (match := re.fullmatch(r"cpu:([1-9]\d?)", text)):
         raise ValueError(f"`devices` must be cpu:N, N from 1 to 99. Received: devices={text!r}")
-    (cpu,) = tf.config.list_physical_devices("CPU")
     try:
-        tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(match[1]))
+        if keras.backend.backend() == "jax":
+            import jax
+
+            jax.config.update("jax_num_cpu_devices", int(match[1]))
+        else:
+            import tensorflow as tf
+
+            (cpu,) = tf.config.list_physical_devices("CPU")
+            tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(match[1]))
     except RuntimeError:
-        raise ValueError(f"Virtual devices must be made before TensorFlow is used. Received: devices={text!r}") from None
+        raise ValueError(f"Virtual devices must be made before the backend is used. Received: devices={text!r}") from None
+
+
+def count_replicas(made):
+    """Returns over how many devices a strategy, or a distribution, divides a batch."""
+    if keras.backend.backend() == "jax":
+        mesh = made.device_mesh
+        return dict(zip(mesh.axis_names, mesh.shape))[made.batch_dim_name]
+    return made.num_replicas_in_sync
+
+
+def check_batch(batch_size, count):
+    """Refuses a batch that so many devices cannot share equally.
+
+    Raises:
+        ValueError: with the nearest batches that they can.
+
+    Example:
+    >>> check_batch(30, 4)
+    Traceback (most recent call last):
+        ...
+    ValueError: Devices must share a batch equally: 4 can share 28 or 32 images. Received: a batch of 30 images
+    """
+    if batch_size % count:
+        less = batch_size - batch_size % count
+        near = f"{less} or {less + count}" if less else f"{count}"
+        raise ValueError(f"Devices must share a batch equally: {count} can share {near} images. Received: a batch of {batch_size} images")
+
+
+def say(text):
+    print(f"keras_vit: {text}", file=sys.stderr, flush=True)

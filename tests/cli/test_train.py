@@ -232,7 +232,6 @@ def test_a_loss_that_is_not_finite(capsys, tmp_path):
         (["--data", "digits", "--train-images", "2000"], "`train_images` must lie between 1 and the 1294"),
         (["--data", "digits", "--data-option", "size"], "`--data-option` must be NAME=VALUE"),
         (["--data", "digits", "--augmentation", "digit"], "Unknown augmentation; there is 'digits'"),
-        (["--data", "digits", "--accumulation-steps", "3"], "`--accumulation-steps` must divide the batch"),
         (["--data", "digits", "--strategy", "two"], "`strategy` must be one of"),
         (["--data", "digits", "--devices", "gpu:2"], "`devices` must be cpu:N"),
         (["--data", "digits", "--weights", "nowhere"], "nowhere"),

@@ -15,17 +15,16 @@ def tiny_model(**overrides):
     return keras_vit.VisionTransformer(**arguments | overrides)
 
 
-def rates(recipe, steps_per_epoch, accumulation_steps=1):
+def rates(recipe, steps_per_epoch):
     """The learning rate of every step of a run, and of the one after it, as the optimizer itself counts them."""
     model = tiny_model()
-    optimizer = recipe.build_optimizer(steps_per_epoch, accumulation_steps)
+    optimizer = recipe.build_optimizer(steps_per_epoch)
     optimizer.build(model.trainable_variables)
     found, nothing = [], [keras.ops.zeros(v.shape) for v in model.trainable_variables]
     epochs, steps = recipe.length(steps_per_epoch)
     for _ in range(epochs * steps + 1):
         found.append(float(keras.ops.convert_to_numpy(optimizer.learning_rate)))
-        for _ in range(accumulation_steps):
-            optimizer.apply(nothing)
+        optimizer.apply(nothing)
     return np.array(found)
 
 
@@ -42,12 +41,6 @@ def test_without_warm_up_the_highest_rate_comes_first():
 
 def test_a_warm_up_longer_than_the_run_is_cut():
     assert np.isfinite(rates(Recipe("", epochs=1, batch_size=8, warmup_epochs=5), 2)).all()
-
-
-@pytest.mark.parametrize("schedule", ["cosine", "linear", "constant"])
-def test_accumulation_does_not_shorten_the_schedule(schedule):
-    recipe = Recipe("", epochs=4, batch_size=8, learning_rate=0.2, warmup_epochs=1, schedule=schedule)
-    np.testing.assert_allclose(rates(recipe, 3, accumulation_steps=2), rates(recipe, 3), atol=1e-6)
 
 
 def test_linear_and_constant_schedules():

@@ -1,0 +1,99 @@
+"""Weights over several devices, on JAX: fully sharded (FSDP) or by heads and hidden units (tensor parallel)."""
+
+import functools
+import sys
+
+import keras
+
+from keras_vit import cost as costs
+from keras_vit.layers import checks
+
+SHARDED = ("fsdp", "tensor_parallel")
+
+# Which axis of which weight is divided; all others are whole on every device. Regular expressions of paths, as Keras's LayoutMap takes them.
+TENSOR_PARALLEL = {  # over "model": heads and hidden units stay on their device, and a branch ends with one sum over the devices
+    r".*attention/qkv/kernel": (None, "model"),
+    r".*attention/qkv/bias": ("model",),
+    r".*attention/projection/kernel": ("model", None),
+    r".*mlp/fc1/kernel": (None, "model"),
+    r".*mlp/fc1/bias": ("model",),
+    r".*mlp/fc2/kernel": ("model", None),
+}
+FSDP = {  # over "batch", as the images are: a weight is gathered where it is used
+    r".*(qkv|projection|fc1|fc2|pre_logits|head)/kernel": ("batch", None),
+    r".*patch_embedding/kernel": (None, None, None, "batch"),
+    r".*position_embedding/table": (None, None, "batch"),
+}
+
+
+def layout_map(model, mesh):
+    """Returns how a Vision Transformer's weights, and with them the optimizer's state, lie on a mesh of devices. On JAX.
+
+    Args:
+        model: a `VisionTransformer`, the name of a preset, or a dict of arguments; read for what must divide.
+        mesh: a `keras.distribution.DeviceMesh`. With an axis "model" heads and hidden units are divided over it (tensor parallel). Else
+            all weights over the axis "batch" (FSDP).
+
+    Returns:
+        A `keras.distribution.LayoutMap` for `keras.distribution.ModelParallel`.
+
+    Raises:
+        ValueError: if the mesh has neither axis or does not divide the model, or the backend is not JAX.
+
+    Reference:
+        Shoeybi et al., "Megatron-LM", 2019, section 3; Rajbhandari et al., "ZeRO", 2020, stage 3.
+
+    Example:
+    >>> mesh = keras.distribution.DeviceMesh((2, 4), ("batch", "model"), devices)  # doctest: +SKIP
+    >>> parallel = keras.distribution.ModelParallel(  # doctest: +SKIP
+    ...     layout_map=keras_vit.training.layout_map("ViTH14", mesh), batch_dim_name="batch"
+    ... )
+    """
+    check_backend("layout_map")
+    sizes = dict(zip(mesh.axis_names, mesh.shape))
+    arguments = costs.arguments(model)
+    if "model" in sizes:
+        for name in ("num_heads", "mlp_dim"):
+            if arguments[name] % sizes["model"]:
+                raise ValueError(f"The axis \"model\" must divide `{name}`. Received: {sizes['model']} devices, {name}={arguments[name]}")
+    elif "batch" not in sizes or arguments["hidden_dim"] % sizes["batch"]:
+        raise ValueError(
+            'The mesh must have an axis "model", or an axis "batch" that divides `hidden_dim`. '
+            f"Received: axes {sizes}, hidden_dim={arguments['hidden_dim']}"
+        )
+    return _layout_map(mesh)
+
+
+def _layout_map(mesh):
+    layouts = keras.distribution.LayoutMap(mesh)
+    for path, axes in (TENSOR_PARALLEL if "model" in mesh.axis_names else FSDP).items():
+        layouts[path] = axes
+    return layouts
+
+
+@functools.cache
+def distribution(name):
+    """Returns the `keras.distribution.Distribution` that `strategy` describes."""
+    checks.one_of("strategy", name, ("auto", "one_device", "mirrored", "multi_worker", *SHARDED))
+    devices = keras.distribution.list_devices()
+    devices = [device for device in devices if not device.startswith("cpu")] or devices
+    devices = devices[:1] if name == "one_device" else devices
+    count = len(devices)
+    if name in SHARDED:
+        shape, axes = ((count,), ("batch",)) if name == "fsdp" else ((1, count), ("batch", "model"))
+        mesh = keras.distribution.DeviceMesh(shape, axes, devices)
+        made = keras.distribution.ModelParallel(layout_map=_layout_map(mesh), batch_dim_name="batch")
+        how = "weights divided over all" if name == "fsdp" else "heads and hidden units divided over all"
+    else:
+        made = keras.distribution.DataParallel(devices=devices)
+        how = "weights on each"
+    print(f"keras_vit: training on {count} JAX device{'s' * (count > 1)}, {how}", file=sys.stderr, flush=True)
+    return made
+
+
+def check_backend(what):
+    if keras.backend.backend() != "jax":
+        raise ValueError(
+            f"Weights are divided on JAX: set KERAS_BACKEND=jax. (On {keras.backend.backend()} `keras.distribution` does nothing.) "
+            f"Received: {what}"
+        )
