@@ -205,12 +205,38 @@ class _ReplicaTrainer:
         gradients_of = self._gradients
         if self.jit_compile and count > 1:  # XLA does not compile what replicas do together
             gradients_of = tf.function(gradients_of, jit_compile=True)
+        if count > 1 and any(getattr(layer, "synchronized", False) for layer in self._flatten_layers()):
+            if self.accumulation_steps > 1 or self.jit_compile:
+                raise ValueError(
+                    "Replicas that share the statistics of batch normalization cannot do so within parts of a batch, or within XLA. "
+                    f"Received: accumulation_steps={self.accumulation_steps}, jit_compile={self.jit_compile}"
+                )
+            few = "Batch normalization needs an image on every replica: leave the rest of the data out (drop_remainder=True)"
+            tf.debugging.assert_positive(rows, few)
         if self.accumulation_steps == 1:
             gradients = gradients_of(*data, images=_never_empty(data[0]) if count > 1 else data[0], weight=weight)
         else:
             gradients = self._in_parts(gradients_of, data, rows, weight)
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights))
         return self.get_metrics_result()
+
+    def test_step(self, data):
+        if replicas() == 1:
+            return super().test_step(data)
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        y_pred = self._predict(x)
+        loss = self._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=False)
+        self._loss_tracker.update_state(loss * replicas(), sample_weight=_rows(x))
+        return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+    def predict_step(self, data):
+        if replicas() == 1:
+            return super().predict_step(data)
+        return self._predict(keras.utils.unpack_x_y_sample_weight(data)[0])
+
+    def _predict(self, x):
+        rows = _rows(x)
+        return _map(lambda value: value[:rows], self(_never_empty(x), training=False))
 
     def _in_parts(self, gradients_of, data, rows, weight):
         """Returns the gradients of a batch, computed part by part: a loop, so that the memory of one part is enough."""
@@ -267,7 +293,7 @@ def _first(size, value):
 
 
 def _never_empty(values):
-    """Returns a batch that may be empty with one black image in place of none: convolutions have no gradients of nothing."""
+    """Returns a batch that may be empty with one black image in place of none, on which convolutions and their gradients fail."""
     import tensorflow as tf
 
     def fill(value):
