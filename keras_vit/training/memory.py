@@ -5,7 +5,7 @@ import pathlib
 
 import keras
 
-from keras_vit.cost import cost
+from keras_vit.cost import arguments, cost, cost_by_part, grid_size
 
 COPIES = {"AdamW": 2, "Lamb": 2, "Muon": 2, "SGD": 1}  # that an optimizer keeps of the weights
 # What a step takes at its peak, over what the backward pass needs to be kept. Measured 1.8 to 2.3 (Ti/16 and S/16, batches of 16 and 32,
@@ -26,6 +26,41 @@ def training_bytes(model, batch_size, optimizer="AdamW", ema=False):
     price = cost(model, batch_size, bytes_per_value=2 if "16" in model.compute_dtype else 4)
     trained = sum(math.prod(v.shape) for v in model.trainable_variables)
     return 4 * (price.parameters + trained * (1 + COPIES[optimizer] + ema)) + int(PEAK * price.activation_bytes)
+
+
+def device_bytes(model, batch_size, devices, strategy="fsdp", optimizer="AdamW", bytes_per_value=4):
+    """Estimates the memory of training on each of several devices, without building anything.
+
+    Args:
+        model: as in `keras_vit.cost`.
+        batch_size: int. Images of a step, on all devices together.
+        devices: int.
+        strategy: "mirrored", "fsdp" or "tensor_parallel", as in `keras_vit.training.strategy`.
+        optimizer: name of an optimizer of `keras_vit.training`.
+        bytes_per_value: int. Of an activation: 4, or 2 in half precision.
+
+    Returns:
+        (state, gradients, activations) in bytes: weights with the optimizer's copies; gradients, and the weights of a block that FSDP gathers;
+        what the backward pass needs, at its peak.
+
+    Example:
+    >>> [round(part / 2**30, 1) for part in device_bytes("ViTH14", 64, 8)]
+    [0.9, 0.4, 30.2]
+    """
+    parts, given = cost_by_part(model, bytes_per_value), arguments(model)
+    parameters, block = sum(part.parameters for part in parts.values()), parts["blocks"].parameters / given["num_layers"]
+    tokens = math.prod(grid_size(given)) + given["class_token"] + given["distillation_token"] + given["num_register_tokens"]
+    activations = batch_size * sum(part.activation_bytes for part in parts.values())
+    if strategy == "tensor_parallel":
+        # What goes from branch to branch is on every device: the inputs of both norms and of both first products.
+        whole = 0 if given["remat"] else batch_size * bytes_per_value * given["num_layers"] * 4 * tokens * given["hidden_dim"]
+        activations = whole + (activations - whole) / devices
+        held = parts["blocks"].parameters / devices + parameters - parts["blocks"].parameters
+    else:
+        activations /= devices
+        held = parameters / devices if strategy == "fsdp" else parameters
+    gathered = {"fsdp": 2 * block, "tensor_parallel": 3 * given["hidden_dim"] ** 2}.get(strategy, 0)
+    return int(4 * held * (1 + COPIES[optimizer])), int(4 * (held + gathered)), int(PEAK * activations)
 
 
 def available_bytes():
