@@ -230,7 +230,7 @@ class _ReplicaTrainer:
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
 
     def predict_step(self, data):
-        if replicas() == 1:
+        if replicas() == 1 or self.jit_compile:  # XLA takes an empty batch
             return super().predict_step(data)
         return self._predict(keras.utils.unpack_x_y_sample_weight(data)[0])
 
