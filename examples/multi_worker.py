@@ -2,7 +2,7 @@
 
 On each machine, as TF_CONFIG or SLURM says who they are:      python examples/multi_worker.py --output runs/shared
 On this one, with two processes that stand for machines:       python examples/multi_worker.py --output runs/local --local 2
-The same, and the second is killed once, after step 25:        python examples/multi_worker.py --output runs/local --local 2 --kill-at 25
+The same, and the second is killed once, after step 23:        python examples/multi_worker.py --output runs/local --local 2 --kill-at 23
 """
 
 import argparse
@@ -35,24 +35,25 @@ def work(arguments):
     import keras
 
     import keras_vit
+    from keras_vit.data import load
     from keras_vit.replicas import processes
     from keras_vit.training import RECIPES, Checkpoints
 
     keras.utils.set_random_seed(0)
     number, count = processes()
-    data = keras_vit.data.load(arguments.data, batch_size=arguments.batch_size, augmentation="none", part=(number, count))
+    data = load(arguments.data, batch_size=arguments.batch_size, augmentation="none", part=(number, count))
     with chosen.scope():
         model = keras_vit.ViTMicro4(
             num_classes=len(data.class_names), input_shape=data.image_shape, num_layers=arguments.layers, drop_path_rate=0.1
         )
         RECIPES["small_data"].compile(model, data.steps_per_epoch)
-        checkpoints = Checkpoints(arguments.output / "checkpoints", every_steps=10)
+        checkpoints = Checkpoints(arguments.output / "checkpoints", every_steps=5)
         model.fit(
             checkpoints.resume(data.train_from),
             steps_per_epoch=data.steps_per_epoch,
             epochs=arguments.epochs,
             validation_data=data.validation,
-            callbacks=[checkpoints, keras.callbacks.LambdaCallback(on_train_batch_end=lambda *_: perhaps_die(arguments, checkpoints, number))],
+            callbacks=[checkpoints, keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: perhaps_die(arguments, checkpoints))],
             shuffle=False,
             verbose=0 if number else 2,
         )
@@ -62,9 +63,11 @@ def work(arguments):
     print(json.dumps({"worker": number, "weights and optimizer": digest.hexdigest(), "loss": model.history.history["loss"]}), flush=True)
 
 
-def perhaps_die(arguments, checkpoints, number):
+def perhaps_die(arguments, checkpoints):
+    from keras_vit.replicas import processes
+
     died = arguments.output / "killed"
-    if arguments.kill_at == checkpoints.step and number == 1 and not died.exists():
+    if arguments.kill_at == checkpoints.step and processes()[0] == 1 and not died.exists():
         died.touch()
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -78,11 +81,11 @@ def schedule(arguments):
             config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
             environment = os.environ | {"TF_CONFIG": json.dumps(config)}
             processes.append(subprocess.Popen([sys.executable, *sys.argv], env=environment))
-        start = None
-        while any(process.poll() is None for process in processes):
-            if start is None and any(process.poll() for process in processes):
-                start = time.monotonic()
+        while not any(process.poll() for process in processes) and any(process.poll() is None for process in processes):
             time.sleep(0.1)
+        start = time.monotonic()
+        for process in processes:
+            process.wait()
         if not any(process.returncode for process in processes):
             return
         print(f"attempt {attempt + 1} failed; all had ended {time.monotonic() - start:.0f} s after the first", file=sys.stderr, flush=True)

@@ -70,7 +70,11 @@ def check_agreement(facts):
         import tensorflow as tf
 
         strategy = tf.distribute.get_strategy()
-        rows = tf.function(lambda: strategy.gather(strategy.run(lambda: tf.constant([digests], tf.int64)), axis=0))().numpy()
+
+        def gather():
+            return strategy.gather(strategy.run(tf.constant, args=([digests], tf.int64)), axis=0)
+
+        rows = tf.function(gather, autograph=False)().numpy()
         rows = rows[:: len(rows) // processes()[1]]
     for (name, value), column in zip(facts.items(), zip(*rows)):
         if others := [number for number, digest in enumerate(column) if digest != column[0]]:

@@ -82,7 +82,8 @@ def _mirrored(devices):
         _collective_key_base = 1_000 * (1 + _mirrored.cache_info().misses)
 
     say(f"training on {len(devices)} devices of this machine, {devices[0]} to {devices[-1]}")
-    return Mirrored(devices)
+    virtual = all("cpu" in device.lower() for device in devices)
+    return Mirrored(devices, tf.distribute.ReductionToOneDevice() if virtual else None)
 
 
 @functools.cache
