@@ -11,8 +11,8 @@ import subprocess
 import sys
 import time
 
-# Of NVIDIA's data sheets: H100 SXM, 989 TFLOP/s in bfloat16 without sparsity and NVLink of 900 GB/s, both ways together; ConnectX-7, a port of
-# 400 Gb/s for each GPU. Per direction, in bytes a second.
+# Of NVIDIA's data sheets: H100 SXM, 989 TFLOP/s in bfloat16 without sparsity and NVLink of 900 GB/s, both ways together; ConnectX-7, a
+# port of 400 Gb/s for each GPU. Per direction, in bytes a second.
 PEAK, NVLINK, INFINIBAND, GPUS_PER_NODE = 989e12, 450e9, 50e9, 8
 # Assumed: the share of the peak that a step reaches, that of a link's rate that a collective does, and the time of one hop.
 USED, LINK_USED, HOP = 0.35, 0.8, 5e-6

@@ -53,7 +53,10 @@ def work(arguments):
             steps_per_epoch=data.steps_per_epoch,
             epochs=arguments.epochs,
             validation_data=data.validation,
-            callbacks=[checkpoints, keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: perhaps_die(arguments, checkpoints))],
+            callbacks=[
+                checkpoints,
+                keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: perhaps_die(arguments, checkpoints)),
+            ],
             shuffle=False,
             verbose=0 if number else 2,
         )

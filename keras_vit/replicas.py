@@ -79,7 +79,8 @@ def check_agreement(facts):
     for (name, value), column in zip(facts.items(), zip(*rows)):
         if others := [number for number, digest in enumerate(column) if digest != column[0]]:
             raise ValueError(
-                f"All workers must have the same {name}; worker 0 and {', '.join(map(str, others))} differ. Received: {str(value)[:300]} here"
+                f"All workers must have the same {name}; worker 0 and {', '.join(map(str, others))} differ. "
+                f"Received: {str(value)[:300]} here"
             )
 
 
@@ -122,7 +123,8 @@ class _ReplicaTrainer:
             if other is not mine and max(other.num_replicas_in_sync, mine.num_replicas_in_sync if mine else 1) > 1:
                 raise ValueError(
                     "A model must be built, compiled and called in the scope of the same strategy. "
-                    f"Received: built {f'in the scope of {_describe(mine)}' if mine else 'outside of any'}, {what} in that of {_describe(other)}"
+                    f"Received: built {f'in the scope of {_describe(mine)}' if mine else 'outside of any'}, "
+                    f"{what} in that of {_describe(other)}"
                 )
 
     def _facts(self, iterator):
@@ -194,7 +196,7 @@ class _ReplicaTrainer:
         return function
 
     def train_step(self, data):
-        """Keras weights the replicas' parts of a batch alike, also if the last batch gives them different ones, and fails on an empty one."""
+        """Keras weights the replicas' parts of a batch alike, also if they have different numbers of images, and fails on none."""
         count = replicas()
         if count == 1 and self.accumulation_steps == 1:
             return super().train_step(data)

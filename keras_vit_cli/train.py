@@ -40,7 +40,9 @@ def train(
     mixed_precision: Annotated[bool, typer.Option("--mixed-precision", help="Compute in bfloat16.")] = None,
     jit_compile: Annotated[bool, typer.Option(help="Compile with XLA, or do not. [default: where it is supported]")] = None,
     accumulation_steps: Annotated[int, typer.Option(min=1, help="Compute a batch in so many parts, for it to fit into memory.")] = None,
-    strategy: Annotated[str, typer.Option(help="auto, one_device, mirrored: all GPUs, multi_worker: all machines, tpu; on JAX also fsdp, tensor_parallel.")] = None,
+    strategy: Annotated[
+        str, typer.Option(help="auto, one_device, mirrored: all GPUs, multi_worker: all machines, tpu; on JAX also fsdp, tensor_parallel.")
+    ] = None,
     devices: Annotated[str, typer.Option(help="cpu:N: N virtual devices, to try --strategy.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same run. [default: 0]")] = None,
     config: Annotated[pathlib.Path, typer.Option(help="Begin with the settings in this TOML file, such as another run's.")] = None,
@@ -228,8 +230,9 @@ class Run:
         except Exception as error:
             if "RESOURCE_EXHAUSTED" not in str(error) and type(error).__name__ != "ResourceExhaustedError":
                 raise
+            images = -(-self.recipe.batch_size // (self.replicas * self.parts))
             raise ValueError(
-                f"The device's memory does not hold {-(-self.recipe.batch_size // (self.replicas * self.parts))} images at once: try --accumulation-steps "
+                f"The device's memory does not hold {images} images at once: try --accumulation-steps "
                 f"{2 * self.parts}, which computes the same steps in smaller parts, or --mixed-precision"
             ) from None
 

@@ -64,9 +64,7 @@ class ConvStem(keras.layers.Layer):
             )
             # The statistics of a batch are those of all its parts, where `tf.distribute` divides it.
             together = {"synchronized": True} if replicas() > 1 else {}
-            norm = keras.layers.BatchNormalization(
-                axis=-1, momentum=0.9, epsilon=self.norm_epsilon, name=f"norm_{i}", **together, **policy
-            )
+            norm = keras.layers.BatchNormalization(axis=-1, momentum=0.9, epsilon=self.norm_epsilon, name=f"norm_{i}", **together, **policy)
             conv.build(input_shape)
             input_shape = (*input_shape[:3], filters)
             norm.build(input_shape)

@@ -67,9 +67,7 @@ def of_slurm(environment):
     Cluster(addresses=('gpu08:20007', 'gpu08:20008', 'gpu09:20007', 'gpu09:20008', 'login:20007'), index=3)
     """
     try:
-        nodes, tasks, process, job = (
-            environment[f"SLURM_{name}"] for name in ("STEP_NODELIST", "STEP_TASKS_PER_NODE", "PROCID", "JOB_ID")
-        )
+        nodes, tasks, process, job = (environment[f"SLURM_{name}"] for name in ("STEP_NODELIST", "STEP_TASKS_PER_NODE", "PROCID", "JOB_ID"))
     except KeyError as error:
         raise ValueError(f"A job step of SLURM sets {error}; start the program with `srun`. Received: no {error}") from None
     hosts = []

@@ -40,8 +40,8 @@ def device_bytes(model, batch_size, devices, strategy="fsdp", optimizer="AdamW",
         bytes_per_value: int. Of an activation: 4, or 2 in half precision.
 
     Returns:
-        (state, gradients, activations) in bytes: weights with the optimizer's copies; gradients, and the weights of a block that FSDP gathers;
-        what the backward pass needs, at its peak.
+        (state, gradients, activations) in bytes: weights with the optimizer's copies; gradients, and the weights of a block that FSDP
+        gathers; what the backward pass needs, at its peak.
 
     Example:
     >>> [round(part / 2**30, 1) for part in device_bytes("ViTH14", 64, 8)]

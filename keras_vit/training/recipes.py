@@ -130,7 +130,8 @@ class Recipe:
         """
         if accumulation_steps > 1 and keras.backend.backend() != "tensorflow":
             raise ValueError(
-                "Batches are computed in parts on TensorFlow. Elsewhere give `fit` the parts, and the optimizer `gradient_accumulation_steps`. "
+                "Batches are computed in parts on TensorFlow. Elsewhere give `fit` the parts, and the optimizer "
+                "`gradient_accumulation_steps`. "
                 f"Received: accumulation_steps={accumulation_steps}, the backend {keras.backend.backend()!r}"
             )
         model.accumulation_steps = accumulation_steps

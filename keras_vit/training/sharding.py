@@ -10,7 +10,7 @@ from keras_vit.layers import checks
 
 SHARDED = ("fsdp", "tensor_parallel")
 
-# Which axis of which weight is divided; all others are whole on every device. Regular expressions of paths, as Keras's LayoutMap takes them.
+# Which axis of which weight is divided; all others are whole on every device. Regular expressions of whole paths, for Keras's LayoutMap.
 TENSOR_PARALLEL = {  # over "model": heads and hidden units stay on their device, and a branch ends with one sum over the devices
     r".*attention/qkv/kernel": (None, "model"),
     r".*attention/qkv/bias": ("model",),
@@ -55,7 +55,7 @@ def layout_map(model, mesh):
     if "model" in sizes:
         for name in ("num_heads", "mlp_dim"):
             if arguments[name] % sizes["model"]:
-                raise ValueError(f"The axis \"model\" must divide `{name}`. Received: {sizes['model']} devices, {name}={arguments[name]}")
+                raise ValueError(f'The axis "model" must divide `{name}`. Received: {sizes["model"]} devices, {name}={arguments[name]}')
     elif "batch" not in sizes or arguments["hidden_dim"] % sizes["batch"]:
         raise ValueError(
             'The mesh must have an axis "model", or an axis "batch" that divides `hidden_dim`. '

@@ -14,7 +14,11 @@ from keras_vit.training import layout_map, strategy, virtual_devices
 def answer(script, *arguments):
     """Runs a script of this folder in a process of its own, and returns what it answers."""
     path = pathlib.Path(__file__).with_name(script)
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        "CUDA_VISIBLE_DEVICES": "",
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
     process = subprocess.run([sys.executable, path, *map(str, arguments)], capture_output=True, text=True, env=environment)
     assert process.returncode == 0, process.stderr
     return json.loads(process.stdout.split("ANSWER")[1])
