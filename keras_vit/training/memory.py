@@ -45,7 +45,7 @@ def device_bytes(model, batch_size, devices, strategy="fsdp", optimizer="AdamW",
 
     Example:
     >>> [round(part / 2**30, 1) for part in device_bytes("ViTH14", 64, 8)]
-    [0.9, 0.4, 30.2]
+    [0.9, 0.4, 12.1]
     """
     parts, given = cost_by_part(model, bytes_per_value), arguments(model)
     parameters, block = sum(part.parameters for part in parts.values()), parts["blocks"].parameters / given["num_layers"]

@@ -5,7 +5,7 @@ import sys
 
 import keras
 
-from keras_vit import cost as costs
+from keras_vit.cost import arguments as arguments_of
 from keras_vit.layers import checks
 
 SHARDED = ("fsdp", "tensor_parallel")
@@ -51,7 +51,7 @@ def layout_map(model, mesh):
     """
     check_backend("layout_map")
     sizes = dict(zip(mesh.axis_names, mesh.shape))
-    arguments = costs.arguments(model)
+    arguments = arguments_of(model)
     if "model" in sizes:
         for name in ("num_heads", "mlp_dim"):
             if arguments[name] % sizes["model"]:
