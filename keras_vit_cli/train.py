@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import importlib.util
+import io
 import json
 import pathlib
 import shlex
@@ -133,12 +134,13 @@ class Run:
     def _choose_devices(self, config):
         import keras
 
-        self.strategy, self.replicas = None, 1
+        self.strategy, self.replicas, self.said = None, 1, io.StringIO()
         if keras.backend.backend() == "torch" and "strategy" not in config:
             return
         from keras_vit.training import count_replicas, strategy
 
-        chosen = strategy(config.get("strategy", "auto"))
+        with contextlib.redirect_stderr(self.said):  # until nothing is wrong with the rest
+            chosen = strategy(config.get("strategy", "auto"))
         self.replicas = count_replicas(chosen)
         if self.replicas > 1 or (keras.backend.backend() == "jax" and "strategy" in config):
             self.strategy = chosen
@@ -257,6 +259,7 @@ class Run:
         sizes = ", ".join(f"{size:,} {part}" for part, size in data.sizes.items())
         print(f"{config['data']}: {sizes} images of {rows} x {columns}, {len(data.class_names)} classes")
         print(f"{self.name}: {self.model.count_params():,} parameters, recipe {config['recipe']}")
+        print(self.said.getvalue().removeprefix("keras_vit: "), end="")
 
     def _fit(self, phase, checkpoints, before, tensorboard):
         """Trains one phase of the recipe; `before` is the history of those before it."""

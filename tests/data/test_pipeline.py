@@ -132,3 +132,18 @@ def test_fewer_training_images_are_the_first_ones():
     assert other.sum(axis=0).min() >= 4  # of ten classes
     with pytest.raises(ValueError, match="`train_images` must lie between 1 and the 1294 there are. Received: train_images=0"):
         load("digits", train_images=0)
+
+
+@pytest.mark.parametrize("augmentation", ["none", "digits"])  # read by batches, and image by image
+def test_the_parts_of_machines_make_up_the_batch(augmentation):
+    def batch_of(step, **options):
+        images, labels = next(iter(load("digits", batch_size=12, augmentation=augmentation, **options).train_from(step)))
+        return images.numpy(), labels.numpy()
+
+    for step in (0, 110):  # in the first epoch and in the second
+        whole, parts = batch_of(step), [batch_of(step, part=(index, 3)) for index in range(3)]
+        for column, pieces in zip(whole, zip(*parts)):
+            np.testing.assert_array_equal(column, np.concatenate(pieces))
+    for part in ((3, 3), (0, 5)):
+        with pytest.raises(ValueError, match="`part` must be"):
+            load("digits", batch_size=12, part=part)

@@ -8,7 +8,7 @@ import keras
 import pytest
 from helpers import requires_tensorflow
 
-from keras_vit.training import layout_map, strategy, virtual_devices
+from keras_vit.training import check_batch, layout_map, strategy, virtual_devices
 
 
 def answer(script, *arguments):
@@ -106,3 +106,22 @@ def test_bad_input(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "torch")
     with pytest.raises(ValueError, match="Strategies are TensorFlow's and JAX's"):
         strategy()
+
+
+@requires_tensorflow
+def test_what_is_a_machines_own_is_divided_over_its_devices():
+    import tensorflow as tf
+
+    from keras_vit.training.strategy import _divided
+
+    batches = tf.data.Dataset.range(11).map(lambda number: (number, -number)).batch(6)
+    found = [[tensor.numpy().tolist() for tensor in part] for part in _divided(batches, 2)]
+    assert [part[0] for part in found] == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10]]
+    assert all(part[1] == [-number for number in part[0]] for part in found)
+
+
+def test_a_batch_that_cannot_be_shared():
+    check_batch(32, 4)
+    for batch, near in ((30, "28 or 32"), (3, "4")):
+        with pytest.raises(ValueError, match=f"4 can share {near} images. Received: a batch of {batch} images"):
+            check_batch(batch, 4)
