@@ -45,7 +45,7 @@ def paper(batch_per_gpu):
 
 
 def steps_of(replicas, steps, batch):
-    """Returns the seconds of each of some steps on so many virtual replicas; 0: on one device without a strategy."""
+    """Returns the processor seconds of each of some steps on so many virtual replicas; 0: on one device without a strategy."""
     from keras_vit.training import AdamW, strategy, virtual_devices
 
     if replicas:
@@ -65,7 +65,7 @@ def steps_of(replicas, steps, batch):
 
     def tick(*_):
         nonlocal last
-        now = time.perf_counter()
+        now = time.process_time()  # of all threads, which other work on the machine does not spoil
         seconds.append(now - last) if last else None
         last = now
 
@@ -85,7 +85,7 @@ def measure(steps, batch, rounds):
             command = [sys.executable, __file__, "--replicas", str(replicas), "--steps", str(steps), "--batch", str(batch)]
             found += json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
     base = statistics.median(times[0])
-    print("| | median of a step | over one device |\n| --- | --- | --- |")
+    print("| | processor time of a step, median | over one device |\n| --- | --- | --- |")
     for replicas, found in times.items():
         name = f"{replicas} virtual replicas" if replicas else "one device, no strategy"
         print(f"| {name} | {1e3 * statistics.median(found):.0f} ms | {100 * (statistics.median(found) / base - 1):+.1f} % |")

@@ -12,6 +12,7 @@ import keras
 
 SEED_STRIDE = 1_000_003  # between the seeds of two replicas
 _cluster = (0, 1)
+_strategy = None  # of all processes that train together, on TensorFlow
 
 
 def replicas():
@@ -31,10 +32,10 @@ def model_mesh():
     return mesh if mesh is not None and "model" in mesh.axis_names else None
 
 
-def enter_cluster(index, count):
-    """Says that this process is number `index` of `count` that train together."""
-    global _cluster
-    _cluster = (index, count)
+def enter_cluster(index, count, strategy):
+    """Says that this process is number `index` of `count` that train together by a strategy of `tf.distribute`."""
+    global _cluster, _strategy
+    _cluster, _strategy = (index, count), strategy
 
 
 def processes():
@@ -69,12 +70,11 @@ def check_agreement(facts):
     else:
         import tensorflow as tf
 
-        strategy = tf.distribute.get_strategy()
-
         def gather():
-            return strategy.gather(strategy.run(tf.constant, args=([digests], tf.int64)), axis=0)
+            return _strategy.gather(_strategy.run(tf.constant, args=([digests], tf.int64)), axis=0)
 
-        rows = tf.function(gather, autograph=False)().numpy()
+        with _strategy.scope():
+            rows = tf.function(gather, autograph=False)().numpy()
         rows = rows[:: len(rows) // processes()[1]]
     for (name, value), column in zip(facts.items(), zip(*rows)):
         if others := [number for number, digest in enumerate(column) if digest != column[0]]:
