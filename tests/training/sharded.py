@@ -94,6 +94,8 @@ if __name__ == "__main__":
     elif len(sys.argv) == 3:
         other = subprocess.Popen([sys.executable, *sys.argv, "1"])
         print("ANSWER", json.dumps(two_processes(sys.argv[2], 0)))
-        sys.exit(other.wait(timeout=60))
+        jax.distributed.shutdown()  # at which both meet
+        sys.exit(other.wait(timeout=120))
     else:
         two_processes(sys.argv[2], 1)
+        jax.distributed.shutdown()
