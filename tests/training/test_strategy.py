@@ -51,7 +51,6 @@ def test_several_devices_train_as_one():
 def test_divided_weights_train_as_whole_ones(tmp_path):
     pytest.importorskip("jax")
     found = answer("sharded.py", tmp_path)
-    losses = found.pop("losses")
     assert found.pop("loaded") == 0.0
     assert all(case["apart"] < 2e-5 for case in found.values()), found
     # Of two blocks: 4 kernels and 2 biases over "model", 4 kernels over "batch" with the patches', positions and head. So the optimizer's.
