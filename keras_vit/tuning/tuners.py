@@ -70,6 +70,8 @@ class LastingOracle:
             if folder.name.removeprefix("trial_") not in state["start_order"]:
                 shutil.rmtree(folder)
         super().reload()
+        # It lists files in any order, on which the last bits of a Gaussian process depend.
+        self.trials = {trial_id: self.trials[trial_id] for trial_id in self.start_order}
         # Keras Tuner tries again what the oracle's file says was running, also if it has ended since.
         self._retry_queue = []
         for trial_id in reversed(self.start_order):

@@ -45,6 +45,7 @@ def test_keras_tuners_own_tuners_sample_nothing_invalid(tmp_path, monkeypatch, t
     hypermodel = tiny()
     monkeypatch.setattr(ViTHyperModel, "fit", lambda self, hp, model, **kwargs: {"val_accuracy": hp["learning_rate"]})
     model = keras.Sequential([keras.Input((1,))])
+    monkeypatch.setattr(model, "load_weights", lambda path: None)  # as Hyperband does: nothing was trained
     monkeypatch.setattr(hypermodel, "build", lambda hp: model)
     search = tuner(hypermodel, objective="val_accuracy", seed=1, directory=tmp_path, project_name="study", **arguments)
     search.search(verbose=0)
