@@ -64,7 +64,7 @@ SPACES = {
         "weight_decay": between(0.01, 0.3),
         "batch_size": (16, 32, 64),
         "drop_path_rate": (0.0, 0.1),
-        "augmentation": ("none", "digits", "fashion_mnist"),
+        "augmentation": ("none", "digits", "flip"),
         "randaugment": (0, 3),
         "mixup": (0.0, 0.2),
     },
