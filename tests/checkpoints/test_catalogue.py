@@ -9,8 +9,8 @@ import sys
 import keras
 import numpy as np
 import pytest
+from checkpoints.test_download import HubHandler, Site
 from helpers import randomise
-from test_download import HubHandler, Site
 
 import keras_vit
 from keras_vit.checkpoints import catalogue, from_pretrained

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 from helpers import requires_tensorflow
-from test_cluster import config, free_ports
+from training.test_cluster import config, free_ports
 
 pytestmark = requires_tensorflow
 EXAMPLE = pathlib.Path(__file__).parents[2] / "examples" / "multi_worker.py"
