@@ -19,6 +19,7 @@ from keras_vit.layers import (
     activations,
     checks,
 )
+from keras_vit.layers.layer_normalization import LayerNormalization, inference_kernels
 from keras_vit.layers.position_embedding import KINDS
 from keras_vit.layers.resampling import METHODS
 from keras_vit.replicas import ReplicaTrainer
@@ -196,7 +197,7 @@ class VisionTransformer(ReplicaTrainer, keras.Model):
         if patch_dropout_rate:
             tokens = PatchDropout(patch_dropout_rate, num_prefix_tokens, name="patch_dropout", **policy)(tokens)
         if norm_embeddings:
-            tokens = keras.layers.LayerNormalization(epsilon=norm_epsilon, name="embedding_norm", **policy)(tokens)
+            tokens = LayerNormalization(epsilon=norm_epsilon, name="embedding_norm", **policy)(tokens)
 
         drop_path_rates = np.linspace(0.0 if drop_path_schedule == "linear" else drop_path_rate, drop_path_rate, num_layers)
         for i in range(num_layers):
@@ -218,7 +219,7 @@ class VisionTransformer(ReplicaTrainer, keras.Model):
                 **policy,
             )
             before_last, tokens = tokens, block(tokens)
-        norm = keras.layers.LayerNormalization(epsilon=norm_epsilon, name="norm", **policy)
+        norm = LayerNormalization(epsilon=norm_epsilon, name="norm", **policy)
         # `get_layer("norm").output` is this node, of all tokens, also where the head reads another.
         normalised = norm(tokens)
         if pooling is None:
@@ -305,6 +306,14 @@ class VisionTransformer(ReplicaTrainer, keras.Model):
             if layer.name in mine and layer.name not in heads:
                 _carry_over(mine[layer.name], layer)
         return model
+
+    def predict_step(self, *data):
+        with inference_kernels(not self.jit_compile):
+            return super().predict_step(*data)
+
+    def test_step(self, *data):
+        with inference_kernels(not self.jit_compile):
+            return super().test_step(*data)
 
     def get_config(self):
         return dict(self._config)

@@ -10,6 +10,7 @@ from keras_vit.layers.patch_dropout import PatchDropout
 from keras_vit.layers.transformer_encoder_block import TransformerEncoderBlock
 from keras_vit.layers.multi_head_self_attention import MultiHeadSelfAttention
 from keras_vit.layers.mlp import MLP, SwiGLU
+from keras_vit.layers.layer_normalization import LayerNormalization
 from keras_vit.layers.layer_scale import LayerScale
 from keras_vit.layers.drop_path import DropPath
 from keras_vit.layers.attention_pooling import AttentionPooling
@@ -19,6 +20,7 @@ __all__ = [
     "ClassToken",
     "ConvStem",
     "DropPath",
+    "LayerNormalization",
     "LayerScale",
     "MLP",
     "MultiHeadSelfAttention",

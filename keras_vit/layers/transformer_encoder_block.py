@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_vit.layers import activations, checks
 from keras_vit.layers.drop_path import DropPath
+from keras_vit.layers.layer_normalization import LayerNormalization
 from keras_vit.layers.layer_scale import LayerScale
 from keras_vit.layers.mlp import MLP, SwiGLU
 from keras_vit.layers.multi_head_self_attention import MultiHeadSelfAttention
@@ -89,7 +90,7 @@ class TransformerEncoderBlock(keras.layers.Layer):
 
     def build(self, tokens_shape):
         policy = dict(dtype=self.dtype_policy)
-        self.norm1 = keras.layers.LayerNormalization(epsilon=self.norm_epsilon, name="norm1", **policy)
+        self.norm1 = LayerNormalization(epsilon=self.norm_epsilon, name="norm1", **policy)
         self.attention = MultiHeadSelfAttention(
             self.num_heads,
             use_qkv_bias=self.use_qkv_bias,
@@ -100,7 +101,7 @@ class TransformerEncoderBlock(keras.layers.Layer):
             name="attention",
             **policy,
         )
-        self.norm2 = keras.layers.LayerNormalization(epsilon=self.norm_epsilon, name="norm2", **policy)
+        self.norm2 = LayerNormalization(epsilon=self.norm_epsilon, name="norm2", **policy)
         activation = {} if self.activation is None else {"activation": self.activation}
         self.mlp = FEED_FORWARD[self.mlp_kind](self.mlp_dim, dropout_rate=self.dropout_rate, name="mlp", **activation, **policy)
         for layer in (self.norm1, self.attention, self.norm2, self.mlp):

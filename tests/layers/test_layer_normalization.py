@@ -1,0 +1,89 @@
+import keras
+import numpy as np
+import pytest
+from helpers import assert_close, check_layer, random_inputs, randomise, requires_tensorflow, to_numpy
+
+from keras_vit import VisionTransformer
+from keras_vit.layers import LayerNormalization
+from keras_vit.layers.layer_normalization import inference_kernels
+
+
+def test_layer(other_process):
+    check_layer(LayerNormalization, {"epsilon": 1e-6}, (2, 5, 8), output_shape=(2, 5, 8), other_process=other_process)
+
+
+def kernels(function, *inputs):
+    """Returns the result of a TensorFlow function, and the names of the operations that it runs after TensorFlow's optimisation."""
+    from tensorflow.python.eager import context
+
+    context.context().enable_graph_collection()
+    try:
+        result = function(*inputs)
+        graphs = context.context().export_run_metadata().function_graphs
+    finally:
+        context.context().disable_graph_collection()
+    nodes = [node for each in graphs for node in each.post_optimization_graph.node]
+    nodes += [node for each in graphs for function in each.post_optimization_graph.library.function for node in function.node_def]
+    return result, {node.op for node in nodes}
+
+
+def has_one_dnn():
+    from tensorflow.python.util import _pywrap_util_port
+
+    return _pywrap_util_port.IsMklEnabled()
+
+
+@requires_tensorflow
+@pytest.mark.parametrize("dtype, tolerance", [("float32", 2e-6), ("bfloat16", 1e-2)])
+@pytest.mark.parametrize("batch", [None, 3])
+@pytest.mark.parametrize("shape", [(64,), (5, 64)])
+def test_one_kernel_gives_the_same(dtype, tolerance, batch, shape):
+    import tensorflow as tf
+
+    layer = LayerNormalization(epsilon=1e-6, dtype=dtype)
+    layer.build((None, *shape))
+    randomise(layer)
+    x = tf.cast(2.0 * random_inputs((3, *shape))[0] + 1.0, dtype)
+
+    @tf.function(input_signature=[tf.TensorSpec((batch, *shape), dtype)])
+    def fused(x):
+        with inference_kernels():
+            return layer(x)
+
+    result, operations = kernels(fused, x)
+    assert fused.get_concrete_function().output_shapes == (batch, *shape)
+    if has_one_dnn():
+        assert "_MklLayerNorm" in operations and "SquaredDifference" not in operations
+    centred = to_numpy(x) - to_numpy(x).mean(-1, keepdims=True)
+    expected = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + 1e-6) * to_numpy(layer.gamma) + to_numpy(layer.beta)
+    assert_close(result, expected, tolerance)
+
+
+@requires_tensorflow
+def test_who_runs_it():
+    """`predict` and `evaluate` do; a call, which may be exported or differentiated, and XLA do not."""
+    import tensorflow as tf
+
+    model = randomise(VisionTransformer((8, 8, 3), 4, 32, 2, 2, 64, num_classes=3), scale=0.1)
+    model.compile(loss="sparse_categorical_crossentropy", jit_compile=False)
+    images, labels = 255.0 * random_inputs((5, 8, 8, 3))[0], np.arange(5) % 3
+    expected = keras.ops.convert_to_numpy(model(images))
+    predicted, operations = kernels(lambda x: model.predict(x, batch_size=3, verbose=0), images)
+    assert ("_MklLayerNorm" in operations) == has_one_dnn()
+    assert_close(predicted, expected)
+    loss, operations = kernels(lambda: model.evaluate(images, labels, batch_size=5, verbose=0))
+    assert ("_MklLayerNorm" in operations) == has_one_dnn()
+    assert loss == pytest.approx(-np.log(expected[np.arange(5), labels]).mean(), rel=1e-5)
+
+    _, operations = kernels(tf.function(lambda x: model(x, training=False)), tf.constant(images))
+    assert not operations & {"_MklLayerNorm", "FusedBatchNormV3"}
+    assert "FusedBatchNormV3" not in {node.op for node in concrete(model).graph.as_graph_def().node}
+    model.compile(loss="sparse_categorical_crossentropy", jit_compile=True)
+    _, operations = kernels(model.predict_on_batch, images)
+    assert not operations & {"_MklLayerNorm", "FusedBatchNormV3"}
+
+
+def concrete(model):
+    import tensorflow as tf
+
+    return tf.function(model).get_concrete_function(tf.TensorSpec((None, 8, 8, 3)))
