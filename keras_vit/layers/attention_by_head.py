@@ -1,0 +1,99 @@
+"""Attention of long sequences, one head after another, so that the scores of all heads never lie in memory together."""
+
+import keras
+from keras import ops
+
+LONG = 1024  # tokens, from which one head after another is no slower than all at once (`python benchmarks/kernels.py`)
+ROWS = 1024  # queries whose scores are held at a time
+
+
+def pays(query, key):
+    """Whether attention of these, `(batch, heads, tokens, head_dim)`, is as fast by `attention_by_head` as by whole matrix products."""
+    tokens = query.shape[2]
+    if tokens is None or tokens < LONG or key.shape[2] != tokens:
+        return False
+    backend = keras.backend.backend()
+    if backend == "torch":
+        return True
+    if backend == "jax":
+        import jax
+
+        return jax.default_backend() == "cpu" and keras.distribution.distribution() is None
+    import tensorflow as tf
+
+    return not tf.config.list_logical_devices("GPU")  # there many heads together are what is fast
+
+
+def attention_by_head(query, key, value):
+    """Returns `softmax(query key^T) value`, exactly, in memory that grows with the number of tokens and not with its square.
+
+    No more than the scores of `ROWS` queries of one head of one image are held, in the backward pass too, which computes them again.
+
+    Args:
+        query, key, value: `(batch, heads, tokens, head_dim)`, of a number of tokens that is known.
+
+    Returns:
+        A tensor of the shape of `query`.
+    """
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=1.0)  # does the like itself
+    heads = [ops.reshape(x, (-1, *x.shape[2:])) for x in (query, key, value)]
+    over_heads = _on_jax if keras.backend.backend() == "jax" else _on_tensorflow
+    return ops.reshape(over_heads(*heads), ops.shape(query))
+
+
+def _attend(query, key, value):
+    return ops.concatenate([ops.matmul(ops.cast(_weights(rows, key), rows.dtype), value) for rows in _in_rows(query)], axis=0)
+
+
+def _weights(query, key):
+    return ops.softmax(_full(ops.matmul(query, ops.transpose(key))))
+
+
+def _full(x):
+    return ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+
+
+def _in_rows(x):
+    parts = -(-x.shape[0] // ROWS)
+    bounds = [part * x.shape[0] // parts for part in range(parts + 1)]
+    return [x[start:stop] for start, stop in zip(bounds, bounds[1:])]
+
+
+def _gradients(query, key, value, output, upstream):
+    queries, keys, values = [], 0, 0
+    # What a query's weights gain on average: a sum over the width in place of one over all keys.
+    means = ops.sum(_full(output) * _full(upstream), axis=-1, keepdims=True)
+    for rows, outer, mean in zip(*map(_in_rows, (query, upstream, means))):
+        weights = _weights(rows, key)
+        scores = ops.cast(weights * (_full(ops.matmul(outer, ops.transpose(value))) - mean), rows.dtype)
+        queries.append(ops.matmul(scores, key))
+        keys += ops.matmul(ops.transpose(scores), rows)
+        values += ops.matmul(ops.transpose(ops.cast(weights, rows.dtype)), outer)
+    return ops.concatenate(queries, axis=0), keys, values
+
+
+def _on_tensorflow(query, key, value):
+    import tensorflow as tf
+
+    def over_heads(function, tensors, results):
+        specs = tuple(tf.TensorSpec(x.shape[1:], x.dtype) for x in tensors[:results])
+        return tf.map_fn(
+            lambda head: function(*head), tensors, parallel_iterations=1, fn_output_signature=specs if results > 1 else specs[0]
+        )
+
+    # By hand, because the gradient of a loop keeps what each of its turns computed.
+    @tf.custom_gradient
+    def attend(*tensors):
+        output = over_heads(_attend, tensors, 1)
+        return output, lambda upstream: over_heads(_gradients, (*tensors, output, upstream), 3)
+
+    return attend(query, key, value)
+
+
+def _on_jax(query, key, value):
+    import jax
+
+    return jax.lax.map(jax.checkpoint(lambda head: _attend(*head)), (query, key, value))
