@@ -126,7 +126,7 @@ class TransformerEncoderBlock(keras.layers.Layer):
             with _drawn(generators, seeds):
                 return self._forward(tokens, num_queries, training)
 
-        return keras.remat(forward)(tokens, *seeds)
+        return _remat(forward)(tokens, *seeds)
 
     def _forward(self, tokens, num_queries, training):
         batch, _, width = ops.shape(tokens)
@@ -184,6 +184,34 @@ class TransformerEncoderBlock(keras.layers.Layer):
 
 def _identity(x):
     return x
+
+
+def _remat(function):
+    """Returns a function whose backward pass computes it again; `keras.remat`, but for JAX on a processor.
+
+    There XLA drops the barrier that keeps what is computed again apart from what was computed before, finds both equal, and keeps all.
+    So the second time the input gets a zero that only the backward pass has: this, too, is why it is not computed before.
+    """
+    if keras.backend.backend() != "jax":
+        return keras.remat(function)
+    import jax
+
+    if jax.default_backend() != "cpu":
+        return keras.remat(function)
+
+    def call(tokens, *seeds):
+        function_of_weights, weights = jax.closure_convert(function, tokens, *seeds)
+        again = jax.custom_vjp(function_of_weights)
+
+        def backward(inputs, upstream):
+            tokens, *others = inputs
+            tokens = tokens + (0.0 * upstream.ravel()[0]).astype(tokens.dtype)
+            return jax.vjp(function_of_weights, tokens, *others)[1](upstream)
+
+        again.defvjp(lambda *inputs: (function_of_weights(*inputs), inputs), backward)
+        return again(tokens, *seeds, *weights)
+
+    return call
 
 
 @contextlib.contextmanager

@@ -1,0 +1,153 @@
+"""Measures the forms of computing that our layers choose between, and prints a Markdown table: time, and memory beyond the inputs.
+
+    python benchmarks/kernels.py                              # on TensorFlow; some minutes
+    KERAS_BACKEND=jax python benchmarks/kernels.py attention remat
+
+    norm        layer normalization of the tokens of 8 images of ViT-B/16: Keras's form, and the one that `predict` takes
+    attention   of 6 heads of 64 and 2 images: all heads at once, and head by head; forward, and with the gradient
+    remat       a training step of ViT-Ti/16 on 32 images, without and with `remat`; the memory is that of activations
+
+Every row is a process of its own; rows of a group take turns.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import statistics
+import subprocess
+import sys
+import threading
+import time
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+FORMS = {"norm": ("keras", "one kernel"), "attention": ("at once", "by head"), "remat": ("all kept", "remat")}
+CASES = {
+    "norm": ("float32", "bfloat16"),
+    "attention": [f"{tokens} tokens, {what}" for tokens in (1025, 2305, 4097) for what in ("forward", "gradient")],
+    "remat": ("training step",),
+}
+
+
+def norm(form, dtype):
+    import tensorflow as tf
+
+    from keras_vit.layers.layer_normalization import LayerNormalization, inference_kernels
+
+    layer, tokens = LayerNormalization(dtype=dtype), tf.cast(tf.random.normal((8 * 197, 768)), dtype)
+    layer.build(tokens.shape)
+
+    @tf.function
+    def run(tokens):
+        with inference_kernels(form == "one kernel"):
+            return layer(tokens)
+
+    return lambda: run(tokens)
+
+
+def attention(form, case):
+    import keras
+    import numpy as np
+    from keras import ops
+
+    from keras_vit.layers.attention_by_head import attention_by_head
+
+    def at_once(query, key, value):
+        return ops.matmul(ops.softmax(ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))), value)
+
+    attend = at_once if form == "at once" else attention_by_head
+    tokens, gradient = int(case.split()[0]), case.endswith("gradient")
+    inputs = [ops.convert_to_tensor(np.random.default_rng(i).normal(0, 0.3, (2, 6, tokens, 64)), "float32") for i in range(3)]
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        @tf.function
+        def run(*inputs):
+            with tf.GradientTape() as tape:
+                tape.watch(inputs)
+                outputs = attend(*inputs)
+            return tape.gradient(outputs, inputs) if gradient else outputs
+
+        return lambda: run(*inputs)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        run = jax.jit(jax.grad(lambda *inputs: attend(*inputs).sum(), argnums=(0, 1, 2)) if gradient else attend)
+        return lambda: jax.block_until_ready(run(*inputs))
+    import torch
+
+    inputs = [x.detach().requires_grad_(gradient) for x in inputs]
+    return lambda: torch.autograd.grad(attend(*inputs).sum(), inputs) if gradient else attend(*inputs)
+
+
+def remat(form, _):
+    import numpy as np
+
+    import keras_vit
+
+    model = keras_vit.ViTTi16(remat=form == "remat")
+    model.compile("sgd", "sparse_categorical_crossentropy")
+    images, labels = np.random.default_rng(0).uniform(0, 255, (32, 224, 224, 3)).astype("float32"), np.arange(32)
+    return lambda: model.train_on_batch(images, labels)
+
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@contextlib.contextmanager
+def peak():
+    """Gives a list that holds, at the end, how many MiB the process has grown by at most."""
+    start, found, ended = resident(), [0.0], threading.Event()
+
+    def watch():
+        while not ended.wait(0.001):
+            found[0] = max(found[0], resident() - start)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    yield found
+    ended.set()
+    watcher.join()
+
+
+def work(group, form, case, steps):
+    run = globals()[group](form, case)
+    if group == "remat":
+        run()  # compiled outside: activations are what steps need beyond weights
+    with peak() as memory:
+        run()
+        seconds = []
+        for _ in range(steps):
+            start = time.perf_counter()
+            run()
+            seconds.append(time.perf_counter() - start)
+    print(json.dumps({"seconds": seconds, "memory": memory[0]}))
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("groups", nargs="*", default=list(FORMS), metavar="GROUP")
+    parser.add_argument("--steps", type=int, default=5, help="of each process")
+    parser.add_argument("--rounds", type=int, default=3, help="processes of each row")
+    parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.work:
+        return work(*options.work, options.steps)
+    print("| | form | ms, median | ms, best | MiB |\n| --- | --- | --- | --- | --- |")
+    for group in options.groups:
+        for case in CASES[group]:
+            records = {form: [] for form in FORMS[group]}
+            for _ in range(options.rounds):
+                for form, found in records.items():
+                    command = [sys.executable, __file__, "--steps", str(options.steps), "--work", group, form, case]
+                    found.append(json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1]))
+            for form, found in records.items():
+                times = [1e3 * seconds for record in found for seconds in record["seconds"]]
+                memory = statistics.median(record["memory"] for record in found)
+                print(f"| {group}, {case} | {form} | {statistics.median(times):.3g} | {min(times):.3g} | {memory:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
