@@ -97,9 +97,9 @@ def resident():
 
 
 @contextlib.contextmanager
-def peak():
-    """Gives a list that holds, at the end, how many MiB the process has grown by at most."""
-    start, found, ended = resident(), [0.0], threading.Event()
+def peak(start):
+    """Gives a list that holds, at the end, by how many MiB the process was larger than `start` at most."""
+    found, ended = [0.0], threading.Event()
 
     def watch():
         while not ended.wait(0.001):
@@ -114,15 +114,14 @@ def peak():
 
 def work(group, form, case, steps):
     run = globals()[group](form, case)
-    if group == "remat":
-        run()  # compiled outside: activations are what steps need beyond weights
-    with peak() as memory:
-        run()
+    start = resident()
+    run()  # compiles
+    with peak(start) as memory:
         seconds = []
         for _ in range(steps):
-            start = time.perf_counter()
+            began = time.perf_counter()
             run()
-            seconds.append(time.perf_counter() - start)
+            seconds.append(time.perf_counter() - began)
     print(json.dumps({"seconds": seconds, "memory": memory[0]}))
 
 
