@@ -236,25 +236,29 @@ def floor(row):
 
     def run(matmul):
         for (rows, ins, outs), kernel in zip(products(row), kernels):
-            y = matmul(inputs[rows, ins], kernel)
+            yield matmul(inputs[rows, ins], kernel)
             if gradients:  # the products of the backward pass: the inputs' gradient and the kernel's
-                matmul(gradients[rows, outs], kernel, second=True)
-                y = matmul(inputs[rows, ins], gradients[rows, outs], first=True)
-        return y[:1]
+                yield matmul(gradients[rows, outs], kernel, second=True)
+                yield matmul(inputs[rows, ins], gradients[rows, outs], first=True)
 
     if row.runtime == "torch":
-        return torch_forward(lambda _: run(lambda a, b, first=False, second=False: (a.T if first else a) @ (b.T if second else b)), None)
+
+        def product(a, b, first=False, second=False):
+            return (a.T if first else a) @ (b.T if second else b)
+
+        return torch_forward(lambda _: torch.stack([y[0, 0] for y in run(product)]), None)
 
     @tf.function
     def in_turn():
-        done = []
+        read = []  # a number of each product: TensorFlow leaves out what nobody reads
 
-        def matmul(a, b, first=False, second=False):
-            with tf.control_dependencies(done):
-                done[:] = [tf.matmul(a, b, transpose_a=first, transpose_b=second)]
-            return done[0]
+        def product(a, b, first=False, second=False):
+            with tf.control_dependencies(read[-1:]):
+                return tf.matmul(a, b, transpose_a=first, transpose_b=second)
 
-        return run(matmul)
+        for y in run(product):
+            read.append(y[0, 0])
+        return tf.stack(read)
 
     return lambda: in_turn().numpy()
 
