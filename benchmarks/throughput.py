@@ -53,24 +53,24 @@ class Group(NamedTuple):
             yield Row(who, runtime, self.kind, self.model, self.size, self.batch, dtype, form)
 
 
-OURS = "keras_vit, TF graph; keras_vit, TF XLA; "
+OURS = "keras_vit, TF predict_on_batch; keras_vit, TF XLA; "
+PEERS = "timm, torch compile; openvino, CPU; keras-hub, TF tf.function"
 GROUPS = {
-    "quick": Group("inference", "B/16", 8, "float32", "keras_vit, TF graph"),
+    "quick": Group("inference", "B/16", 8, "float32", "keras_vit, TF predict_on_batch"),
     "batch8": Group(
         "inference",
         "B/16",
         8,
         "float32",
-        OURS + "timm, torch compile; onnxruntime, CPU; openvino, CPU; transformers, torch; "
-        "keras-hub, TF graph; keras-hub, TF XLA; keras-hub, TF predict",
+        OURS + PEERS + "; onnxruntime, CPU; transformers, torch; keras-hub, TF XLA; keras-hub, TF predict",
     ),
     "batch8_forms": Group(
         "inference",
         "B/16",
         8,
         "float32",
-        OURS + "keras_vit, TF graph, full; keras_vit, TF XLA, full; keras_vit, TF predict; keras_vit, JAX; keras_vit, torch; "
-        "keras-hub, JAX; keras-hub, torch",
+        OURS + "keras_vit, TF predict_on_batch, full; keras_vit, TF XLA, full; keras_vit, TF tf.function; keras_vit, TF predict; "
+        "keras_vit, JAX; keras_vit, torch; keras-hub, JAX; keras-hub, torch",
     ),
     "batch1": Group(
         "inference",
@@ -85,17 +85,23 @@ GROUPS = {
         "B/16",
         8,
         "bfloat16",
-        "timm, torch, mixed_bfloat16; timm, torch compile; keras_vit, TF graph; keras_vit, TF graph, mixed_bfloat16; "
-        "keras_vit, TF graph, full; keras_vit, JAX; keras_vit, torch; keras-hub, TF graph, mixed_bfloat16; openvino, CPU",
+        "timm, torch, mixed_bfloat16; timm, torch compile; keras_vit, TF predict_on_batch; keras_vit, TF predict_on_batch, mixed_bfloat16; "
+        "keras_vit, TF predict_on_batch, full; keras_vit, JAX; keras_vit, torch; keras-hub, TF tf.function, mixed_bfloat16; openvino, CPU",
     ),
-    "Ti16": Group("inference", "Ti/16", 8, "float32", OURS + "timm, torch compile; openvino, CPU; keras-hub, TF graph"),
-    "S16": Group("inference", "S/16", 8, "float32", OURS + "timm, torch compile; openvino, CPU; keras-hub, TF graph"),
-    "L16": Group("inference", "L/16", 8, "float32", OURS + "openvino, CPU; keras-hub, TF graph"),
-    "B16_384": Group("inference", "B/16", 8, "float32", OURS + "timm, torch compile; openvino, CPU; keras-hub, TF graph", 384),
+    "Ti16": Group("inference", "Ti/16", 8, "float32", OURS + PEERS),
+    "S16": Group("inference", "S/16", 8, "float32", OURS + PEERS),
+    "L16": Group("inference", "L/16", 8, "float32", OURS + "openvino, CPU; keras-hub, TF tf.function"),
+    "B16_384": Group("inference", "B/16", 8, "float32", OURS + PEERS, 384),
     "R50_B16": Group("inference", "R50+B/16", 8, "float32", OURS + "keras_vit, JAX; timm, torch compile"),
     "R26_S32": Group("inference", "R26+S/32", 8, "float32", OURS + "keras_vit, JAX; timm, torch compile"),
-    # A training step holds gigabytes: few processes in a group.
-    "train": Group("train", "S/16", 8, "float32", OURS + "keras_vit, TF XLA, full; timm, torch compile; keras-hub, TF XLA"),
+    # A training step, Keras's `train_on_batch`, holds gigabytes: few processes in a group.
+    "train": Group(
+        "train",
+        "S/16",
+        8,
+        "float32",
+        "keras_vit, TF; keras_vit, TF XLA; keras_vit, TF XLA, full; timm, torch compile; keras-hub, TF; keras-hub, TF XLA",
+    ),
     "train_backends": Group(
         "train", "S/16", 8, "float32", "keras_vit, TF XLA; keras_vit, JAX; keras_vit, torch; transformers, torch; keras-hub, JAX"
     ),
@@ -104,7 +110,7 @@ GROUPS = {
         "S/16",
         8,
         "mixed_bfloat16",
-        OURS + "keras_vit, JAX; keras_vit, torch; timm, torch compile; keras-hub, TF graph",
+        "keras_vit, TF; keras_vit, TF XLA; keras_vit, JAX; keras_vit, torch; timm, torch compile; keras-hub, TF",
     ),
 }
 
@@ -231,7 +237,7 @@ def table(group, workers):
     work = {worker.row.form: worker.ready["work"] for worker in workers if worker.ready["work"]}
     title = f"{group.kind}, ViT-{group.model} at {group.size}, batch {group.batch}, {group.dtype}"
     if work:
-        full, done = next(iter(work.values()))[0], min(done for _, done in work.values())
+        full, done = next(iter(work.values()))[0], min(done for _, done, _ in work.values())
         title += f": {full:.2f} GFLOP an image forward, of which keras_vit does {done:.2f} where not full"
     lines = [title, "", "| | images/s, median | best | ms (quartiles) | x timm | time / floor | / floor of own work | others' CPU |"]
     lines = [*lines[:2], lines[2] + " peak MB | first result, s |", "| --- " * 10 + "|"]

@@ -27,7 +27,11 @@ BACKENDS = {"TF": "tensorflow", "JAX": "jax", "torch": "torch"}
 
 
 class Row(NamedTuple):
-    """A configuration. `form`: "full" for keras_vit without its shortcut in the last block, "shortcut" for the floor with it."""
+    """A configuration.
+
+    `form` is "full" for keras_vit without its shortcut in the last block, as its head reads the mean of all tokens, and "shortcut" for
+    the floor with it.
+    """
 
     who: str
     runtime: str  # of which the first word is the framework
@@ -56,16 +60,13 @@ def data(row):
 
 
 def keras_vit(row):
-    import keras
 
     import keras_vit
 
     plain = dict(num_classes=CLASSES, include_preprocessing=False, classifier_activation=None)
     function = getattr(keras_vit, MODELS[row.model][0])
-    model = function(input_shape=(row.size, row.size, 3), dtype=row.dtype, **plain, **row.changes)
-    if row.form == "full":
-        logits = model.get_layer("head")(model.get_layer("norm").output[:, 0])
-        model = keras.Model(model.input, model.get_layer("predictions")(logits))
+    pooling = {"pooling": "gap"} if row.form == "full" else {}
+    model = function(input_shape=(row.size, row.size, 3), dtype=row.dtype, **plain, **pooling, **row.changes)
     return keras_step(model, row)
 
 
@@ -83,12 +84,16 @@ def keras_step(model, row):
 
     images, labels = data(row)
     x = keras.ops.convert_to_tensor(images)
+    xla = row.runtime in ("TF XLA", "JAX")
     if row.kind == "train":
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(keras.optimizers.AdamW(1e-3, weight_decay=0.05), loss, jit_compile=row.runtime in ("TF XLA", "JAX"))
+        model.compile(keras.optimizers.AdamW(1e-3, weight_decay=0.05), loss, jit_compile=xla)
         y = keras.ops.convert_to_tensor(labels)
         return lambda: model.train_on_batch(x, y)
-    if row.runtime.endswith("predict"):
+    if "predict" in row.runtime:
+        model.compile(jit_compile="XLA" in row.runtime)
+        if row.runtime.endswith("predict_on_batch"):
+            return lambda: model.predict_on_batch(x)
         return lambda: model.predict(images, batch_size=row.batch, verbose=0)
     if row.runtime == "JAX":
         import jax
@@ -102,7 +107,7 @@ def keras_step(model, row):
         return lambda: model(x).numpy()
     import tensorflow as tf
 
-    forward = tf.function(lambda x: model(x, training=False), jit_compile=row.runtime == "TF XLA")
+    forward = tf.function(lambda x: model(x, training=False), jit_compile=xla)
     return lambda: forward(x).numpy()
 
 
@@ -264,14 +269,15 @@ def floor(row):
 
 
 def work(row):
-    """Returns GFLOP of an image's forward pass: the conventional count, and what keras_vit does of it."""
+    """Returns GFLOP of an image's forward pass, the conventional count and what keras_vit does of it, and MB that training keeps of it."""
     import keras_vit
 
     *_, d, _, _, mlp, patch = MODELS[row.model]
     n = (row.size // (row.patch_size or patch)) ** 2 + 1
-    macs = keras_vit.cost(MODELS[row.model][0], input_shape=(row.size, row.size, 3), num_classes=CLASSES, **row.changes).macs
+    shape = (row.size, row.size, 3)
+    _, macs, activations = keras_vit.cost(MODELS[row.model][0], input_shape=shape, num_classes=CLASSES, **row.changes)
     saved = (n - 1) * (2 * d * d + 2 * d * mlp + 2 * n * d)
-    return 2e-9 * macs, 2e-9 * (macs - (0 if row.form == "full" else saved))
+    return 2e-9 * macs, 2e-9 * (macs - (0 if row.form == "full" else saved)), 1e-6 * activations
 
 
 def memory(name):
