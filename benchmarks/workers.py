@@ -6,8 +6,10 @@ their seconds and the peak of memory since it was warm.
 """
 
 import contextlib
+import ctypes
 import json
 import os
+import signal
 import sys
 import time
 from typing import NamedTuple
@@ -299,6 +301,7 @@ def reset_peak():
 def serve(row):
     pipe = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not come between
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: whoever kills the driver leaves no stopped process behind
 
     def send(**message):
         print(json.dumps(message), file=pipe, flush=True)
