@@ -45,7 +45,7 @@ def main():
             verdict = "slower" if ratio > CLAIMED else "faster" if ratio < 1 / CLAIMED else ""
             slower |= verdict == "slower"
             cells = [f"{1e3 * median:.1f} ({1e3 * low:.1f} to {1e3 * high:.1f})" for low, median, high, _ in times]
-            print(f"| ViT-{row.model} {row.kind}, {name(row)} | {' | '.join(cells)} | {ratio:.2f} | {verdict} |", flush=True)
+            print(f"| ViT-{row.model} {row.kind}, {name(row, row.dtype)} | {' | '.join(cells)} | {ratio:.2f} | {verdict} |", flush=True)
     sys.exit(slower)
 
 
