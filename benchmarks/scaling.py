@@ -13,7 +13,7 @@ import argparse
 import itertools
 from contextlib import ExitStack
 
-from throughput import arguments, measure, start
+from throughput import arguments, measure, on_gpu, start
 from workers import Row
 
 SIZES = (224, 384, 512, 768, 1024)
@@ -76,6 +76,8 @@ def main():
     for kind, (tokens, (patch, size)) in itertools.product(options.kinds, points(options.max_tokens).items()):
         rows = []
         for who, runtime in IMPLEMENTATIONS[kind]:
+            if on_gpu() and runtime.startswith("TF"):
+                continue
             form = "full" if who == "keras_vit" else ""
             rows.append(Row(who, runtime, kind, options.model, size, 1, options.dtype, form, patch, options.layers))
         with ExitStack() as stack:

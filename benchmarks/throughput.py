@@ -26,11 +26,15 @@ import tempfile
 import time
 from typing import NamedTuple
 
-from workers import BACKENDS, Row
+from workers import BACKENDS, Row, onnx_file
 
 HERE = pathlib.Path(__file__).resolve().parent
 VENVS = os.environ.get("KERAS_VIT_BENCHMARK_VENVS", HERE / ".venvs")
 UNDISTURBED = 0.03
+
+
+def on_gpu():
+    return bool(glob.glob("/dev/nvidia[0-9]*"))
 
 
 class Group(NamedTuple):
@@ -45,18 +49,21 @@ class Group(NamedTuple):
     anchor: str = "timm, torch"
 
     def expand(self):
+        """Yields the rows; on a GPU those of JAX and torch."""
         floor = "floor, torch" if on_gpu() else "floor, TF"
         for spec in (floor, f"{floor}, shortcut", self.anchor, *filter(None, self.rows.split("; "))):
             who, runtime, *more = spec.split(", ")
+            if on_gpu() and runtime.split()[0] not in ("JAX", "torch"):
+                continue
             form = next((word for word in more if word in ("full", "shortcut")), "")
             dtype = next((word for word in more if word != form), self.dtype)
             yield Row(who, runtime, self.kind, self.model, self.size, self.batch, dtype, form)
 
 
-OURS = "keras_vit, TF predict_on_batch; keras_vit, TF XLA; "
-PEERS = "timm, torch compile; openvino, CPU; keras-hub, TF tf.function"
+OURS = "keras_vit, JAX; keras_vit, torch; " if on_gpu() else "keras_vit, TF predict_on_batch; keras_vit, TF XLA; "
+PEERS = "timm, torch compile; " + ("keras-hub, JAX" if on_gpu() else "openvino, CPU; keras-hub, TF tf.function")
 GROUPS = {
-    "quick": Group("inference", "B/16", 8, "float32", "keras_vit, TF predict_on_batch"),
+    "quick": Group("inference", "B/16", 8, "float32", OURS.split("; ")[0]),
     "batch8": Group(
         "inference",
         "B/16",
@@ -115,10 +122,6 @@ GROUPS = {
 }
 
 
-def on_gpu():
-    return bool(glob.glob("/dev/nvidia[0-9]*"))
-
-
 def name(row, dtype=None):
     return " ".join(filter(None, (row.who, row.runtime, row.dtype if row.dtype != dtype else "", row.form)))
 
@@ -131,19 +134,16 @@ class Worker:
         environment = os.environ | {
             "PYTHONPATH": str(tree),
             "KERAS_BACKEND": BACKENDS.get(row.runtime.split()[0], "tensorflow"),
-            "ONNX_FOLDER": os.path.join(tempfile.gettempdir(), "keras_vit_onnx"),
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
             "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+            "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1",  # as JAX and TensorFlow do unasked
         }
         if os.path.exists(mkl := os.path.join(venvs, "libmkl_fast.so")) and row.runtime.startswith("torch"):
             environment["LD_PRELOAD"] = mkl
         command = [os.path.join(venvs, row.venv, "bin", "python"), str(HERE / "workers.py"), json.dumps(row)]
-        if row.who in ("onnxruntime", "openvino"):
-            os.makedirs(environment["ONNX_FOLDER"], exist_ok=True)
-            file = pathlib.Path(environment["ONNX_FOLDER"], f"{row.model.replace('/', '_')}_{row.size}_{row.batch}.onnx")
-            if not file.exists():
-                subprocess.run([*command, "export"], env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        if row.who in ("onnxruntime", "openvino") and not os.path.exists(onnx_file(row)):
+            subprocess.run([*command, "export"], env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         begun = time.perf_counter()
         # A session of its own, so that what it starts is stopped with it.
         pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=tempfile.TemporaryFile("w+"))
@@ -225,7 +225,7 @@ def start(rows, venvs, stack):
             continue
         try:
             workers.append(stack.enter_context(Worker(row, venvs)))
-        except RuntimeError as error:
+        except (RuntimeError, subprocess.CalledProcessError) as error:
             print(f"Left out: {error}", file=sys.stderr)
     return workers
 
@@ -275,9 +275,7 @@ def main():
         options.groups, options.rounds, options.seconds = ["quick"], 4, 2
     records = {}
     for key in options.groups:
-        rows = list(GROUPS[key].expand())
-        if on_gpu():
-            rows = [row for row in rows if row.runtime.split()[0] in ("JAX", "torch")]
+        rows = list(dict.fromkeys(GROUPS[key].expand()))
         rows = [row for number, row in enumerate(rows) if number < 3 or re.search(options.only, name(row))]
         if options.list:
             print(key, *map(name, rows), sep="\n    ")

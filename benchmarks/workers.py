@@ -11,6 +11,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import time
 from typing import NamedTuple
 
@@ -62,7 +63,6 @@ def data(row):
 
 
 def keras_vit(row):
-
     import keras_vit
 
     plain = dict(num_classes=CLASSES, include_preprocessing=False, classifier_activation=None)
@@ -179,13 +179,14 @@ def torch_forward(forward, x):
 
 
 def onnx_file(row):
-    """Returns where the model that onnxruntime and openvino run lies in the folder of the environment variable ONNX_FOLDER."""
-    return os.path.join(os.environ["ONNX_FOLDER"], f"{row.model.replace('/', '_')}_{row.size}_{row.batch}.onnx")
+    """Returns where the model that onnxruntime and openvino run is kept."""
+    return os.path.join(tempfile.gettempdir(), "keras_vit_onnx", f"{row.model.replace('/', '_')}_{row.size}_{row.batch}.onnx")
 
 
 def export(row):
     import torch
 
+    os.makedirs(os.path.dirname(onnx_file(row)), exist_ok=True)
     x = torch.from_numpy(data(row)[0]).permute(0, 3, 1, 2).contiguous()
     torch.onnx.export(timm_model(row).eval(), (x,), onnx_file(row), input_names=["images"], dynamo=True)
 
