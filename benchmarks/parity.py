@@ -19,46 +19,17 @@ feature, of a model without head) is another.
 import argparse
 import fnmatch
 import gc
-import importlib.abc
-import importlib.machinery
 import pathlib
 import re
 import sys
 import tempfile
-import types
 import zlib
 
 import keras
 import numpy as np
 import torch
 import transformers
-
-
-class TorchvisionStub(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """timm imports torchvision for its data pipeline only: empty classes will do where it is not installed."""
-
-    class Anything(type):
-        def __getattr__(cls, name):
-            return name
-
-    class Module(types.ModuleType):
-        __path__ = ()
-
-        def __getattr__(self, name):
-            if name.startswith("__"):
-                raise AttributeError(name)
-            return TorchvisionStub.Anything(name, (), {})
-
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "torchvision":
-            return importlib.machinery.ModuleSpec(name, self, is_package=True)
-
-    def create_module(self, spec):
-        return self.Module(spec.name)
-
-    def exec_module(self, module):
-        pass
-
+from torchvision_stub import TorchvisionStub
 
 # transformers looks for torchvision too, and must not find a stub.
 transformers.utils.import_utils.is_torchvision_available()

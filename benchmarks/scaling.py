@@ -1,111 +1,100 @@
-"""What it costs to divide a batch: measured on virtual devices of this machine, and by a model of links for 8 to 1,024 GPUs.
+"""Measures time and peak memory against the number of tokens, beside what the arithmetic says; prints a Markdown table.
 
-python benchmarks/scaling.py            measures 1, 2 and 4 virtual replicas against one device, at the same batch
-python benchmarks/scaling.py --paper    the model, as tables in Markdown
+    python benchmarks/scaling.py --plot scaling.png                  # up to 4,096 tokens
+    python benchmarks/scaling.py --max-tokens 600 --rounds 1         # a look
+
+One image a batch, patches of 32, 16 and 8 pixels, images of 224 to 1,024 pixels, a body of few blocks, all of whose tokens are computed
+in every block: inference and training steps of ours on TensorFlow, JAX and torch, and of timm, whose attention is torch's
+`scaled_dot_product_attention`. Processes and turns are those of throughput.py. Memory is the process's peak while it takes steps, less
+what it held once the model was built.
 """
 
 import argparse
-import json
-import statistics
-import subprocess
-import sys
-import time
+import itertools
+from contextlib import ExitStack
 
-# Of NVIDIA's data sheets: H100 SXM, 989 TFLOP/s in bfloat16 without sparsity and NVLink of 900 GB/s, both ways together; ConnectX-7, a
-# port of 400 Gb/s for each GPU. Per direction, in bytes a second.
-PEAK, NVLINK, INFINIBAND, GPUS_PER_NODE = 989e12, 450e9, 50e9, 8
-# Assumed: the share of the peak that a step reaches, that of a link's rate that a collective does, and the time of one hop.
-USED, LINK_USED, HOP = 0.35, 0.8, 5e-6
-BUCKET = 32 * 2**20  # bytes that TensorFlow packs into one collective
+from throughput import arguments, measure, on_gpu, start
+from workers import Row
 
-
-def all_reduce_seconds(size, gpus):
-    """A sum of `size` bytes: scattered within a node, over the nodes in a ring by each GPU for its part, and gathered within the node."""
-    local, nodes = min(gpus, GPUS_PER_NODE), -(-gpus // GPUS_PER_NODE)
-    within = 2 * (local - 1) / local * size / (NVLINK * LINK_USED)
-    between = 2 * (nodes - 1) / nodes * size / local / (INFINIBAND * LINK_USED)
-    hops = 2 * (local - 1) + 2 * (nodes - 1)
-    return within + between + HOP * hops * -(-size // BUCKET)
+SIZES = (224, 384, 512, 768, 1024)
+IMPLEMENTATIONS = {
+    "inference": [("keras_vit", "TF predict_on_batch"), ("keras_vit", "JAX"), ("keras_vit", "torch"), ("timm", "torch")],
+    "train": [("keras_vit", "TF"), ("keras_vit", "TF XLA"), ("keras_vit", "JAX"), ("keras_vit", "torch"), ("timm", "torch")],
+}
 
 
-def paper(batch_per_gpu):
-    from keras_vit import cost
-
-    print(f"| model | gradients | {' | '.join(f'{gpus:,} GPUs' for gpus in (8, 16, 64, 256, 1024))} |")
-    print("| --- " * 7 + "|")
-    for name in ("ViTS16", "ViTB16", "ViTL16", "ViTH14"):
-        one = cost(name)
-        compute = 3 * 2 * one.macs * batch_per_gpu / (PEAK * USED)
-        size = 4 * one.parameters  # float32, also under mixed_bfloat16
-        cells = []
-        for gpus in (8, 16, 64, 256, 1024):
-            sums = all_reduce_seconds(size, gpus)
-            cells.append(f"{1e3 * compute:.0f} + {1e3 * sums:.1f} ms: {100 * compute / (compute + sums):.0f} %")
-        print(f"| {name} | {size / 1e6:.0f} MB | {' | '.join(cells)} |")
+def points(most):
+    """Returns {patches: (patch size, image size)}, of images that give the same number the smallest."""
+    found = {}
+    for size, patch in sorted(itertools.product(SIZES, (32, 16, 8))):
+        found.setdefault((size // patch) ** 2, (patch, size))
+    return {tokens: found[tokens] for tokens in sorted(found) if tokens <= most}
 
 
-def steps_of(replicas, steps, batch):
-    """Returns the processor seconds of each of some steps on so many virtual replicas; 0: on one device without a strategy."""
-    from keras_vit.training import AdamW, strategy, virtual_devices
+def plot(file, records):
+    """Draws time and memory of both kinds; dashed is what the arithmetic says."""
+    from matplotlib import pyplot
 
-    if replicas:
-        virtual_devices(f"cpu:{replicas}")
-    import contextlib
-
-    import keras
-    import numpy as np
-    import tensorflow as tf
-
-    import keras_vit
-
-    keras.utils.set_random_seed(0)
-    images, labels = np.random.default_rng(0).uniform(0, 255, (batch, 64, 64, 3)).astype("float32"), np.eye(10)[np.arange(batch) % 10]
-    endless = tf.data.Dataset.from_tensors((images, labels)).repeat()
-    seconds, last = [], None
-
-    def tick(*_):
-        nonlocal last
-        now = time.process_time()  # of all threads, which other work on the machine does not spoil
-        seconds.append(now - last) if last else None
-        last = now
-
-    with strategy("mirrored").scope() if replicas else contextlib.nullcontext():
-        model = keras_vit.ViTTi16(num_classes=10, input_shape=(64, 64, 3), patch_size=8)
-        model.compile(AdamW(1e-3, global_clipnorm=1.0), "categorical_crossentropy", jit_compile=False)
-        model.fit(
-            endless, steps_per_epoch=steps, verbose=0, shuffle=False, callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=tick)]
-        )
-    return seconds[2:]
-
-
-def measure(steps, batch, rounds):
-    times = {replicas: [] for replicas in (0, 1, 2, 4)}
-    for _ in range(rounds):  # in turn, so that what else the machine does meets all alike
-        for replicas, found in times.items():
-            command = [sys.executable, __file__, "--replicas", str(replicas), "--steps", str(steps), "--batch", str(batch)]
-            found += json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
-    base = statistics.median(times[0])
-    print("| | processor time of a step, median | over one device |\n| --- | --- | --- |")
-    for replicas, found in times.items():
-        name = f"{replicas} virtual replicas" if replicas else "one device, no strategy"
-        print(f"| {name} | {1e3 * statistics.median(found):.0f} ms | {100 * (statistics.median(found) / base - 1):+.1f} % |")
+    figure, axes = pyplot.subplots(2, 2, figsize=(11, 8), sharex=True)
+    for column, kind in enumerate(IMPLEMENTATIONS):
+        mine = [record for record in records if record["kind"] == kind]
+        formula = {record["tokens"]: record for record in mine}.values()
+        tokens = [record["tokens"] for record in formula]
+        rate = max(record["gflop"] / record["ms"] for record in mine)
+        time, memory = axes[:, column]
+        time.plot(tokens, [record["gflop"] / rate for record in formula], "k--", label=f"multiply-adds at {1e3 * rate:.0f} GFLOP/s")
+        if kind == "train":
+            memory.plot(tokens, [record["activations"] for record in formula], "k--", label="activations by formula")
+        for label in dict.fromkeys(record["name"] for record in mine):
+            line = [record for record in mine if record["name"] == label]
+            for axis, value in ((time, "ms"), (memory, "mb")):
+                axis.plot(*zip(*((record["tokens"], record[value]) for record in line)), "o-", label=label)
+        time.set(title=kind, xscale="log", yscale="log", ylabel="ms" if not column else "")
+        memory.set(xscale="log", yscale="log", xlabel="tokens", ylabel="MB above the built model" if not column else "")
+        for axis in (time, memory):
+            axis.grid(alpha=0.3)
+            axis.legend(fontsize=8)
+    figure.tight_layout()
+    figure.savefig(file, dpi=150)
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--paper", action="store_true")
-    parser.add_argument("--batch-per-gpu", type=int, default=128, help="of the paper model")
-    parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--batch", type=int, default=64, help="of all replicas together")
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--replicas", type=int, help=argparse.SUPPRESS)
+    arguments(parser)
+    parser.set_defaults(rounds=5, seconds=1.0)
+    parser.add_argument("--model", default="S/16", choices=["Ti/16", "S/16", "B/16"])
+    parser.add_argument("--layers", type=int, default=4)
+    parser.add_argument("--max-tokens", type=int, default=4096, help="patches of an image")
+    parser.add_argument("--kinds", nargs="+", choices=IMPLEMENTATIONS, default=list(IMPLEMENTATIONS), metavar="KIND")
+    parser.add_argument("--dtype", default="float32", choices=["float32", "mixed_bfloat16"])
+    parser.add_argument("--plot", metavar="FILE.png")
     options = parser.parse_args()
-    if options.paper:
-        paper(options.batch_per_gpu)
-    elif options.replicas is not None:
-        print(json.dumps(steps_of(options.replicas, options.steps, options.batch)))
-    else:
-        measure(options.steps, options.batch, options.rounds)
+
+    records = []
+    print(f"Width and heads of ViT-{options.model}, {options.layers} blocks, batch 1, {options.dtype}. GFLOP and activations by formula.\n")
+    print("| | tokens | patch | image | GFLOP | activations, MB | | ms (quartiles) | GFLOP/s | peak MB |\n" + "| --- " * 10 + "|")
+    for kind, (tokens, (patch, size)) in itertools.product(options.kinds, points(options.max_tokens).items()):
+        rows = []
+        for who, runtime in IMPLEMENTATIONS[kind]:
+            if on_gpu() and runtime.startswith("TF"):
+                continue
+            form = "full" if who == "keras_vit" else ""
+            rows.append(Row(who, runtime, kind, options.model, size, 1, options.dtype, form, patch, options.layers))
+        with ExitStack() as stack:
+            workers = start(rows, options.venvs, stack)
+            measure(workers, options.rounds, options.seconds)
+        gflop, _, activations = next(worker.ready["work"] for worker in workers if worker.ready["work"])
+        gflop *= 3 if kind == "train" else 1
+        for worker in workers:
+            low, median, high, _ = (1e3 * seconds for seconds in worker.seconds())
+            label = f"{worker.row.who} {worker.row.runtime}"
+            peak = max(chunk["peak"] for chunk in worker.chunks) - worker.ready["built"]
+            records.append(dict(kind=kind, tokens=tokens, name=label, gflop=gflop, activations=activations, ms=median, mb=peak))
+            cells = [kind, f"{tokens:,}", patch, size, f"{gflop:.1f}", f"{activations:.0f}" if kind == "train" else "", label]
+            cells += [f"{median:.0f} ({low:.0f} to {high:.0f})", f"{1e3 * gflop / median:.0f}", f"{peak:.0f}"]
+            print(f"| {' | '.join(map(str, cells))} |", flush=True)
+    if options.plot:
+        plot(options.plot, records)
 
 
 if __name__ == "__main__":

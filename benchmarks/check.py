@@ -1,0 +1,53 @@
+"""Says whether the working tree's keras_vit is slower than another commit's, the two taking turns on one machine.
+
+    python benchmarks/check.py main            # exits with 1 if anything is more than 8 % slower
+    python benchmarks/check.py HEAD            # of a clean working tree: what the machine's noise alone does
+
+Rows, turns and medians are those of throughput.py; differences under 8 % are not claimed. It needs the environment `keras` of
+benchmarks/setup.sh only.
+"""
+
+import argparse
+import io
+import subprocess
+import sys
+import tarfile
+import tempfile
+from contextlib import ExitStack
+
+from throughput import HERE, Worker, arguments, measure, name
+from workers import Row
+
+CLAIMED = 1.08
+ROWS = [
+    Row("keras_vit", "TF predict_on_batch", "inference", "Ti/16", 224, 8, "float32"),
+    Row("keras_vit", "TF predict_on_batch", "inference", "S/16", 224, 8, "float32"),
+    Row("keras_vit", "TF XLA", "train", "S/16", 224, 8, "float32"),
+]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("commit", nargs="?", default="HEAD", help="the one to compare with")
+    arguments(parser)
+    options = parser.parse_args()
+    slower = False
+    print(f"| | {options.commit}, ms (quartiles) | working tree, ms (quartiles) | time / {options.commit}'s | |\n" + "| --- " * 5 + "|")
+    with tempfile.TemporaryDirectory() as folder:
+        files = subprocess.run(["git", "-C", HERE.parent, "archive", options.commit, "keras_vit"], check=True, stdout=subprocess.PIPE)
+        tarfile.open(fileobj=io.BytesIO(files.stdout)).extractall(folder, filter="data")
+        for row in ROWS:
+            with ExitStack() as stack:
+                pair = [stack.enter_context(Worker(row, options.venvs, tree)) for tree in (folder, HERE.parent)]
+                measure(pair, options.rounds, options.seconds)
+            (_, before, *_), (_, now, *_) = times = [worker.seconds() for worker in pair]
+            ratio = now / before
+            verdict = "slower" if ratio > CLAIMED else "faster" if ratio < 1 / CLAIMED else ""
+            slower |= verdict == "slower"
+            cells = [f"{1e3 * median:.1f} ({1e3 * low:.1f} to {1e3 * high:.1f})" for low, median, high, _ in times]
+            print(f"| ViT-{row.model} {row.kind}, {name(row, row.dtype)} | {' | '.join(cells)} | {ratio:.2f} | {verdict} |", flush=True)
+    sys.exit(slower)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,293 @@
+"""Compares the speed of keras_vit with that of other libraries and with the machine's own, and prints a Markdown table for each group.
+
+    benchmarks/setup.sh                                        # once: the other libraries' virtual environments
+    python benchmarks/throughput.py --quick                    # a minute
+    python benchmarks/throughput.py --json throughput.json     # every group; or --groups batch8 train, or --only 'keras_vit TF'
+
+The floor is the matrix products of the model's blocks and nothing else: no implementation that does the work can be faster on these
+kernels. Ours leaves out what no head reads of the last block, so that there is a floor of its own work, too; "full" rows do all of it.
+
+Every configuration is a process, stopped while another one is timed; they take turns, every other round in reverse. A turn's record
+says what share of the processors others took meanwhile: turns below 3 % count, or the less disturbed half if that is more. Differences
+under 8 % mean nothing.
+"""
+
+import argparse
+import glob
+import json
+import os
+import pathlib
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from typing import NamedTuple
+
+from workers import BACKENDS, Row, onnx_file
+
+HERE = pathlib.Path(__file__).resolve().parent
+VENVS = os.environ.get("KERAS_VIT_BENCHMARK_VENVS", HERE / ".venvs")
+UNDISTURBED = 0.03
+
+
+def on_gpu():
+    return bool(glob.glob("/dev/nvidia[0-9]*"))
+
+
+class Group(NamedTuple):
+    """Rows of one table: "who, runtime", then what differs from the group: a dtype or a form."""
+
+    kind: str
+    model: str
+    batch: int
+    dtype: str
+    rows: str  # two of the floor and timm's, which the others are divided by, come in addition
+    size: int = 224
+    anchor: str = "timm, torch"
+
+    def expand(self):
+        """Yields the rows; on a GPU those of JAX and torch."""
+        floor = "floor, torch" if on_gpu() else "floor, TF"
+        for spec in (floor, f"{floor}, shortcut", self.anchor, *filter(None, self.rows.split("; "))):
+            who, runtime, *more = spec.split(", ")
+            if on_gpu() and runtime.split()[0] not in ("JAX", "torch"):
+                continue
+            form = next((word for word in more if word in ("full", "shortcut")), "")
+            dtype = next((word for word in more if word != form), self.dtype)
+            yield Row(who, runtime, self.kind, self.model, self.size, self.batch, dtype, form)
+
+
+OURS = "keras_vit, JAX; keras_vit, torch; " if on_gpu() else "keras_vit, TF predict_on_batch; keras_vit, TF XLA; "
+PEERS = "timm, torch compile; " + ("keras-hub, JAX" if on_gpu() else "openvino, CPU; keras-hub, TF tf.function")
+GROUPS = {
+    "quick": Group("inference", "B/16", 8, "float32", OURS.split("; ")[0]),
+    "batch8": Group(
+        "inference",
+        "B/16",
+        8,
+        "float32",
+        OURS + PEERS + "; onnxruntime, CPU; transformers, torch; keras-hub, TF XLA; keras-hub, TF predict",
+    ),
+    "batch8_forms": Group(
+        "inference",
+        "B/16",
+        8,
+        "float32",
+        OURS + "keras_vit, TF predict_on_batch, full; keras_vit, TF XLA, full; keras_vit, TF tf.function; keras_vit, TF predict; "
+        "keras_vit, JAX; keras_vit, torch; keras-hub, JAX; keras-hub, torch",
+    ),
+    "batch1": Group(
+        "inference",
+        "B/16",
+        1,
+        "float32",
+        OURS + "keras_vit, TF call; keras_vit, TF predict; keras_vit, JAX; timm, torch compile; onnxruntime, CPU; openvino, CPU; "
+        "keras-hub, TF XLA",
+    ),
+    "bfloat16": Group(
+        "inference",
+        "B/16",
+        8,
+        "bfloat16",
+        "timm, torch, mixed_bfloat16; timm, torch compile; keras_vit, TF predict_on_batch; keras_vit, TF predict_on_batch, mixed_bfloat16; "
+        "keras_vit, TF predict_on_batch, full; keras_vit, JAX; keras_vit, torch; keras-hub, TF tf.function, mixed_bfloat16; openvino, CPU",
+    ),
+    "Ti16": Group("inference", "Ti/16", 8, "float32", OURS + PEERS),
+    "S16": Group("inference", "S/16", 8, "float32", OURS + PEERS),
+    "L16": Group("inference", "L/16", 8, "float32", OURS + "openvino, CPU; keras-hub, TF tf.function"),
+    "B16_384": Group("inference", "B/16", 8, "float32", OURS + PEERS, 384),
+    "R50_B16": Group("inference", "R50+B/16", 8, "float32", OURS + "keras_vit, JAX; timm, torch compile"),
+    "R26_S32": Group("inference", "R26+S/32", 8, "float32", OURS + "keras_vit, JAX; timm, torch compile"),
+    # A training step, Keras's `train_on_batch`, holds gigabytes: few processes in a group.
+    "train": Group(
+        "train",
+        "S/16",
+        8,
+        "float32",
+        "keras_vit, TF; keras_vit, TF XLA; keras_vit, TF XLA, full; timm, torch compile; keras-hub, TF; keras-hub, TF XLA",
+    ),
+    "train_backends": Group(
+        "train", "S/16", 8, "float32", "keras_vit, TF XLA; keras_vit, JAX; keras_vit, torch; transformers, torch; keras-hub, JAX"
+    ),
+    "train_bfloat16": Group(
+        "train",
+        "S/16",
+        8,
+        "mixed_bfloat16",
+        "keras_vit, TF; keras_vit, TF XLA; keras_vit, JAX; keras_vit, torch; timm, torch compile; keras-hub, TF",
+    ),
+}
+
+
+def name(row, dtype=None):
+    return " ".join(filter(None, (row.who, row.runtime, row.dtype if row.dtype != dtype else "", row.form)))
+
+
+class Worker:
+    """The process of a row, stopped unless it has something to do."""
+
+    def __init__(self, row, venvs, tree=HERE.parent):
+        self.row, self.chunks = row, []
+        environment = os.environ | {
+            "PYTHONPATH": str(tree),
+            "KERAS_BACKEND": BACKENDS.get(row.runtime.split()[0], "tensorflow"),
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+            "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+            "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1",  # as JAX and TensorFlow do unasked
+        }
+        if os.path.exists(mkl := os.path.join(venvs, "libmkl_fast.so")) and row.runtime.startswith("torch"):
+            environment["LD_PRELOAD"] = mkl
+        command = [os.path.join(venvs, row.venv, "bin", "python"), str(HERE / "workers.py"), json.dumps(row)]
+        if row.who in ("onnxruntime", "openvino") and not os.path.exists(onnx_file(row)):
+            subprocess.run([*command, "export"], env=environment, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        begun = time.perf_counter()
+        # A session of its own, so that what it starts is stopped with it.
+        pipes = dict(stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=tempfile.TemporaryFile("w+"))
+        self.process = subprocess.Popen(command, env=environment, text=True, start_new_session=True, **pipes)
+        self.errors = pipes["stderr"]
+        self.read()
+        self.first = time.perf_counter() - begun
+        self.ready = self.read()
+        self.peak = self.ready["peak"]
+        self.signal(signal.SIGSTOP)
+
+    def read(self):
+        line = self.process.stdout.readline()
+        if not line:
+            self.errors.seek(0)
+            raise RuntimeError(f"{name(self.row)} ended:\n{self.errors.read()[-2000:]}")
+        return json.loads(line)
+
+    def signal(self, number):
+        os.killpg(self.process.pid, number)
+
+    def turn(self, seconds):
+        """Times as many steps as fill so many seconds, at least two."""
+        self.signal(signal.SIGCONT)
+        busy, own, begun = all_ticks(), ticks(self.process.pid) + ticks("self"), time.perf_counter()
+        print(max(2, round(seconds / self.ready["seconds"])), file=self.process.stdin, flush=True)
+        reply = self.read()
+        passed = (time.perf_counter() - begun) * os.sysconf("SC_CLK_TCK") * os.cpu_count()
+        foreign = (all_ticks() - busy - (ticks(self.process.pid) + ticks("self") - own)) / passed
+        self.signal(signal.SIGSTOP)
+        self.peak = max(self.peak, reply["peak"])
+        self.chunks.append({"foreign": max(0.0, foreign), "seconds": reply["seconds"], "peak": reply["peak"]})
+
+    def kept(self):
+        """Returns the turns that count, the least disturbed first."""
+        chunks = sorted(self.chunks, key=lambda chunk: chunk["foreign"])
+        return chunks[: max(sum(chunk["foreign"] < UNDISTURBED for chunk in chunks), (len(chunks) + 1) // 2)]
+
+    def seconds(self):
+        """Returns (first quartile, median, third quartile, least) of the steps that count."""
+        steps = [step for chunk in self.kept() for step in chunk["seconds"]]
+        return (*statistics.quantiles(steps, n=4, method="inclusive"), min(steps))
+
+    def record(self):
+        return {"row": self.row._asdict(), "first": self.first, "peak": self.peak, "ready": self.ready, "chunks": self.chunks}
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.signal(signal.SIGKILL)
+        self.process.wait()
+
+
+def all_ticks():
+    """Returns the clock ticks that the machine's processors were busy, those that the hypervisor took included."""
+    with open("/proc/stat") as file:
+        user, nice, system, _, _, irq, softirq, steal, *_ = map(int, file.readline().split()[1:])
+    return user + nice + system + irq + softirq + steal
+
+
+def ticks(process):
+    with open(f"/proc/{process}/stat") as file:
+        return sum(map(int, file.read().rpartition(")")[2].split()[11:15]))
+
+
+def measure(workers, rounds, seconds):
+    for number in range(rounds):
+        for worker in workers[::-1] if number % 2 else workers:
+            worker.turn(seconds)
+
+
+def start(rows, venvs, stack):
+    """Returns the rows' workers, entered into an ExitStack; without those that have no virtual environment."""
+    workers = []
+    for row in rows:
+        if not os.path.exists(os.path.join(venvs, row.venv, "bin", "python")):
+            print(f"Left out, as {venvs}/{row.venv} does not exist: {name(row)}", file=sys.stderr)
+            continue
+        try:
+            workers.append(stack.enter_context(Worker(row, venvs)))
+        except (RuntimeError, subprocess.CalledProcessError) as error:
+            print(f"Left out: {error}", file=sys.stderr)
+    return workers
+
+
+def table(group, workers):
+    """Returns the group's Markdown."""
+    found = {name(worker.row): worker.seconds()[1] for worker in workers}
+    floor, own_floor, anchor = (found.get(name(row)) for row in list(group.expand())[:3])
+    work = {worker.row.form: worker.ready["work"] for worker in workers if worker.ready["work"]}
+    title = f"{group.kind}, ViT-{group.model} at {group.size}, batch {group.batch}, {group.dtype}"
+    if work:
+        full, done = next(iter(work.values()))[0], min(done for _, done, _ in work.values())
+        title += f": {full:.2f} GFLOP an image forward, of which keras_vit does {done:.2f} where not full"
+    lines = [title, "", "| | images/s, median | best | ms (quartiles) | x timm | time / floor | / floor of own work | others' CPU |"]
+    lines = [*lines[:2], lines[2] + " peak MB | first result, s |", "| --- " * 10 + "|"]
+    for worker in workers:
+        low, median, high, least = worker.seconds()
+        short = worker.row.who == "keras_vit" and worker.row.form != "full"
+        ratios = (part / whole if part and whole else None for part, whole in ((anchor, median), (median, floor)))
+        cells = [f"{ratio:.2f}" if ratio else "" for ratio in (*ratios, median / own_floor if short and own_floor else None)]
+        times = f"{1e3 * median:.0f} ({1e3 * low:.0f} to {1e3 * high:.0f})"
+        foreign = statistics.mean(chunk["foreign"] for chunk in worker.kept())
+        cells = [name(worker.row, group.dtype), f"{group.batch / median:.2f}", f"{group.batch / least:.2f}", times, *cells]
+        lines.append(f"| {' | '.join(cells)} | {100 * foreign:.0f} % | {worker.peak:.0f} | {worker.first:.1f} |")
+    return "\n".join(lines) + "\n"
+
+
+def arguments(parser):
+    """Adds the options that scaling.py and check.py share."""
+    parser.add_argument("--venvs", default=VENVS, help="what benchmarks/setup.sh made; or set KERAS_VIT_BENCHMARK_VENVS")
+    parser.add_argument("--rounds", type=int, default=10)
+    parser.add_argument("--seconds", type=float, default=2.5, help="of a turn, which has two steps at least")
+
+
+def main():
+    from contextlib import ExitStack
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments(parser)
+    parser.add_argument("--groups", nargs="+", choices=GROUPS, default=[group for group in GROUPS if group != "quick"], metavar="NAME")
+    parser.add_argument("--only", type=re.compile, default="", metavar="REGEX", help="rows; the floor's and the first of timm stay")
+    parser.add_argument("--quick", action="store_true", help="one group of four rows, in a minute")
+    parser.add_argument("--json", type=pathlib.Path, help="where every turn's times are written")
+    parser.add_argument("--list", action="store_true")
+    options = parser.parse_args()
+    if options.quick:
+        options.groups, options.rounds, options.seconds = ["quick"], 4, 2
+    records = {}
+    for key in options.groups:
+        rows = list(dict.fromkeys(GROUPS[key].expand()))
+        rows = [row for number, row in enumerate(rows) if number < 3 or re.search(options.only, name(row))]
+        if options.list:
+            print(key, *map(name, rows), sep="\n    ")
+            continue
+        with ExitStack() as stack:
+            workers = start(rows, options.venvs, stack)
+            measure(workers, options.rounds, options.seconds)
+            print(table(GROUPS[key], workers), flush=True)
+            records[key] = [worker.record() for worker in workers]
+        if options.json:
+            options.json.write_text(json.dumps(records) + "\n")
+
+
+if __name__ == "__main__":
+    main()
