@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_vit.training import strategy
 
-faulthandler.dump_traceback_later(400, exit=True)  # rather an error than to wait for ever
+faulthandler.dump_traceback_later(1800, exit=True)  # rather an error than to wait for ever
 ALL = strategy(wait_seconds=20 if "stuck" in sys.argv else 600)  # first of all: TensorFlow asks for that
 
 import keras  # noqa: E402
@@ -28,6 +28,7 @@ from keras_vit.replicas import processes  # noqa: E402
 def write(folder, names):
     arrays = {}
     for name in names:
+        print(name, file=sys.stderr, flush=True)  # which it was, should it not end
         base, changes = VARIANTS.get(name, (name, {}))
         arrays |= {f"{name}/{number:03d}": array for number, array in enumerate(train(ALL, base, changes))}
     index, count = processes()
