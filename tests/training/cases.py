@@ -57,7 +57,7 @@ def mixed(batch):
     return data(10 * batch, batch).map(lambda images, labels: change(images, labels, seeds))
 
 
-DROP_PATH = (build, dict(drop_path_rate=0.5), partial(data, 40, 8))
+DROP_PATH = (build, dict(drop_path_rate=0.5, drop_path_schedule="constant"), partial(data, 40, 8))
 BASES = {  # what one device trains: how the model is made, with which arguments, and the data
     "SGD": (build, {}, partial(data, 73, 8, weights=True)),  # the last batch has one image
     "Keras's accumulation": (

@@ -50,7 +50,7 @@ def resumed():
 
     def run(folder, stop=None):
         with TWO.scope():
-            model = build(compiled=dict(steps_per_execution=2), accumulation_steps=2, drop_path_rate=0.5)
+            model = build(compiled=dict(steps_per_execution=2), accumulation_steps=2, drop_path_rate=0.5, drop_path_schedule="constant")
             checkpoints = Checkpoints(folder, every_steps=2)
 
             def stop_at(batch, logs):
