@@ -20,7 +20,7 @@ from keras_vit.replicas import _seeds_by_replica
 from keras_vit.training import Checkpoints, strategy, virtual_devices
 from keras_vit.training.strategy import _mirrored
 
-faulthandler.dump_traceback_later(400, exit=True)  # rather an error than to wait for ever
+faulthandler.dump_traceback_later(1200, exit=True)  # rather an error than to wait for ever
 virtual_devices("cpu:4")
 ONE = strategy("one_device")
 TWO = _mirrored(("/cpu:0", "/cpu:1"))  # two strategies in one process

@@ -40,7 +40,7 @@ def started(*commands):
 
 def ended(processes):
     """Returns what each wrote on stdout and on stderr."""
-    return [process.communicate(timeout=400) for process in processes]
+    return [process.communicate(timeout=1200) for process in processes]
 
 
 def trained(folder, workers, names):
@@ -84,7 +84,7 @@ def answers(out):
 
 def run(*arguments):
     command = [sys.executable, str(EXAMPLE), *ARGUMENTS, *map(str, arguments)]
-    process = subprocess.run(command, capture_output=True, text=True, env=os.environ | ENVIRONMENT, timeout=300)
+    process = subprocess.run(command, capture_output=True, text=True, env=os.environ | ENVIRONMENT, timeout=1200)
     assert process.returncode == 0, process.stderr
     return answers(process.stdout), process.stderr
 
@@ -115,6 +115,6 @@ def test_workers_that_differ_are_told_so(tmp_path):
 
 def test_a_worker_that_lives_and_does_not_come_ends_the_others_in_time(tmp_path):
     with started(*[[FOLDER / "workers.py", "stuck"]] * 2) as (waiting, stuck):
-        _, err = waiting.communicate(timeout=400)
+        _, err = waiting.communicate(timeout=1200)
         assert stuck.poll() is None
         assert waiting.returncode not in (0, None) and "timed out" in err, err

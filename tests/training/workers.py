@@ -14,7 +14,7 @@ import numpy as np
 
 from keras_vit.training import strategy
 
-faulthandler.dump_traceback_later(400, exit=True)  # rather an error than to wait for ever
+faulthandler.dump_traceback_later(1200, exit=True)  # rather an error than to wait for ever
 ALL = strategy(wait_seconds=20 if "stuck" in sys.argv else 600)  # first of all: TensorFlow asks for that
 
 import keras  # noqa: E402
