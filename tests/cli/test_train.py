@@ -153,7 +153,12 @@ def test_two_workers_write_what_one_device_does(capsys, tmp_path):
     arguments = [*ARGUMENTS, "--epochs", "1", "--drop-path-rate", "0", "--no-jit-compile"]
     addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
     workers = [start(tmp_path / "two", *arguments, TF_CONFIG=tf_config(addresses, index=index)) for index in range(2)]
-    for (out, err), is_chief in zip([worker.communicate(timeout=300) for worker in workers], (True, False)):
+    try:
+        written = [worker.communicate(timeout=1200) for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    for (out, err), is_chief in zip(written, (True, False)):
         assert ("Test accuracy" in out) == is_chief, err
     assert [worker.returncode for worker in workers] == [0, 0]
     assert call(capsys, "--output", tmp_path / "one", *arguments)[0] == 0
