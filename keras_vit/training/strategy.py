@@ -13,7 +13,7 @@ from keras_vit.training import cluster, sharding
 NAMES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 
 
-def strategy(name="auto", wait_seconds=300.0):
+def strategy(name="auto", wait_seconds=600.0):
     """Returns what divides training over devices, and says on stderr in a line what that is.
 
     On TensorFlow a `tf.distribute.Strategy`, on JAX a `keras.distribution.Distribution`; both have a `scope`.
@@ -24,7 +24,7 @@ def strategy(name="auto", wait_seconds=300.0):
             (on JAX those of `keras.distribution.initialize`). "tpu": the TPU of this machine. "fsdp" and "tensor_parallel", on JAX:
             weights are divided, too, see `keras_vit.training.layout_map`. "auto": "multi_worker" if there are several machines,
             "mirrored" if there are several GPUs (or JAX devices), else "one_device". Or a `tf.distribute.Strategy`, which is returned.
-        wait_seconds: float. How long to wait for the other machines.
+        wait_seconds: float. How long to wait for the other machines, at the start and, on TensorFlow, in each sum over them.
 
     Raises:
         ValueError: if the name is unknown, the backend has no such strategy, what the environment says of machines is wrong, one of them
@@ -113,7 +113,8 @@ def _multi_worker(machines, wait_seconds):
         tf.train.ClusterSpec({"worker": list(machines.addresses)}), task_type="worker", task_id=index, rpc_layer="grpc"
     )
     try:
-        made = MultiWorker(resolver)
+        # Without a limit a sum waits for ever for a worker that lives but does not come to it.
+        made = MultiWorker(resolver, tf.distribute.experimental.CommunicationOptions(timeout_seconds=wait_seconds))
     except RuntimeError as error:
         if "program startup" not in str(error):
             raise

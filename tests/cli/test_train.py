@@ -1,4 +1,5 @@
 import csv
+import json
 import os
 import pathlib
 import signal
@@ -10,6 +11,8 @@ import tomllib
 import keras
 import numpy as np
 import pytest
+from training.test_cluster import config as tf_config
+from training.test_cluster import free_ports
 
 from keras_vit_cli import main
 from keras_vit_cli.train import config_of_new
@@ -145,6 +148,29 @@ def test_two_virtual_devices(tmp_path):
     assert tomllib.loads((tmp_path / "run" / "config.toml").read_text())["devices"] == "cpu:2"
 
 
+@pytest.mark.slow
+def test_two_workers_write_what_one_device_does(capsys, tmp_path):
+    arguments = [*ARGUMENTS, "--epochs", "1", "--drop-path-rate", "0", "--no-jit-compile"]
+    addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
+    workers = [start(tmp_path / "two", *arguments, TF_CONFIG=tf_config(addresses, index=index)) for index in range(2)]
+    try:
+        written = [worker.communicate(timeout=1200) for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+    for (out, err), is_chief in zip(written, (True, False)):
+        assert ("Test accuracy" in out) == is_chief, err
+    assert [worker.returncode for worker in workers] == [0, 0]
+    assert call(capsys, "--output", tmp_path / "one", *arguments)[0] == 0
+    one, two = (next(csv.DictReader((tmp_path / run / "history.csv").open())) for run in ("one", "two"))
+    assert one.keys() == two.keys()
+    for name in ("loss", "accuracy", "val_loss", "val_accuracy"):
+        assert float(two[name]) == pytest.approx(float(one[name]), abs=1e-5), name
+    one, two = (json.loads((tmp_path / run / "test.json").read_text()) for run in ("one", "two"))
+    assert two["confusion_matrix"] == one["confusion_matrix"]
+    assert two["calibration_error"] == pytest.approx(one["calibration_error"], abs=1e-5)
+
+
 def test_tensorboard(capsys, tmp_path):
     pytest.importorskip("tensorboard")
     code, *_ = call(capsys, "--output", tmp_path / "run", *ARGUMENTS, "--train-images", "100", "--epochs", "1", "--tensorboard")
@@ -169,11 +195,11 @@ def test_a_resumed_run_keeps_its_settings(capsys, finished):
     assert code == 2 and err.count("\n") == 1 and "--epochs 8. Received: --epochs 9" in err
 
 
-def start(output, *arguments):
+def start(output, *arguments, **environment):
     return subprocess.Popen(
         [sys.executable, "-m", "keras_vit_cli", "train", "--output", output, *arguments],
         cwd=ROOT,
-        env=os.environ | {"KERAS_BACKEND": "tensorflow"},
+        env=os.environ | {"KERAS_BACKEND": "tensorflow"} | environment,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

@@ -100,6 +100,7 @@ def test_a_space_with_a_mistake(capsys, tmp_path, text, rule):
     assert not (tmp_path / "study").exists()
 
 
+@pytest.mark.slow
 def test_chief_and_two_workers_of_which_one_is_killed(tmp_path, arguments):
     """Each a process. A worker is killed in a trial; the other one tries it again from its checkpoint, and the study is complete."""
     study = tmp_path / "study"

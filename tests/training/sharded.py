@@ -1,7 +1,8 @@
 """Trains with weights divided over virtual devices, and on one, in processes of their own, and prints how far apart they end.
 
-python tests/training/sharded.py FOLDER        four devices of one process
-python tests/training/sharded.py FOLDER PORT   the same two devices in each of two processes: this starts the second
+python tests/training/sharded.py alone            one device: prints its losses
+python tests/training/sharded.py divided FOLDER   four devices of one process
+python tests/training/sharded.py processes PORT   two devices in each of two processes, of which this starts the second: prints the losses
 """
 
 import collections
@@ -20,7 +21,6 @@ import numpy as np
 import keras_vit
 from keras_vit.training import AdamW, count_replicas, layout_map, strategy, virtual_devices
 
-FOLDER = sys.argv[1]
 RANDOM = np.random.default_rng(0)
 IMAGES, LABELS = RANDOM.uniform(0, 255, (80, 8, 8, 3)).astype("float32"), np.eye(4, dtype="float32")[RANDOM.integers(0, 4, 80)]
 
@@ -54,7 +54,7 @@ def collectives(model, distribution):
     return found
 
 
-def one_process():
+def one_process(folder):
     virtual_devices("cpu:4")
     _, alone, _ = train(strategy("one_device"))
     found = {}
@@ -68,19 +68,25 @@ def one_process():
         if name == "tensor_parallel":
             found[name]["collectives"] = collectives(model, distribution)
             with distribution.scope():
-                model.save(f"{FOLDER}/model.keras")
-            loaded = keras.saving.load_model(f"{FOLDER}/model.keras")
+                model.save(f"{folder}/model.keras")
+            loaded = keras.saving.load_model(f"{folder}/model.keras")
             found["loaded"] = max(float(np.abs(np.asarray(v.value) - w).max()) for v, w in zip(loaded.weights, result[1:], strict=True))
     return found
 
 
+def alone():
+    return train(strategy("one_device"))[1][0].tolist()
+
+
 def two_processes(port, number):
+    """Returns the losses of process 0, of which each name says how its devices and the other's trained."""
     virtual_devices("cpu:2")
     keras.distribution.initialize(f"127.0.0.1:{port},127.0.0.1:{port}", 2, number)
     import tensorflow as tf
 
+    assert keras_vit.replicas.processes() == (number, 2)
     batches = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(8)
-    found = {"processes": keras_vit.replicas.processes()}
+    found = {}
     for name in ("multi_worker", "fsdp"):
         with strategy(name).scope():
             model = build()
@@ -88,14 +94,17 @@ def two_processes(port, number):
     return found
 
 
-if __name__ == "__main__":
-    if len(sys.argv) == 2:
-        print("ANSWER", json.dumps(one_process()))
-    elif len(sys.argv) == 3:
-        other = subprocess.Popen([sys.executable, *sys.argv, "1"])
-        print("ANSWER", json.dumps(two_processes(sys.argv[2], 0)))
+def main(what, *arguments):
+    if what == "processes":
+        port, number = arguments[0], len(arguments) - 1
+        other = None if number else subprocess.Popen([sys.executable, *sys.argv, "1"], stdout=subprocess.DEVNULL)
+        found = two_processes(port, number)
         jax.distributed.shutdown()  # at which both meet
-        sys.exit(other.wait(timeout=120))
+        assert number or not other.wait(timeout=120)
     else:
-        two_processes(sys.argv[2], 1)
-        jax.distributed.shutdown()
+        found = alone() if what == "alone" else one_process(*arguments)
+    print("ANSWER", json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
