@@ -9,6 +9,7 @@ import json
 import zlib
 
 import keras
+import numpy as np
 
 SEED_STRIDE = 1_000_003  # between the seeds of two replicas
 _cluster = (0, 1)
@@ -63,7 +64,6 @@ def check_agreement(facts):
         return
     digests = [zlib.crc32(json.dumps(value, sort_keys=True, default=str).encode()) for value in facts.values()]
     if keras.backend.backend() == "jax":
-        import numpy as np
         from jax.experimental import multihost_utils
 
         rows = multihost_utils.process_allgather(np.asarray(digests, "uint32"))
@@ -234,6 +234,21 @@ class _ReplicaTrainer:
         loss = self._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=False)
         self._loss_tracker.update_state(loss * replicas(), sample_weight=_rows(x))
         return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+    def predict(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None):
+        """For every call Keras makes a pipeline of tf.data, which takes longer than a small model. One batch in memory needs none."""
+        one_batch = isinstance(x, np.ndarray) and x.dtype.kind in "fiu" and x.ndim > 0 and 0 < len(x) <= (batch_size or 32)
+        if not one_batch or steps is not None or callbacks or self.distribute_strategy.num_replicas_in_sync > 1:
+            return super().predict(x, batch_size, verbose, steps, callbacks)
+        bar = keras.callbacks.CallbackList(add_progbar=verbose != 0, verbose=verbose, epochs=1, steps=1, model=self)
+        self.stop_predicting = False
+        bar.on_predict_begin()
+        bar.on_predict_batch_begin(0)
+        # In the precision that the pipeline gives, for which the function may be traced already.
+        outputs = self.predict_on_batch(x.astype(keras.config.floatx(), copy=False) if x.dtype.kind == "f" else x)
+        bar.on_predict_batch_end(0, {"outputs": outputs})
+        bar.on_predict_end()
+        return outputs
 
     def predict_step(self, data):
         if replicas() == 1 or self.jit_compile:  # XLA takes an empty batch

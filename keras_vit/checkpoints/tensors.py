@@ -5,10 +5,12 @@ import collections.abc
 import contextlib
 import json
 import math
+import mmap
 import pathlib
 import pickletools
 import re
 import struct
+import threading
 import zipfile
 
 import ml_dtypes
@@ -22,6 +24,7 @@ _MAX_HEADER = 10 << 20
 _DEFLATE_RATIO = 1032  # the most that deflate can expand (zlib's technical note), so a larger claim is a lie
 _UNPACKED_RATIO, _UNPACKED_FLOOR = 100, 256 << 20  # weights hardly compress: what unpacks to more than this is a bomb
 _MAPPED_BYTES = 32 << 20
+ALIGNMENT = 64  # of tensors in TensorFlow and JAX
 
 _DTYPES = {
     "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": ml_dtypes.bfloat16,
@@ -45,7 +48,7 @@ class Tensors(collections.abc.Mapping):
     """The tensors of a checkpoint, each read when it is asked for.
 
     A mapping from key to a `numpy` array of the dtype in the file (`ml_dtypes.bfloat16` for bfloat16); each array is a copy of its
-    own. Made by `open_tensors`; close it, or use it in a `with` statement.
+    own. Threads may share it. Made by `open_tensors`; close it, or use it in a `with` statement.
 
     Attributes:
         path: `pathlib.Path` of the file that was opened.
@@ -63,14 +66,19 @@ class Tensors(collections.abc.Mapping):
         self.metadata = metadata or {}
         self._read = read
         self._close = close
+        self._lock = threading.Lock()  # readers share a file and its position
 
     def __getitem__(self, key):
+        return self.read(key)
+
+    def read(self, key, scratch=None):
+        """Returns an array: where the format allows it, in the memory of a `Scratch`, which lasts until the thread's next one."""
         if key not in self.shapes:
             raise KeyError(key)
         if self._read is None:
             raise ValueError(f"Tensors are read while their file is open, and it was closed. Received: key={key!r} of path={self.path}")
-        with _parsing(self.path):
-            return self._read(key)
+        with self._lock, _parsing(self.path):
+            return self._read(key, scratch)
 
     def __contains__(self, key):
         return key in self.shapes
@@ -146,6 +154,26 @@ def open_tensors(path):
     raise CheckpointError(f"The content of a checkpoint file must be one of: {KNOWN_FORMATS}. Received: path={path}, which begins {head!r}")
 
 
+def aligned(shape, dtype):
+    """Returns a new array of zeros, whose memory the backends' tensors can share on a CPU.
+
+    Its pages are the system's ordinary ones: the huge ones that numpy asks for can take longer to get than the tensor to read.
+    """
+    memory = mmap.mmap(-1, max(1, math.prod(shape) * np.dtype(dtype).itemsize), access=mmap.ACCESS_COPY)
+    return np.frombuffer(memory, dtype, math.prod(shape)).reshape(shape)
+
+
+class Scratch(threading.local):
+    """Memory of each thread that arrays are read into in turn: new memory costs more than what is read into it."""
+
+    memory = np.empty(0, np.uint8)
+
+    def take(self, size):
+        if size > len(self.memory):
+            self.memory = aligned((size,), np.uint8)
+        return self.memory[:size]
+
+
 def find_checkpoint(folder):
     """Returns the `pathlib.Path` of the one checkpoint in a folder, or None; the standard names of the Hub come first.
 
@@ -190,11 +218,14 @@ def _open_safetensors(path):
         if unknown:
             raise CheckpointError(f"The dtypes of a safetensors file must be among {list(_DTYPES)}. Received: {unknown} in path={path}")
 
-        def read(key):
+        def read(key, scratch):
             entry = header[key]
             start, stop = entry["data_offsets"]
             file.seek(8 + length + start)
-            return np.fromfile(file, np.uint8, stop - start).view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
+            array = aligned((stop - start,), np.uint8) if scratch is None else scratch.take(stop - start)
+            if file.readinto(array) != stop - start:
+                raise EOFError("it ends within a tensor")
+            return array.view(_DTYPES[entry["dtype"]]).reshape(entry["shape"])
 
         return Tensors(path, {key: tuple(entry["shape"]) for key, entry in header.items()}, read, metadata, stack.pop_all().close)
 
@@ -226,7 +257,8 @@ def _open_shards(index):
         if missing:
             raise CheckpointError(f"Every tensor of an index must be in its shard. Received: path={index} without {missing[:5]}")
         shapes = {key: shards[name].shapes[key] for key, name in where.items()}
-        return Tensors(index, shapes, lambda key: shards[where[key]][key], table.get("metadata"), stack.pop_all().close)
+        read = lambda key, scratch: shards[where[key]].read(key, scratch)  # noqa: E731
+        return Tensors(index, shapes, read, table.get("metadata"), stack.pop_all().close)
 
 
 def _open_zip(path):
@@ -238,7 +270,7 @@ def _open_zip(path):
             return _open_torch(path, archive, members, *pickles)
         shapes = {name.removesuffix(".npy"): _npy_shape(path, archive, info) for name, info in members.items()}
 
-        def read(key):
+        def read(key, scratch):
             with archive.open(members[key + ".npy"]) as member:
                 array = np.lib.format.read_array(member, allow_pickle=False)
             return array.view(ml_dtypes.bfloat16) if array.dtype.kind == "V" else array
@@ -328,7 +360,7 @@ def _open_torch(path, archive, members, name, *others):
         if tensor.layout != torch.strided or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise CheckpointError(f"A tensor must be dense and held in full by the file. Received: {key!r} in path={path}")
 
-    def read(key):
+    def read(key, scratch):
         nonlocal tensors, touched
         if touched > _MAPPED_BYTES:  # the pages of a mapping count as this process's memory until it is dropped
             tensors, touched = load(), 0
