@@ -217,7 +217,8 @@ def _fitted(future, fits):
 
 def _tensor(array):
     """Returns a tensor of an array that nothing else holds: on TensorFlow, too, in the array's own memory where it is on a CPU."""
-    if keras.backend.backend() == "tensorflow" and isinstance(array, np.ndarray) and not array.ctypes.data % ALIGNMENT:
+    shareable = isinstance(array, np.ndarray) and array.flags.carray and array.ctypes.data % ALIGNMENT == 0
+    if shareable and keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
         return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
