@@ -1,7 +1,8 @@
 """What it takes until a model is there: importing, building, and loading a file of weights, beside importing Keras and reading the file.
 
-python benchmarks/startup.py            # ViT-B/16 and ViT-L/16, in a GB of temporary files
-python benchmarks/startup.py --quick    # ViT-Ti/16
+python benchmarks/startup.py                    # ViT-L/16, in 1.2 GB of temporary files
+python benchmarks/startup.py --model ViTTi16    # a quick run
+python benchmarks/startup.py --predict          # the ways to predict one image, on TensorFlow
 
 Every run is a process of its own; those that are compared take turns. Prints medians of wall time, of the processor time of all threads,
 and of the memory at its peak over that before. Other work on the machine spoils the first more than the second. The file is read through
@@ -40,6 +41,33 @@ with open({path!r}, "rb", buffering=0) as file:
         pass
 """
 
+# The ways take turns, so that other work on the machine meets them all. The first two calls of each trace and are not counted.
+PREDICT = """
+import os, statistics, time
+os.environ["KERAS_BACKEND"] = "tensorflow"
+import keras, keras_vit, numpy as np, tensorflow as tf
+model = keras_vit.{model}(input_shape=(32, 32, 3), num_classes=10)
+image = np.random.default_rng(0).uniform(0, 255, (1, 32, 32, 3)).astype("float32")
+graph = tf.function(lambda x: model(x, training=False))
+ways = {{
+    "tf.function(model)": lambda: graph(tf.constant(image)).numpy(),
+    "model.predict_on_batch": lambda: model.predict_on_batch(image),
+    "model.predict": lambda: model.predict(image, verbose=0),
+    "Keras's predict": lambda: keras.Model.predict(model, image, verbose=0),
+    "model(x)": lambda: model(image).numpy(),
+}}
+taken = {{way: [] for way in ways}}
+for _ in range({rounds} + 2):
+    for way, predict in ways.items():
+        begun = time.perf_counter(), time.process_time()
+        predict()
+        taken[way].append((time.perf_counter() - begun[0], time.process_time() - begun[1]))
+print(f"{{'':32}} {{'wall':>11}} {{'processor':>11}}")
+for way, found in taken.items():
+    wall, processor = (1e3 * statistics.median(column) for column in zip(*found[2:]))
+    print(f"{{way:32}} {{wall:8.1f}} ms {{processor:8.1f}} ms")
+"""
+
 
 def measure(measured, before=""):
     code = MEASURE.format(before=before, measured=measured)
@@ -62,20 +90,23 @@ def compare(rounds, **cases):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--quick", action="store_true", help="a small model")
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--model", help="a function of keras_vit; ViTL16, and ViTTi16 for --predict, if not given")
+    parser.add_argument("--rounds", type=int, help="5, and 50 for --predict, if not given")
+    parser.add_argument("--predict", action="store_true", help="the ways to predict one image of 32 x 32 pixels, instead")
     arguments = parser.parse_args()
-    models = ["ViTTi16"] if arguments.quick else ["ViTB16", "ViTL16"]
+    if arguments.predict:
+        code = PREDICT.format(model=arguments.model or "ViTTi16", rounds=arguments.rounds or 50)
+        sys.exit(subprocess.run([sys.executable, "-c", code]).returncode)
+    model, rounds = arguments.model or "ViTL16", arguments.rounds or 5
 
     print(f"{'':32} {'wall':>10} {'processor':>10} {'memory':>11}")
-    compare(arguments.rounds, import_keras=("import keras",), import_keras_vit=("import keras_vit",))
-    compare(arguments.rounds, **{f"build_{name}": (f"model = keras_vit.{name}()", READY) for name in models})
+    compare(rounds, import_keras=("import keras",), import_keras_vit=("import keras_vit",))
+    compare(rounds, **{f"build_{model}": (f"model = keras_vit.{model}()", READY)})
     with tempfile.TemporaryDirectory() as folder:
-        save = f"keras_vit.checkpoints.save(keras_vit.{models[-1]}(), {folder!r}, format='timm')"
-        measure(save, READY)
+        measure(f"keras_vit.checkpoints.save(keras_vit.{model}(), {folder!r}, format='timm')", READY)
         path = os.path.join(folder, "model.safetensors")
         load = (f"model = keras_vit.from_pretrained({path!r})", READY)
-        compare(arguments.rounds, **{"read_the_file": (READ.format(path=path), READY), f"load_{models[-1]}": load})
+        compare(rounds, **{"read_the_file": (READ.format(path=path), READY), f"load_{model}": load})
 
 
 if __name__ == "__main__":
