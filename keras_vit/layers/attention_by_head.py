@@ -3,7 +3,7 @@
 import keras
 from keras import ops
 
-LONG = 1024  # tokens, from which one head after another is no slower than all at once (`python benchmarks/kernels.py`)
+LONG = 1024  # tokens, from which one head after another takes about the time of all at once, or less (`python benchmarks/kernels.py`)
 ROWS = 1024  # queries whose scores are held at a time
 
 

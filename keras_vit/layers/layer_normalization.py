@@ -22,11 +22,10 @@ def inference_kernels(allowed=True):
 class LayerNormalization(keras.layers.LayerNormalization):
     """Keras's layer normalization over the last axis, which `predict` and `evaluate` compute in one kernel.
 
-    TensorFlow on a processor runs Keras's form as eight kernels, each of which goes through memory: 4.0 ms for the 8 x 197 tokens of a
-    ViT-B/16, 1.5 ms in one kernel (`python benchmarks/kernels.py`). There is no operation to ask for
-    that kernel: TensorFlow puts it where it finds a batch normalization of tokens between two reshapes, with shapes that it cannot
-    fold. Where it does not, the result is the same. What is exported, compiled by XLA or differentiated is Keras's form: other
-    converters read a batch normalization as one of batches.
+    TensorFlow on a processor runs Keras's form as eight kernels, each of which goes through memory; one takes a third of their time
+    (docs/performance.md). There is no operation to ask for that kernel: TensorFlow puts it where it finds a batch normalization of tokens
+    between two reshapes, with shapes that it cannot fold. Where it does not, the result is the same. What is exported, compiled by XLA or
+    differentiated is Keras's form: other converters read a batch normalization as one of batches.
 
     Its weights are `gamma` and `beta` (D).
 
@@ -47,7 +46,8 @@ class LayerNormalization(keras.layers.LayerNormalization):
         super().__init__(epsilon=epsilon, **kwargs)
 
     def call(self, inputs):
-        if not (_inference.get() and _one_kernel_here(inputs)):
+        plain = self.center and self.scale and self.axis == [-1]
+        if not (_inference.get() and plain and _one_kernel_here(inputs)):
             return super().call(inputs)
         import tensorflow as tf
 

@@ -14,6 +14,8 @@ from safetensors.numpy import load_file, save_file
 
 import keras_vit
 from keras_vit.checkpoints import load_into, open_checkpoint
+from keras_vit.checkpoints.loading import _tensor
+from keras_vit.checkpoints.tensors import aligned
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 PLAIN = GOLDEN / "timm" / "plain"
@@ -126,6 +128,16 @@ def test_without_config_the_tensors_tell(tmp_path):
     # Without a config of timm's the file may be Meta's, whose code resamples positions otherwise and whose images are normalised otherwise.
     differ = {key for key in config if config[key] != original[key]}
     assert differ <= {"preprocessing", "position_resample", "name"}
+
+
+@pytest.mark.parametrize("offset", [0, 1])
+@pytest.mark.parametrize("transpose", [False, True])
+def test_arrays_become_tensors_however_they_lie_in_memory(offset, transpose):
+    """TensorFlow shares the memory of one that is aligned and in C order, and refuses the others."""
+    array = aligned((8 * 16 + 1,), "float32")[offset : offset + 8 * 16].reshape(8, 16)
+    array[...] = np.arange(8 * 16).reshape(8, 16)
+    array = array.T if transpose else array
+    np.testing.assert_array_equal(keras.ops.convert_to_numpy(_tensor(array)), np.array(array))
 
 
 def test_own_formats(tmp_path):

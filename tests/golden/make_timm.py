@@ -1,6 +1,6 @@
 """Makes tests/golden/timm: tiny random models in timm's own files, with what timm 1.0.31 computes from them.
 
-    pip install torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu
+    pip install torch==2.13.0
     pip install --no-deps timm==1.0.31
     pip install numpy safetensors huggingface_hub pyyaml
     python tests/golden/make_timm.py [names of fixtures, default all]
@@ -8,12 +8,9 @@
 Runs are repeatable: the same versions give the same bytes.
 """
 
-import importlib.abc
-import importlib.machinery
 import json
 import re
 import sys
-import types
 import zlib
 from collections import OrderedDict
 from functools import partial
@@ -23,32 +20,8 @@ import numpy as np
 import torch
 from torch import nn
 
-
-class TorchvisionStub(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-    """timm imports torchvision for its data pipeline only: empty classes will do where it is not installed."""
-
-    class Anything(type):
-        def __getattr__(cls, name):
-            return name
-
-    class Module(types.ModuleType):
-        __path__ = ()
-
-        def __getattr__(self, name):
-            if name.startswith("__"):
-                raise AttributeError(name)
-            return TorchvisionStub.Anything(name, (), {})
-
-    def find_spec(self, name, path=None, target=None):
-        if name.split(".")[0] == "torchvision":
-            return importlib.machinery.ModuleSpec(name, self, is_package=True)
-
-    def create_module(self, spec):
-        return self.Module(spec.name)
-
-    def exec_module(self, module):
-        pass
-
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
+from torchvision_stub import TorchvisionStub
 
 sys.meta_path.append(TorchvisionStub())
 

@@ -60,6 +60,17 @@ def test_one_kernel_gives_the_same(dtype, tolerance, batch, shape):
 
 
 @requires_tensorflow
+@pytest.mark.parametrize("options", [{"center": False}, {"scale": False}, {"axis": 1}])
+def test_other_forms_are_left_to_keras(options):
+    import tensorflow as tf
+
+    layer, (x,) = LayerNormalization(**options), random_inputs((3, 5, 8))
+    expected = layer(x)
+    with inference_kernels():
+        assert_close(tf.function(layer)(tf.constant(x)), expected)
+
+
+@requires_tensorflow
 def test_who_runs_it():
     """`predict` and `evaluate` do; a call, which may be exported or differentiated, and XLA do not."""
     import tensorflow as tf

@@ -139,6 +139,23 @@ def test_remat_computes_a_block_again(monkeypatch):
     assert calls.count(False) == 2 and calls.count(True) == 4
 
 
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="a matter of JAX alone")
+def test_remat_keeps_less_on_jax():
+    """XLA takes Keras's `remat` back on a processor."""
+    import jax
+
+    def kept(model):
+        def loss(weights, tokens):
+            outputs, _ = model.stateless_call(weights, model.non_trainable_variables, tokens, training=True)
+            return (outputs**2).mean()
+
+        weights = [weight.value for weight in model.trainable_variables]
+        return jax.jit(jax.grad(loss)).lower(weights, np.ones((64, 5, 8), "float32")).compile().memory_analysis().temp_size_in_bytes
+
+    plain, remat = map(kept, remat_pair(num_blocks=8))
+    assert remat < 0.5 * plain
+
+
 @pytest.mark.parametrize(
     "more, argument",
     [

@@ -32,7 +32,7 @@ def test_two_devices_train_as_one():
         "AdamW, layer decay, average, mixup, batches that do not divide",
     ]
     equal = answer("mirrored.py", *names)["equal"]
-    assert list(equal) == names and equal[names[0]] < 5e-5 and equal[names[1]] < 3e-2, equal
+    assert list(equal) == names and max(equal.values()) < 5e-5, equal
 
 
 @pytest.mark.slow
