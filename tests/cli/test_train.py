@@ -85,6 +85,7 @@ def test_a_config_with_a_mistake(capsys, tmp_path, text, rule):
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_pretrained_weights_head_first_in_parts_and_bfloat16(capsys, finished, tmp_path):
     """From the weights of a run to another one: two phases, in parts, in bfloat16."""
     config = tmp_path / "run.toml"
@@ -213,6 +214,7 @@ def checkpoint_of(output):
     return (paths[-1], int(paths[-1].stem[5:])) if paths else (None, 0)
 
 
+@pytest.mark.slow
 def test_kill_sigterm_ctrl_c_and_resume_end_as_an_unbroken_run(capsys, finished, tmp_path):
     output, arguments = tmp_path / "run", ARGUMENTS
     for number, code, until in ((signal.SIGKILL, -9, 5), (signal.SIGTERM, 0, 20), (signal.SIGINT, 130, 40)):

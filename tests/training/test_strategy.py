@@ -69,6 +69,7 @@ def test_two_processes_of_jax_train_as_one():
         assert losses == pytest.approx(alone, abs=1e-5), name
 
 
+@pytest.mark.slow
 def test_divided_weights_train_as_whole_ones(tmp_path):
     pytest.importorskip("jax")
     found = answer("sharded.py", "divided", tmp_path)

@@ -56,6 +56,7 @@ def test_keras_tuners_own_tuners_sample_nothing_invalid(tmp_path, monkeypatch, t
         assert values["hidden_dim"] % values["num_heads"] == 0
 
 
+@pytest.mark.slow
 def test_hyperband_of_keras_tuner_goes_on_from_the_rung_below(tmp_path, capfd):
     search = keras_tuner.Hyperband(tiny(), "val_accuracy", max_epochs=3, seed=1, directory=tmp_path, project_name="study")
     search.oracle.max_trials = 4  # one rung, and the one that is promoted
@@ -190,6 +191,7 @@ for chosen in (strategy("mirrored"), None):
 """
 
 
+@pytest.mark.slow
 def test_distribution_strategy(tmp_path):
     """On two virtual devices a search finds what it finds on one."""
     command = [sys.executable, "-c", MIRRORED, tmp_path]

@@ -39,6 +39,7 @@ def outcome(folder):
     return [(trial.number, trial.status, trial.values, trial.score) for trial in tuning.read_trials(folder)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("tuner", tuners.TUNERS)
 def test_killed_at_every_write(hypermodel, tmp_path, monkeypatch, capsys, tuner):
     trials, every = (4, 9) if tuner == "bayesian" else (5, 1)  # each proposal of the Gaussian process takes a second
