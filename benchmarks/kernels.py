@@ -4,6 +4,8 @@
     KERAS_BACKEND=jax python benchmarks/kernels.py attention remat
 
     norm        layer normalization of the tokens of 8 images of ViT-B/16: Keras's form, and the one that `predict` takes
+    training    what a step of `fit` fuses, in float32, for 8 images of ViT-S/16: forward and gradient of a normalization and of GELU in
+                Keras's form and in ours, and the step of AdamW
     attention   of 6 heads of 64 and 2 images: all heads at once, and head by head; forward, and with the gradient
     remat       a training step of ViT-Ti/16 on 32 images, without and with `remat`; the memory is that of activations
 
@@ -21,9 +23,15 @@ import threading
 import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-FORMS = {"norm": ("keras", "one kernel"), "attention": ("at once", "by head"), "remat": ("all kept", "remat")}
+FORMS = {
+    "norm": ("keras", "one kernel"),
+    "training": ("keras", "fused"),
+    "attention": ("at once", "by head"),
+    "remat": ("all kept", "remat"),
+}
 CASES = {
     "norm": ("float32", "bfloat16"),
+    "training": ("normalization", "gelu", "AdamW"),
     "attention": [f"{tokens} tokens, {what}" for tokens in (1025, 2305, 4097) for what in ("forward", "gradient")],
     "remat": ("training step",),
 }
@@ -32,17 +40,53 @@ CASES = {
 def norm(form, dtype):
     import tensorflow as tf
 
-    from keras_vit.layers.layer_normalization import LayerNormalization, inference_kernels
+    from keras_vit.kernels import graph_of
+    from keras_vit.layers import LayerNormalization
 
     layer, tokens = LayerNormalization(dtype=dtype), tf.cast(tf.random.normal((8 * 197, 768)), dtype)
     layer.build(tokens.shape)
 
     @tf.function
     def run(tokens):
-        with inference_kernels(form == "one kernel"):
+        with graph_of("inference" if form == "one kernel" else None):
             return layer(tokens)
 
     return lambda: run(tokens)
+
+
+def training(form, case):
+    import keras
+    import tensorflow as tf
+
+    import keras_vit
+    from keras_vit import kernels
+    from keras_vit.layers import LayerNormalization, activations
+
+    graph = kernels.graph_of("training" if form == "fused" else None)
+    if case == "AdamW":
+        weights = keras_vit.ViTS16().trainable_variables
+        gradients, optimizer = [tf.random.normal(v.shape) for v in weights], keras.optimizers.AdamW()
+        optimizer.build(weights)
+
+        @tf.function
+        def step():
+            with graph, kernels.fused_updates(optimizer):
+                optimizer.apply(gradients, weights)
+
+        return step
+    width = {"normalization": 384, "gelu": 1536}[case]
+    function = {"normalization": LayerNormalization(), "gelu": activations.get("gelu")}[case]
+    inputs, upstream = tf.random.normal((8 * 197, width)), tf.random.normal((8 * 197, width))
+    function(inputs)
+
+    @tf.function
+    def run():
+        with graph, tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = function(inputs)
+        return outputs, tape.gradient(outputs, [inputs, *getattr(function, "trainable_variables", [])], upstream)
+
+    return run
 
 
 def attention(form, case):

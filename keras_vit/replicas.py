@@ -5,11 +5,14 @@ that test fails, and the method can go.
 """
 
 import contextlib
+import functools
 import json
 import zlib
 
 import keras
 import numpy as np
+
+from keras_vit import kernels
 
 SEED_STRIDE = 1_000_003  # between the seeds of two replicas
 _cluster = (0, 1)
@@ -82,6 +85,20 @@ def check_agreement(facts):
                 f"All workers must have the same {name}; worker 0 and {', '.join(map(str, others))} differ. "
                 f"Received: {str(value)[:300]} here"
             )
+
+
+def _graph_of(step):
+    """Says what the graph is of that a method for a batch makes: see `keras_vit.kernels`."""
+
+    def decorate(method):
+        @functools.wraps(method)
+        def traced(self, data):
+            with kernels.graph_of(None if self.jit_compile else step), kernels.fused_updates(getattr(self, "optimizer", None)):
+                return method(self, data)
+
+        return traced
+
+    return decorate
 
 
 class _ReplicaTrainer:
@@ -195,6 +212,7 @@ class _ReplicaTrainer:
 
         return function
 
+    @_graph_of("training")
     def train_step(self, data):
         """Keras weights the replicas' parts of a batch alike, also if they have different numbers of images, and fails on none."""
         count = replicas()
@@ -226,6 +244,7 @@ class _ReplicaTrainer:
         self.optimizer.apply_gradients(zip(gradients, self.trainable_weights))
         return self.get_metrics_result()
 
+    @_graph_of("inference")
     def test_step(self, data):
         if replicas() == 1:
             return super().test_step(data)
@@ -250,6 +269,7 @@ class _ReplicaTrainer:
         bar.on_predict_end()
         return outputs
 
+    @_graph_of("inference")
     def predict_step(self, data):
         if replicas() == 1 or self.jit_compile:  # XLA takes an empty batch
             return super().predict_step(data)

@@ -10,6 +10,7 @@ from keras_vit.layers import (
     AttentionPooling,
     ClassToken,
     ConvStem,
+    LayerNormalization,
     PatchDropout,
     PatchEmbedding,
     PositionEmbedding,
@@ -19,7 +20,6 @@ from keras_vit.layers import (
     activations,
     checks,
 )
-from keras_vit.layers.layer_normalization import LayerNormalization, inference_kernels
 from keras_vit.layers.position_embedding import KINDS
 from keras_vit.layers.resampling import METHODS
 from keras_vit.replicas import ReplicaTrainer
@@ -306,14 +306,6 @@ class VisionTransformer(ReplicaTrainer, keras.Model):
             if layer.name in mine and layer.name not in heads:
                 _carry_over(mine[layer.name], layer)
         return model
-
-    def predict_step(self, *data):
-        with inference_kernels(not self.jit_compile):
-            return super().predict_step(*data)
-
-    def test_step(self, *data):
-        with inference_kernels(not self.jit_compile):
-            return super().test_step(*data)
 
     def get_config(self):
         return dict(self._config)

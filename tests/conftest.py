@@ -1,3 +1,4 @@
+import gc
 import os
 
 # What is compiled here runs once: without this, JAX spends twice the time on making it fast.
@@ -6,6 +7,9 @@ os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llv
 import keras
 import pytest
 from helpers import OtherProcess
+
+# To free TensorFlow's graphs, which refer to themselves, takes Python up to 20 seconds at a time. They fit into memory.
+gc.disable()
 
 
 @pytest.fixture(scope="session")

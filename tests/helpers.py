@@ -248,3 +248,18 @@ def random_images(model, batch=2, sides=(16, 24)):
     """Returns images with pixels between 0 and 255; `sides` are those where the model's are open."""
     shape = [side or sides[i] for i, side in enumerate(model.input_shape[1:])]
     return np.random.default_rng(0).uniform(0, 255, (batch, *shape)).astype("float32")
+
+
+def run_and_operations(function, *inputs):
+    """Returns the result of a TensorFlow function, and the names of the operations that it runs after TensorFlow's optimisation."""
+    from tensorflow.python.eager import context
+
+    context.context().enable_graph_collection()
+    try:
+        result = function(*inputs)
+        graphs = context.context().export_run_metadata().function_graphs
+    finally:
+        context.context().disable_graph_collection()
+    nodes = [node for each in graphs for node in each.post_optimization_graph.node]
+    nodes += [node for each in graphs for function in each.post_optimization_graph.library.function for node in function.node_def]
+    return result, {node.op for node in nodes}

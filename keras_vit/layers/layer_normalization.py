@@ -1,31 +1,21 @@
-"""Layer normalization, by the one kernel that TensorFlow has for it on a processor."""
+"""Layer normalization, by fewer kernels than Keras's on TensorFlow's CPU."""
 
-import contextlib
-import contextvars
+import functools
 
 import keras
+from keras import ops
 
-_inference = contextvars.ContextVar("inference", default=False)
-
-
-@contextlib.contextmanager
-def inference_kernels(allowed=True):
-    """While active, and allowed, a TensorFlow graph that is traced may hold what only inference can run: see `LayerNormalization`."""
-    token = _inference.set(allowed)
-    try:
-        yield
-    finally:
-        _inference.reset(token)
+from keras_vit import kernels
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class LayerNormalization(keras.layers.LayerNormalization):
-    """Keras's layer normalization over the last axis, which `predict` and `evaluate` compute in one kernel.
+    """Keras's layer normalization over the last axis, which `predict` and `evaluate` compute in one kernel, and `fit` in two.
 
     TensorFlow on a processor runs Keras's form as eight kernels, each of which goes through memory; one takes a third of their time
     (docs/performance.md). There is no operation to ask for that kernel: TensorFlow puts it where it finds a batch normalization of tokens
-    between two reshapes, with shapes that it cannot fold. Where it does not, the result is the same. What is exported, compiled by XLA or
-    differentiated is Keras's form: other converters read a batch normalization as one of batches.
+    between two reshapes, with shapes that it cannot fold. Where it does not, the result is the same. What is exported or called is
+    Keras's form: other converters read a batch normalization as one of batches.
 
     Its weights are `gamma` and `beta` (D).
 
@@ -47,7 +37,10 @@ class LayerNormalization(keras.layers.LayerNormalization):
 
     def call(self, inputs):
         plain = self.center and self.scale and self.axis == [-1]
-        if not (_inference.get() and plain and _one_kernel_here(inputs)):
+        step = kernels.step() if plain else None
+        if step == "training":
+            return kernels.fused(_normalize(self.epsilon), inputs, ops.convert_to_tensor(self.gamma), ops.convert_to_tensor(self.beta))
+        if step is None or len(inputs.shape) > 3 or inputs.dtype not in ("float32", "bfloat16"):
             return super().call(inputs)
         import tensorflow as tf
 
@@ -70,10 +63,6 @@ class LayerNormalization(keras.layers.LayerNormalization):
         return outputs
 
 
-def _one_kernel_here(inputs):
-    if keras.backend.backend() != "tensorflow" or len(inputs.shape) > 3:
-        return False
-    import tensorflow as tf
-
-    known = inputs.dtype in (tf.float32, tf.bfloat16)
-    return known and not tf.executing_eagerly() and not tf.config.list_logical_devices("GPU")
+@functools.cache
+def _normalize(epsilon):
+    return lambda inputs, gamma, beta: ops.layer_normalization(inputs, gamma, beta, -1, epsilon)

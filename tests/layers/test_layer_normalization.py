@@ -1,30 +1,15 @@
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, check_layer, random_inputs, randomise, requires_tensorflow, to_numpy
+from helpers import assert_close, check_layer, random_inputs, randomise, requires_tensorflow, run_and_operations, to_numpy
 
 from keras_vit import VisionTransformer
+from keras_vit.kernels import graph_of
 from keras_vit.layers import LayerNormalization
-from keras_vit.layers.layer_normalization import inference_kernels
 
 
 def test_layer(other_process):
     check_layer(LayerNormalization, {"epsilon": 1e-6}, (2, 5, 8), output_shape=(2, 5, 8), other_process=other_process)
-
-
-def kernels(function, *inputs):
-    """Returns the result of a TensorFlow function, and the names of the operations that it runs after TensorFlow's optimisation."""
-    from tensorflow.python.eager import context
-
-    context.context().enable_graph_collection()
-    try:
-        result = function(*inputs)
-        graphs = context.context().export_run_metadata().function_graphs
-    finally:
-        context.context().disable_graph_collection()
-    nodes = [node for each in graphs for node in each.post_optimization_graph.node]
-    nodes += [node for each in graphs for function in each.post_optimization_graph.library.function for node in function.node_def]
-    return result, {node.op for node in nodes}
 
 
 def has_one_dnn():
@@ -47,10 +32,10 @@ def test_one_kernel_gives_the_same(dtype, tolerance, batch, shape):
 
     @tf.function(input_signature=[tf.TensorSpec((batch, *shape), dtype)])
     def fused(x):
-        with inference_kernels():
+        with graph_of("inference"):
             return layer(x)
 
-    result, operations = kernels(fused, x)
+    result, operations = run_and_operations(fused, x)
     assert fused.get_concrete_function().output_shapes == (batch, *shape)
     if has_one_dnn():
         assert "_MklLayerNorm" in operations and "SquaredDifference" not in operations
@@ -66,7 +51,7 @@ def test_other_forms_are_left_to_keras(options):
 
     layer, (x,) = LayerNormalization(**options), random_inputs((3, 5, 8))
     expected = layer(x)
-    with inference_kernels():
+    with graph_of("inference"):
         assert_close(tf.function(layer)(tf.constant(x)), expected)
 
 
@@ -79,18 +64,18 @@ def test_who_runs_it():
     model.compile(loss="sparse_categorical_crossentropy", jit_compile=False)
     images, labels = 255.0 * random_inputs((5, 8, 8, 3))[0], np.arange(5) % 3
     expected = keras.ops.convert_to_numpy(model(images))
-    predicted, operations = kernels(lambda x: model.predict(x, batch_size=3, verbose=0), images)
+    predicted, operations = run_and_operations(lambda x: model.predict(x, batch_size=3, verbose=0), images)
     assert ("_MklLayerNorm" in operations) == has_one_dnn()
     assert_close(predicted, expected)
-    loss, operations = kernels(lambda: model.evaluate(images, labels, batch_size=5, verbose=0))
+    loss, operations = run_and_operations(lambda: model.evaluate(images, labels, batch_size=5, verbose=0))
     assert ("_MklLayerNorm" in operations) == has_one_dnn()
     assert loss == pytest.approx(-np.log(expected[np.arange(5), labels]).mean(), rel=1e-5)
 
-    _, operations = kernels(tf.function(lambda x: model(x, training=False)), tf.constant(images))
+    _, operations = run_and_operations(tf.function(lambda x: model(x, training=False)), tf.constant(images))
     assert not operations & {"_MklLayerNorm", "FusedBatchNormV3"}
     assert "FusedBatchNormV3" not in {node.op for node in concrete(model).graph.as_graph_def().node}
     model.compile(loss="sparse_categorical_crossentropy", jit_compile=True)
-    _, operations = kernels(model.predict_on_batch, images)
+    _, operations = run_and_operations(model.predict_on_batch, images)
     assert not operations & {"_MklLayerNorm", "FusedBatchNormV3"}
 
 

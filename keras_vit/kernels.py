@@ -1,0 +1,90 @@
+"""What a step of `fit`, `evaluate` or `predict` may run on TensorFlow's CPU in place of Keras's chains of operations.
+
+Only while the graph of such a step is traced: a call of a model, which may be exported or differentiated in other ways, and what XLA
+compiles as a whole keep to Keras's forms, and so do other backends and GPUs.
+"""
+
+import contextlib
+import contextvars
+import functools
+
+import keras
+
+_step = contextvars.ContextVar("step", default=None)
+WORTH_COMPILING = 1_000_000  # weights; the step of an optimizer of fewer takes less time than XLA to compile it
+
+
+@contextlib.contextmanager
+def graph_of(step):
+    """While active, what is traced is the graph of a "training" or an "inference" step, or, if None, neither."""
+    token = _step.set(step)
+    try:
+        yield
+    finally:
+        _step.reset(token)
+
+
+def step():
+    """Returns what the graph that TensorFlow traces for a processor is of: "training", "inference", or None."""
+    if _step.get() is None or keras.backend.backend() != "tensorflow":
+        return None
+    import tensorflow as tf
+
+    return None if tf.executing_eagerly() or tf.config.list_logical_devices("GPU") else _step.get()
+
+
+def fused(function, *inputs):
+    """Returns `function(*inputs)`, which XLA compiles to one pass through memory, and its gradient to another.
+
+    Of what the gradient needs only the inputs are kept; the rest is computed again.
+
+    Args:
+        function: of float tensors, made once: what is compiled is kept for it. It closes over no variables.
+        *inputs: its arguments.
+    """
+    return _fused(function)(*inputs)
+
+
+@functools.cache
+def _fused(function):
+    import tensorflow as tf
+
+    forward = tf.function(function, jit_compile=True, autograph=False)
+
+    @tf.function(jit_compile=True, autograph=False)
+    def backward(upstream, *inputs):
+        with tf.GradientTape() as tape:
+            tape.watch(inputs)
+            outputs = function(*inputs)
+        return tape.gradient(outputs, inputs, upstream)
+
+    @tf.custom_gradient
+    def call(*inputs):
+        return forward(*inputs), lambda upstream: backward(upstream, *inputs)
+
+    return call
+
+
+@contextlib.contextmanager
+def fused_updates(optimizer):
+    """While active, in the graph of a training step, XLA compiles all that the optimizer does with the gradients, if that is much."""
+    known = type(optimizer).__module__.partition(".")[0] in ("keras", "keras_vit")
+    if step() != "training" or not known or sum(v.shape.num_elements() for v in optimizer.variables) < WORTH_COMPILING:
+        yield
+        return
+    import tensorflow as tf
+
+    apply = optimizer.apply
+
+    def apply_compiled(gradients, variables=None):
+        @tf.function(jit_compile=True, autograph=False)
+        def update(*gradients):
+            apply(gradients, variables)
+
+        update(*gradients)
+
+    optimizer.apply = apply_compiled
+    try:
+        yield
+    finally:
+        del optimizer.apply
