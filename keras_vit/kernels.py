@@ -67,9 +67,11 @@ def _fused(function):
 
 @contextlib.contextmanager
 def fused_updates(optimizer):
-    """While active, in the graph of a training step, XLA compiles all that the optimizer does with the gradients, if that is much."""
-    known = type(optimizer).__module__.partition(".")[0] in ("keras", "keras_vit")
-    if step() != "training" or not known or sum(v.shape.num_elements() for v in optimizer.variables) < WORTH_COMPILING:
+    """While active, in the graph of a training step, XLA compiles all that the optimizer does with the gradients, if that is much.
+
+    Not in the scope of a strategy, whose sums XLA does not compile, and not an optimizer of the user's own, which may do anything.
+    """
+    if step() != "training" or not _compiles(optimizer):
         yield
         return
     import tensorflow as tf
@@ -88,3 +90,11 @@ def fused_updates(optimizer):
         yield
     finally:
         del optimizer.apply
+
+
+def _compiles(optimizer):
+    import tensorflow as tf
+
+    known = type(optimizer).__module__.partition(".")[0] in ("keras", "keras_vit")
+    alone = not tf.distribute.has_strategy()
+    return known and alone and sum(variable.shape.num_elements() for variable in optimizer.variables) >= WORTH_COMPILING

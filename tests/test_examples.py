@@ -43,6 +43,7 @@ def test_recipe(monkeypatch, capsys, tmp_path, weights, recipe):
     assert again[-1] == first[-1] and not any(line.startswith("Epoch") for line in again)
 
 
+@pytest.mark.slow
 @requires_tensorflow
 def test_tune(monkeypatch, capsys, tmp_path):
     run(monkeypatch, "tune.py", "--images", 64, "--epochs", 1, "--trials", 2, "--output", tmp_path / "study")

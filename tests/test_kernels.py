@@ -102,22 +102,21 @@ def test_a_call_and_an_export_are_keras_forms():
 
 
 def test_updates_are_compiled_if_that_pays(monkeypatch):
+    import tensorflow as tf
+
     weights = [keras.Variable(np.ones(4, "float32"))]
 
     class Own(keras.optimizers.SGD):
         """May do what XLA cannot compile."""
 
-    def operations(optimizer):
-        import tensorflow as tf
-
+    def operations(optimizer, run=lambda function, args: function(*args)):
         optimizer.build(weights)
 
-        @tf.function
-        def update(gradient):
+        def apply(gradient):
             with kernels.graph_of("training"), kernels.fused_updates(optimizer):
                 optimizer.apply([gradient], weights)
 
-        return run_and_operations(update, tf.ones(4))[1]
+        return run_and_operations(tf.function(lambda gradient: run(apply, (gradient,))), tf.ones(4))[1]
 
     assert not operations(keras.optimizers.SGD()) & COMPILED
     monkeypatch.setattr(kernels, "WORTH_COMPILING", 0)
@@ -125,3 +124,7 @@ def test_updates_are_compiled_if_that_pays(monkeypatch):
     assert operations(keras.optimizers.SGD(0.5)) & COMPILED
     np.testing.assert_allclose(to_numpy(weights[0]), before - 0.5)
     assert not operations(Own()) & COMPILED
+    strategy = tf.distribute.OneDeviceStrategy("cpu:0")
+    with strategy.scope():
+        optimizer = keras.optimizers.SGD()
+    assert not operations(optimizer, strategy.run) & COMPILED

@@ -69,7 +69,7 @@ class ResNetStem(keras.layers.Layer):
         )
         norm = dict(groups=self.num_groups, epsilon=self.norm_epsilon, dtype=self.dtype_policy)
         self.root = StandardizedConv2D(self.width, 7, 2, name="root", **conv)
-        self.root_norm = keras.layers.GroupNormalization(name="root_norm", **norm)
+        self.root_norm = GroupNormalization(name="root_norm", **norm)
         self.root.build(input_shape)
         self.root_norm.build((*input_shape[:3], self.width))
         self.units = []
@@ -133,7 +133,7 @@ class BottleneckUnit(keras.layers.Layer):
 
     def _add(self, conv_name, norm_name, input_shape, filters, kernel, stride, gamma):
         conv = StandardizedConv2D(filters, kernel, stride, name=conv_name, **self.conv)
-        norm = keras.layers.GroupNormalization(gamma_initializer=gamma, name=norm_name, **self.norm)
+        norm = GroupNormalization(gamma_initializer=gamma, name=norm_name, **self.norm)
         conv.build(input_shape)
         norm.build((*input_shape[:3], filters))
         setattr(self, conv_name, conv)
@@ -149,6 +149,26 @@ class BottleneckUnit(keras.layers.Layer):
         batch, height, width, _ = input_shape
         height, width = (None if size is None else -(-size // self.stride) for size in (height, width))
         return (batch, height, width, 4 * self.width)
+
+
+class GroupNormalization(keras.layers.GroupNormalization):
+    """Keras's over the last axis, averaged over pixels and then over channels: a third to a half of the time on TensorFlow's CPU.
+
+    Built by ResNetStem alone.
+    """
+
+    def call(self, inputs):
+        def mean(values):
+            """Returns each channel's mean over the pixels and channels of its group, `(batch, 1, 1, channels)`."""
+            grouped = ops.reshape(ops.mean(values, axis=(1, 2)), (-1, self.groups, size))
+            return ops.reshape(ops.repeat(ops.mean(grouped, axis=-1), size, axis=-1), (-1, 1, 1, size * self.groups))
+
+        size = inputs.shape[-1] // self.groups
+        full_precision = keras.backend.result_type(inputs.dtype, "float32")
+        x = ops.cast(inputs, full_precision)
+        x = x - mean(x)
+        scale = ops.rsqrt(mean(ops.square(x)) + self.epsilon) * ops.cast(self.gamma, full_precision)
+        return ops.cast(x * scale + ops.cast(self.beta, full_precision), inputs.dtype)
 
 
 class StandardizedConv2D(keras.layers.Layer):

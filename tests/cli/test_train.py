@@ -141,6 +141,7 @@ def test_a_device_out_of_memory(capsys, tmp_path, monkeypatch):
     assert code == 2 and "does not hold 16 images at once: try --accumulation-steps 4" in err
 
 
+@pytest.mark.slow
 def test_two_virtual_devices(tmp_path):
     """In a process of its own: virtual devices must be made first."""
     process = start(tmp_path / "run", *ARGUMENTS, "--epochs", "1", "--strategy", "mirrored", "--devices", "cpu:2", "--no-jit-compile")

@@ -168,6 +168,7 @@ print([trial.status for trial in tuning.read_trials(sys.argv[1])], len(search.ge
 """
 
 
+@pytest.mark.slow
 def test_jax(tmp_path):
     pytest.importorskip("jax")
     command = [sys.executable, "-c", JAX, tmp_path / "study"]
