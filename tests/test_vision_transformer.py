@@ -631,6 +631,7 @@ def test_saved_model_of_any_size_and_batch(more, tmp_path):
         assert_close(served.serve(images), model(images))
 
 
+@pytest.mark.slow
 @requires_tensorflow
 def test_remat_in_a_compiled_fit():
     histories = []

@@ -51,6 +51,7 @@ def test_what_a_run_writes(finished):
     assert model.predict(np.zeros((1, 8, 8, 3)), verbose=0).shape == (1, 10)
 
 
+@pytest.mark.slow
 def test_a_runs_config_repeats_it(capsys, finished, tmp_path):
     code, *_ = call(capsys, "--output", tmp_path / "run", "--config", finished / "config.toml")
     assert code == 0
@@ -106,6 +107,7 @@ def test_pretrained_weights_head_first_in_parts_and_bfloat16(capsys, finished, t
     assert list(csv.DictReader((tmp_path / "run" / "history.csv").open())) == rows
 
 
+@pytest.mark.slow
 def test_a_teacher(capsys, finished, tmp_path):
     arguments = ["--data", "digits", "--image-size", "8", "--train-images", "64", "--epochs", "1", "--teacher", finished]
     config = tmp_path / "run.toml"
@@ -173,6 +175,7 @@ def test_two_workers_write_what_one_device_does(capsys, tmp_path):
     assert two["calibration_error"] == pytest.approx(one["calibration_error"], abs=1e-5)
 
 
+@pytest.mark.slow
 def test_tensorboard(capsys, tmp_path):
     pytest.importorskip("tensorboard")
     code, *_ = call(capsys, "--output", tmp_path / "run", *ARGUMENTS, "--train-images", "100", "--epochs", "1", "--tensorboard")
@@ -240,6 +243,7 @@ def test_kill_sigterm_ctrl_c_and_resume_end_as_an_unbroken_run(capsys, finished,
     assert (output / "history.csv").read_bytes() == (finished / "history.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite(capsys, tmp_path):
     code, _, err = call(capsys, "--output", tmp_path / "run", *ARGUMENTS, "--learning-rate", "1e38")
     assert code == 2 and "is not finite after step" in err.strip().split("\n")[-1]

@@ -156,7 +156,7 @@ def test_a_momentum_out_of_range_is_refused():
         Muon(momentum=1.0)
 
 
-@pytest.mark.parametrize("cls", [SGD, AdamW, Lamb, Muon])
+@pytest.mark.parametrize("cls", [SGD, AdamW, *(pytest.param(cls, marks=pytest.mark.slow) for cls in (Lamb, Muon))])
 def test_a_saved_model_goes_on_as_it_would_have(tmp_path, cls):
     """Keras's own `exclude_from_weight_decay` is lost in a saved file."""
     model = tiny_model()
@@ -179,6 +179,7 @@ def test_mixed_precision(policy):
     assert history[-1] < history[0]
 
 
+@pytest.mark.slow
 @requires_tensorflow
 def test_compiled_by_xla_it_is_the_same():
     trained = []
