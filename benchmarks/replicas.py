@@ -63,7 +63,7 @@ def steps_of(replicas, steps, batch):
     endless = tf.data.Dataset.from_tensors((images, labels)).repeat()
     seconds, last = [], None
 
-    def tick(*_):
+    def tick(batch, logs=None):
         nonlocal last
         now = time.process_time()  # of all threads, which other work on the machine does not spoil
         seconds.append(now - last) if last else None
