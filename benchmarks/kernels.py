@@ -4,8 +4,9 @@
     KERAS_BACKEND=jax python benchmarks/kernels.py attention remat
 
     norm        layer normalization of the tokens of 8 images of ViT-B/16: Keras's form, and the one that `predict` takes
-    training    what a step of `fit` fuses, in float32, for 8 images of ViT-S/16: forward and gradient of a normalization and of GELU in
-                Keras's form and in ours, and the step of AdamW
+    groups      group normalization of 8 maps of 112 x 112 x 64, the first of a hybrid: Keras's form, and by the means of channels
+    training    what a step of `fit` fuses, in float32, for 8 images of ViT-S/16, in Keras's form and in ours: forward and gradient of a
+                normalization and of GELU, AdamW, and the whole step
     attention   of 6 heads of 64 and 2 images: all heads at once, and head by head; forward, and with the gradient
     remat       a training step of ViT-Ti/16 on 32 images, without and with `remat`; the memory is that of activations
 
@@ -25,13 +26,15 @@ import time
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 FORMS = {
     "norm": ("keras", "one kernel"),
+    "groups": ("keras", "by channel"),
     "training": ("keras", "fused"),
     "attention": ("at once", "by head"),
     "remat": ("all kept", "remat"),
 }
 CASES = {
     "norm": ("float32", "bfloat16"),
-    "training": ("normalization", "gelu", "AdamW"),
+    "groups": ("float32",),
+    "training": ("normalization", "gelu", "AdamW", "step"),
     "attention": [f"{tokens} tokens, {what}" for tokens in (1025, 2305, 4097) for what in ("forward", "gradient")],
     "remat": ("training step",),
 }
@@ -54,14 +57,35 @@ def norm(form, dtype):
     return lambda: run(tokens)
 
 
+def groups(form, dtype):
+    import keras
+    import tensorflow as tf
+
+    from keras_vit.layers import resnet_stem
+
+    layer = (resnet_stem if form == "by channel" else keras.layers).GroupNormalization(32, dtype=dtype)
+    maps = tf.random.normal((8, 112, 112, 64))
+    layer.build(maps.shape)
+    run = tf.function(layer)
+    return lambda: run(maps)
+
+
 def training(form, case):
     import keras
+    import numpy as np
     import tensorflow as tf
 
     import keras_vit
     from keras_vit import kernels
     from keras_vit.layers import LayerNormalization, activations
 
+    if case == "step":
+        if form == "keras":
+            kernels.step = lambda: None
+        model = keras_vit.ViTS16()
+        model.compile("adamw", "sparse_categorical_crossentropy", jit_compile=False)
+        images, labels = np.random.default_rng(0).uniform(0, 255, (8, 224, 224, 3)).astype("float32"), np.arange(8)
+        return lambda: model.train_on_batch(images, labels)
     graph = kernels.graph_of("training" if form == "fused" else None)
     if case == "AdamW":
         weights = keras_vit.ViTS16().trainable_variables

@@ -79,20 +79,25 @@ def test_fit_by_fused_kernels_is_fit(monkeypatch):
     monkeypatch.setattr(kernels, "WORTH_COMPILING", 0)
     compiled = []
     monkeypatch.setattr(kernels, "_fused", lambda function, fused=kernels._fused: compiled.append(function) or fused(function))
+    updates = []
+    monkeypatch.setattr(
+        kernels, "_compiles", lambda optimizer, compiles=kernels._compiles: updates.append(compiles(optimizer)) or updates[-1]
+    )
     model, losses = fit("adamw")
-    assert len({*compiled}) == 2 and "apply" not in vars(model.optimizer)  # GELU, normalization
-    compiled.clear()
+    assert len({*compiled}) == 2 and updates and all(updates)  # GELU, normalization
+    assert "apply" not in vars(model.optimizer)
+    compiled.clear(), updates.clear()
     plain, expected = fit("adamw", run_eagerly=True)
-    assert not compiled
+    assert not compiled and not updates
     np.testing.assert_allclose(losses, expected, rtol=1e-5)
     for weight, wanted in zip(model.weights, plain.weights, strict=True):
         # AdamW's step is the sign of a gradient at first, whose rounding it enlarges where it is next to nothing.
         assert np.mean(np.abs(to_numpy(weight) - to_numpy(wanted))) < 1e-5
     fit("sgd", jit_compile=True)
-    assert not compiled  # XLA has all
+    assert not compiled and not updates  # XLA has all
 
 
-def test_a_call_and_an_export_are_keras_forms():
+def test_a_call_is_of_keras_forms():
     import tensorflow as tf
 
     model = small_model()
