@@ -93,7 +93,10 @@ def _graph_of(step):
     def decorate(method):
         @functools.wraps(method)
         def traced(self, data):
-            with kernels.graph_of(None if self.jit_compile else step), kernels.fused_updates(getattr(self, "optimizer", None)):
+            with contextlib.ExitStack() as stack:
+                stack.enter_context(kernels.graph_of(None if self.jit_compile else step))
+                stack.enter_context(kernels.fused_updates(getattr(self, "optimizer", None)))
+                stack.enter_context(kernels.faster_precision(self._flatten_layers()))
                 return method(self, data)
 
         return traced
@@ -272,7 +275,8 @@ class _ReplicaTrainer:
     @_graph_of("inference")
     def predict_step(self, data):
         if replicas() == 1 or self.jit_compile:  # XLA takes an empty batch
-            return super().predict_step(data)
+            outputs = super().predict_step(data)
+            return keras.tree.map_structure(lambda value, spec: keras.ops.cast(value, spec.dtype), outputs, self.output)
         return self._predict(keras.utils.unpack_x_y_sample_weight(data)[0])
 
     def _predict(self, x):
