@@ -36,6 +36,7 @@ class DropPath(keras.layers.Layer):
         self.rate = checks.rate("rate", rate)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed) if rate > 0.0 else None
+        self.built = True  # also where it is never called: Keras traces a model anew for every `train_on_batch` until all layers are
 
     def call(self, inputs, training=False):
         if not training or self.rate == 0.0:

@@ -38,6 +38,7 @@ class PatchDropout(keras.layers.Layer):
         self.num_prefix_tokens = checks.integer("num_prefix_tokens", num_prefix_tokens, least=0)
         self.seed = seed
         self.seed_generator = keras.random.SeedGenerator(seed) if rate > 0.0 else None
+        self.built = True
 
     def call(self, tokens, training=False):
         if not training or self.rate == 0.0:
