@@ -20,8 +20,10 @@ def _fused_in_training(function):
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 def gelu(x):
-    """The exact GELU, Keras's. Compiled by XLA, `erf` takes half the time of the `erfc` that Keras has there."""
-    return kernels.fused(_gelu_by_erf, x) if kernels.step() == "training" else ops.gelu(x, approximate=False)
+    """The exact GELU. Compiled by XLA, `erf` takes half the time of the `erfc` that Keras has there."""
+    if kernels.step() == "training":
+        return kernels.fused(_gelu_by_erf, x)
+    return _gelu_by_erf(x) if keras.backend.backend() == "jax" else ops.gelu(x, approximate=False)
 
 
 def _gelu_by_erf(x):

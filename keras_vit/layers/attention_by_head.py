@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 LONG = 1024  # tokens, from which one head after another takes about the time of all at once, or less (`python benchmarks/kernels.py`)
-ROWS = 1024  # queries whose scores are held at a time
+ROWS = 640  # queries whose scores are held at a time
 
 
 def pays(query, key):
