@@ -22,7 +22,7 @@ CLAIMED = 1.08
 ROWS = [
     Row("keras_vit", "TF predict_on_batch", "inference", "Ti/16", 224, 8, "float32"),
     Row("keras_vit", "TF predict_on_batch", "inference", "S/16", 224, 8, "float32"),
-    Row("keras_vit", "TF XLA", "train", "S/16", 224, 8, "float32"),
+    Row("keras_vit", "TF", "train", "S/16", 224, 8, "float32"),
 ]
 
 
