@@ -210,8 +210,15 @@ class StandardizedConv2D(keras.layers.Layer):
         self.kernel = self.add_weight(name="kernel", shape=shape, initializer="lecun_normal", autocast=False)
 
     def call(self, inputs):
-        kernel = ops.convert_to_tensor(self.kernel)
+        kernel, function = ops.convert_to_tensor(self.kernel), _standardize(self.standardization, self.epsilon)
+        kernel = kernels.fused(function, kernel) if kernels.step() else function(kernel)
+        return ops.conv(inputs, ops.cast(kernel, inputs.dtype), self.stride, padding="same", data_format="channels_last")
+
+
+@functools.cache
+def _standardize(standardization, epsilon):
+    def standardize(kernel):
         mean, variance = ops.moments(kernel, axes=(0, 1, 2), keepdims=True)
-        scale = ops.sqrt(variance) + self.epsilon if self.standardization == "std" else ops.sqrt(variance + self.epsilon)
-        kernel = ops.cast((kernel - mean) / scale, inputs.dtype)
-        return ops.conv(inputs, kernel, self.stride, padding="same", data_format="channels_last")
+        return (kernel - mean) / (ops.sqrt(variance) + epsilon if standardization == "std" else ops.sqrt(variance + epsilon))
+
+    return standardize
