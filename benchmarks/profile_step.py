@@ -21,7 +21,7 @@ KINDS = {  # of an event "name:operation", the first that is found in it
     "attention's products": r":_?\w*BatchMatMul(V2)?$",
     "dense layers' products, backward": r"^gradient_tape.*:_?\w*MatMul$",
     "dense layers' products with bias and sum, forward": r":_?\w*MatMul$",
-    "compiled by XLA: in training normalization, GELU, the optimizer's step": f"^{COMPILED}$",
+    "compiled by XLA: in training normalization, GELU and the optimizer's step, in hybrids group normalization": f"^{COMPILED}$",
     "softmax, and multiplication, subtraction and sums for it": r"attention\w*/(Softmax|mul|sub|Sum)[^/]*:",
     "normalization, GELU": r"(norm\w*|Gelu\w*|mlp\w*)/[^/]*:",
     "heads apart and together": r":_?\w*(Transpose|Pack|Unpack|Reshape)$",

@@ -276,6 +276,8 @@ class _ReplicaTrainer:
     def predict_step(self, data):
         if replicas() == 1 or self.jit_compile:  # XLA takes an empty batch
             outputs = super().predict_step(data)
+            if not hasattr(self, "outputs"):  # not a graph of layers
+                return outputs
             return keras.tree.map_structure(lambda value, spec: keras.ops.cast(value, spec.dtype), outputs, self.output)
         return self._predict(keras.utils.unpack_x_y_sample_weight(data)[0])
 

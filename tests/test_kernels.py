@@ -5,6 +5,7 @@ from helpers import assert_close, random_inputs, randomise, requires_tensorflow,
 
 from keras_vit import VisionTransformer, kernels
 from keras_vit.layers import LayerNormalization, activations
+from keras_vit.layers.resnet_stem import GroupNormalization, StandardizedConv2D
 
 pytestmark = requires_tensorflow
 COMPILED = {"XlaLaunch", "_XlaRun", "PartitionedCall", "StatefulPartitionedCall"}  # before and after TensorFlow's optimisation
@@ -41,6 +42,22 @@ def test_what_is_fused_is_the_same(name, dtype, tolerance):
     for result, wanted in zip(value_and_gradients(function, "training", x, upstream, weights), expected, strict=True):
         assert result.dtype == wanted.dtype and result.shape == wanted.shape
         assert_close(result, wanted, tolerance)
+
+
+@pytest.mark.parametrize("step", ["inference", "training"])
+def test_what_is_fused_of_a_hybrid_is_the_same(step):
+    x, shortcut, upstream = random_inputs((3, 5, 6, 16), (3, 5, 6, 16), (3, 5, 6, 16))
+    norm, conv = GroupNormalization(4), StandardizedConv2D(16, 3, 1, standardization="std", epsilon=1e-5)
+    for layer in (norm, conv):
+        layer.build((None, 5, 6, 16))
+        randomise(layer)
+
+    def run(step):
+        weights = norm.trainable_variables + conv.trainable_variables
+        return value_and_gradients(lambda x: norm(conv(x), shortcut, relu=True), step, x, upstream, weights)
+
+    for result, wanted in zip(run(step), run(None), strict=True):
+        assert_close(result, wanted, 1e-5)
 
 
 def test_only_the_inputs_are_kept():

@@ -163,23 +163,25 @@ class GroupNormalization(keras.layers.GroupNormalization):
     def call(self, inputs, shortcut=None, relu=False):
         weights = ops.convert_to_tensor(self.gamma), ops.convert_to_tensor(self.beta)
         arguments = inputs, *weights, *(() if shortcut is None else (shortcut,))
-        function = _normalize(self.groups, self.epsilon, relu)
+        function = _normalize(self.groups, self.epsilon, relu, compiled=bool(kernels.step()))
         return kernels.fused(function, *arguments) if kernels.step() else function(*arguments)
 
 
 @functools.cache
-def _normalize(groups, epsilon, relu):
-    """Returns the normalization. Means over pixels, then over a group's channels; the first are products with ones, faster than sums."""
+def _normalize(groups, epsilon, relu, compiled):
+    """Returns the normalization by means over pixels, then over a group's channels. Compiled, the first are products: faster than sums."""
 
     def normalize(inputs, gamma, beta, shortcut=None):
         batch, height, width, channels = ops.shape(inputs)
         full = keras.backend.result_type(inputs.dtype, "float32")
-        ones = ops.ones((batch, 1, height * width), full)
-        share = 1.0 / ops.cast(height * width, full)
 
         def mean(x):
             """Returns each channel's mean over the pixels and channels of its group, `(batch, 1, channels)`."""
-            grouped = ops.reshape(ops.matmul(ones, x) * share, (-1, groups, channels // groups))
+            if compiled:
+                over_pixels = ops.matmul(ops.ones((batch, 1, height * width), full), x) / ops.cast(height * width, full)
+            else:
+                over_pixels = ops.mean(x, axis=1)
+            grouped = ops.reshape(over_pixels, (-1, groups, channels // groups))
             return ops.reshape(ops.repeat(ops.mean(grouped, axis=-1), channels // groups, axis=-1), (-1, 1, channels))
 
         x = ops.reshape(ops.cast(inputs, full), (batch, height * width, channels))
