@@ -99,7 +99,7 @@ def _multiplies_bfloat16():
     """Whether the processor multiplies bfloat16 faster than float32: Intel's by AMX alone, AMD's by AVX-512."""
     try:
         words = set(pathlib.Path("/proc/cpuinfo").read_text().split())
-    except OSError:
+    except OSError:  # not Linux: nothing is known, and what was asked for is done
         return True
     return bool({"amx_bf16", "bf16"} & words) or {"AuthenticAMD", "avx512_bf16"} <= words
 

@@ -172,6 +172,22 @@ def test_bfloat16_goes_through_float32_where_that_is_faster(policy, monkeypatch)
     assert {weight.dtype for weight in model.weights} == {"bfloat16" if policy == "bfloat16" else "float32"}
 
 
+@pytest.mark.parametrize(
+    "cpuinfo, fast",
+    [
+        ("vendor_id: GenuineIntel flags: avx512f avx512_bf16", False),
+        ("vendor_id: GenuineIntel flags: avx512_bf16 amx_bf16", True),
+        ("vendor_id: GenuineIntel flags: avx2", False),
+        ("vendor_id: AuthenticAMD flags: avx512_bf16", True),
+        ("vendor_id: AuthenticAMD flags: avx2", False),
+        ("Features: asimd bf16", True),
+    ],
+)
+def test_which_processors_multiply_bfloat16(cpuinfo, fast, monkeypatch):
+    monkeypatch.setattr(kernels.pathlib.Path, "read_text", lambda path: cpuinfo)
+    assert kernels._multiplies_bfloat16.__wrapped__() == fast
+
+
 def test_mixed_precision_trains_as_float32_where_that_is_faster(monkeypatch):
     import tensorflow as tf
 
