@@ -124,12 +124,12 @@ def attention(form, case):
     import numpy as np
     from keras import ops
 
-    from keras_vit.layers.attention_by_head import attention_by_head
+    from keras_vit.layers.multi_head_self_attention import scaled_dot_product_attention
 
     def at_once(query, key, value):
         return ops.matmul(ops.softmax(ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))), value)
 
-    attend = at_once if form == "at once" else attention_by_head
+    attend = at_once if form == "at once" else scaled_dot_product_attention
     tokens, gradient = int(case.split()[0]), case.endswith("gradient")
     inputs = [ops.convert_to_tensor(np.random.default_rng(i).normal(0, 0.3, (2, 6, tokens, 64)), "float32") for i in range(3)]
     if keras.backend.backend() == "tensorflow":

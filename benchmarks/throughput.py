@@ -3,6 +3,7 @@
     benchmarks/setup.sh                                        # once: the other libraries' virtual environments
     python benchmarks/throughput.py --quick                    # a minute
     python benchmarks/throughput.py --json throughput.json     # every group; or --groups batch8 train, or --only 'keras_vit TF'
+    python benchmarks/throughput.py --groups bfloat16 --batch 256      # as a GPU needs it to be busy
 
 The floor is the matrix products of the model's blocks and nothing else: no implementation that does the work can be faster on these
 kernels. Ours leaves out what no head reads of the last block, so that there is a floor of its own work, too; "full" rows do all of it.
@@ -55,13 +56,14 @@ class Group(NamedTuple):
             who, runtime, *more = spec.split(", ")
             if on_gpu() and runtime.split()[0] not in ("JAX", "torch"):
                 continue
-            form = next((word for word in more if word in ("full", "shortcut")), "")
+            form = next((word for word in more if word in ("full", "shortcut", "at once")), "")
             dtype = next((word for word in more if word != form), self.dtype)
             yield Row(who, runtime, self.kind, self.model, self.size, self.batch, dtype, form)
 
 
 OURS = "keras_vit, JAX; keras_vit, torch; " if on_gpu() else "keras_vit, TF predict_on_batch; keras_vit, TF XLA; "
-PEERS = "timm, torch compile; " + ("keras-hub, JAX" if on_gpu() else "openvino, CPU; keras-hub, TF tf.function")
+KERAS_HUB = "keras-hub, JAX" if on_gpu() else "keras-hub, TF tf.function"
+PEERS = "timm, torch compile; " + ("" if on_gpu() else "openvino, CPU; ") + KERAS_HUB
 GROUPS = {
     "quick": Group("inference", "B/16", 8, "float32", OURS.split("; ")[0]),
     "batch8": Group(
@@ -93,7 +95,8 @@ GROUPS = {
         8,
         "bfloat16",
         "timm, torch, mixed_bfloat16; timm, torch compile; keras_vit, TF predict_on_batch; keras_vit, TF predict_on_batch, mixed_bfloat16; "
-        "keras_vit, TF predict_on_batch, full; keras_vit, JAX; keras_vit, torch; keras-hub, TF tf.function, mixed_bfloat16; openvino, CPU",
+        "keras_vit, TF predict_on_batch, full; keras_vit, JAX; keras_vit, torch; openvino, CPU; "
+        f"{KERAS_HUB}, mixed_bfloat16; " + "keras_vit, JAX, at once" * on_gpu(),
     ),
     "Ti16": Group("inference", "Ti/16", 8, "float32", OURS + PEERS),
     "S16": Group("inference", "S/16", 8, "float32", OURS + PEERS),
@@ -117,7 +120,8 @@ GROUPS = {
         "S/16",
         8,
         "mixed_bfloat16",
-        "keras_vit, TF; keras_vit, TF XLA; keras_vit, JAX; keras_vit, torch; timm, torch compile; keras-hub, TF",
+        "keras_vit, TF; keras_vit, TF XLA; keras_vit, JAX; keras_vit, torch; timm, torch compile; keras-hub, TF; "
+        + "keras-hub, JAX; keras_vit, JAX, at once" * on_gpu(),
     ),
 }
 
@@ -228,6 +232,7 @@ def start(rows, venvs, stack):
             continue
         try:
             workers.append(stack.enter_context(Worker(row, venvs)))
+            print(f"{name(row)}: first result after {workers[-1].first:.1f} s", file=sys.stderr)
         except (RuntimeError, subprocess.CalledProcessError) as error:
             print(f"Left out: {error}", file=sys.stderr)
     return workers
@@ -274,6 +279,7 @@ def main():
     parser.add_argument("--groups", nargs="+", choices=GROUPS, default=[group for group in GROUPS if group != "quick"], metavar="NAME")
     parser.add_argument("--only", type=re.compile, default="", metavar="REGEX", help="rows; the floor's and the first of timm stay")
     parser.add_argument("--quick", action="store_true", help="one group of four rows, in a minute")
+    parser.add_argument("--batch", type=int, help="in place of the groups' own")
     parser.add_argument("--json", type=pathlib.Path, help="where every turn's times are written")
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args()
@@ -281,7 +287,8 @@ def main():
         options.groups, options.rounds, options.seconds = ["quick"], 4, 2
     records = {}
     for key in options.groups:
-        rows = list(dict.fromkeys(GROUPS[key].expand()))
+        group = GROUPS[key]._replace(batch=options.batch or GROUPS[key].batch)
+        rows = list(dict.fromkeys(group.expand()))
         rows = [row for number, row in enumerate(rows) if number < 3 or re.search(options.only, name(row))]
         if options.list:
             print(key, *map(name, rows), sep="\n    ")
@@ -289,7 +296,7 @@ def main():
         with ExitStack() as stack:
             workers = start(rows, options.venvs, stack)
             measure(workers, options.rounds, options.seconds)
-            print(table(GROUPS[key], workers), flush=True)
+            print(table(group, workers), flush=True)
             records[key] = [worker.record() for worker in workers]
         if options.json:
             options.json.write_text(json.dumps(records) + "\n")

@@ -32,8 +32,8 @@ BACKENDS = {"TF": "tensorflow", "JAX": "jax", "torch": "torch"}
 class Row(NamedTuple):
     """A configuration.
 
-    `form` is "full" for keras_vit without its shortcut in the last block, as its head reads the mean of all tokens, and "shortcut" for
-    the floor with it.
+    `form` is "full" for keras_vit without its shortcut in the last block, as its head reads the mean of all tokens, "shortcut" for the
+    floor with it, and "at once" for keras_vit without the kernel of attention that a GPU has.
     """
 
     who: str
@@ -65,6 +65,8 @@ def data(row):
 def keras_vit(row):
     import keras_vit
 
+    if row.form == "at once":
+        keras_vit.layers.fused_attention.exists = lambda query, key: False
     plain = dict(num_classes=CLASSES, include_preprocessing=False, classifier_activation=None)
     function = getattr(keras_vit, MODELS[row.model][0])
     pooling = {"pooling": "gap"} if row.form == "full" else {}

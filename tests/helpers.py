@@ -9,7 +9,12 @@ import numpy as np
 import pytest
 from keras import ops
 
-requires_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a matter of TensorFlow alone")
+
+def requires(backend, name):
+    return pytest.mark.skipif(keras.backend.backend() != backend, reason=f"a matter of {name} alone")
+
+
+requires_tensorflow, requires_jax, requires_torch = requires("tensorflow", "TensorFlow"), requires("jax", "JAX"), requires("torch", "torch")
 
 # Loads models in a process that imported nothing but `keras_vit`, and calls them: a line of JSON in, a line out.
 OTHER_PROCESS = """
@@ -116,6 +121,36 @@ def loss_and_gradients(model, inputs, loss=lambda outputs: mean_square(None, out
         gradients = [weight.value.grad for weight in weights]
     assert all(gradient is not None for gradient in gradients), [w.path for w, g in zip(weights, gradients) if g is None]
     return to_numpy(value), [to_numpy(gradient) for gradient in gradients]
+
+
+def value_and_gradients(function, *inputs):
+    """Returns what a function of three tensors gives, and the gradients of its sum of cubes with respect to its inputs, on any backend."""
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        @tf.function
+        def both(*inputs):
+            with tf.GradientTape() as tape:
+                tape.watch(inputs)
+                outputs = function(*inputs)
+                loss = tf.reduce_sum(tf.cast(outputs, "float32") ** 3)
+            return outputs, tape.gradient(loss, inputs)
+
+        return both(*inputs)
+    if backend == "jax":
+        import jax
+
+        return function(*inputs), jax.grad(lambda *inputs: (function(*inputs).astype("float32") ** 3).sum(), argnums=(0, 1, 2))(*inputs)
+    import torch
+
+    inputs = [x.detach().requires_grad_() for x in inputs]
+    outputs = function(*inputs)
+    return outputs, torch.autograd.grad((outputs.float() ** 3).sum(), inputs)
+
+
+def attention_by_definition(query, key, value):
+    return ops.matmul(ops.softmax(ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))), value)
 
 
 def check_layer(layer_class, config, *shapes, output_shape, other_process, random=False, half_tolerance=0.03):

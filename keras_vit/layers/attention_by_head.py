@@ -7,15 +7,17 @@ LONG = 1024  # tokens, from which one head after another takes about the time of
 ROWS = 640  # queries whose scores are held at a time
 
 
-def pays(query, key):
-    """Whether attention of these, `(batch, heads, tokens, head_dim)`, is as fast by `attention_by_head` as by whole matrix products."""
+def is_long(query, key):
+    """Whether these, `(batch, heads, tokens, head_dim)`, are of a long sequence whose tokens all attend to each other."""
     tokens = query.shape[2]
-    if tokens is None or tokens < LONG or key.shape[2] != tokens:
+    return tokens is not None and tokens >= LONG and key.shape[2] == tokens
+
+
+def pays(query, key):
+    """Whether attention of these is as fast by `attention_by_head` as by whole matrix products."""
+    if not is_long(query, key) or keras.backend.backend() == "torch":
         return False
-    backend = keras.backend.backend()
-    if backend == "torch":
-        return True
-    if backend == "jax":
+    if keras.backend.backend() == "jax":
         import jax
 
         return jax.default_backend() == "cpu" and keras.distribution.distribution() is None
@@ -28,6 +30,7 @@ def attention_by_head(query, key, value):
     """Returns `softmax(query key^T) value`, exactly, in memory that grows with the number of tokens and not with its square.
 
     No more than the scores of `ROWS` queries of one head of one image are held, in the backward pass too, which computes them again.
+    On TensorFlow and JAX.
 
     Args:
         query, key, value: `(batch, heads, tokens, head_dim)`, of a number of tokens that is known.
@@ -35,10 +38,6 @@ def attention_by_head(query, key, value):
     Returns:
         A tensor of the shape of `query`.
     """
-    if keras.backend.backend() == "torch":
-        import torch
-
-        return torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=1.0)  # does the like itself
     heads = [ops.reshape(x, (-1, *x.shape[2:])) for x in (query, key, value)]
     over_heads = _on_jax if keras.backend.backend() == "jax" else _on_tensorflow
     return ops.reshape(over_heads(*heads), ops.shape(query))

@@ -52,8 +52,10 @@ class MLP(keras.layers.Layer):
         return keras.layers.Dense(units, kernel_initializer="glorot_uniform", bias_initializer=bias, name=name, dtype=self.dtype_policy)
 
     def call(self, inputs, training=False):
-        hidden = self.dropout1(self.activated(self.fc1(inputs)), training=training)
-        return self.dropout2(self.fc2(hidden), training=training)
+        hidden = self.activated(self.fc1(inputs))
+        if not (training and self.dropout_rate):
+            return self.fc2(hidden)
+        return self.dropout2(self.fc2(self.dropout1(hidden, training=True)), training=True)
 
     def activated(self, hidden):
         return self.activate(hidden)

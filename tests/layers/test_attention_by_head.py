@@ -1,50 +1,23 @@
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, random_inputs, requires_tensorflow, to_numpy
+from helpers import assert_close, attention_by_definition, random_inputs, requires_tensorflow, to_numpy, value_and_gradients
 from keras import ops
 
 from keras_vit import VisionTransformer
 from keras_vit.layers import MultiHeadSelfAttention
 from keras_vit.layers import attention_by_head as module
 
-
-def value_and_gradients(function, *inputs):
-    """Returns what a function gives, and the gradients of its sum of cubes with respect to its inputs, on any backend."""
-    backend = keras.backend.backend()
-    if backend == "tensorflow":
-        import tensorflow as tf
-
-        @tf.function
-        def both(*inputs):
-            with tf.GradientTape() as tape:
-                tape.watch(inputs)
-                outputs = function(*inputs)
-                loss = tf.reduce_sum(tf.cast(outputs, "float32") ** 3)
-            return outputs, tape.gradient(loss, inputs)
-
-        return both(*inputs)
-    if backend == "jax":
-        import jax
-
-        return function(*inputs), jax.grad(lambda *inputs: (function(*inputs).astype("float32") ** 3).sum(), argnums=(0, 1, 2))(*inputs)
-    import torch
-
-    inputs = [x.detach().requires_grad_() for x in inputs]
-    outputs = function(*inputs)
-    return outputs, torch.autograd.grad((outputs.float() ** 3).sum(), inputs)
+not_torch = pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch has a kernel of its own")
 
 
-def by_definition(query, key, value):
-    return ops.matmul(ops.softmax(ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))), value)
-
-
+@not_torch
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 1e-5), ("bfloat16", 3e-2)])
 @pytest.mark.parametrize("rows", [4, 7, 100])
 def test_equals_the_definition(monkeypatch, rows, dtype, tolerance):
     monkeypatch.setattr(module, "ROWS", rows)
     inputs = random_inputs((2, 3, 11, 4), (2, 3, 11, 4), (2, 3, 11, 4))
-    expected, expected_gradients = value_and_gradients(by_definition, *map(ops.convert_to_tensor, inputs))
+    expected, expected_gradients = value_and_gradients(attention_by_definition, *map(ops.convert_to_tensor, inputs))
     outputs, gradients = value_and_gradients(module.attention_by_head, *(ops.cast(x, dtype) for x in inputs))
     assert keras.backend.standardize_dtype(outputs.dtype) == dtype
     assert_close(outputs, expected, tolerance)
@@ -52,6 +25,7 @@ def test_equals_the_definition(monkeypatch, rows, dtype, tolerance):
         assert_close(gradient, wanted, 2 * tolerance)
 
 
+@not_torch
 @pytest.mark.parametrize("options", [{}, {"qk_norm": True}])
 def test_the_layer_takes_it_for_long_sequences(monkeypatch, options):
     layer = MultiHeadSelfAttention(2, **options)
@@ -110,5 +84,5 @@ def test_open_batch_training_and_xla(monkeypatch, jit_compile):
             loss = tf.reduce_sum(module.attention_by_head(*inputs) ** 3)
         return tape.gradient(loss, inputs)
 
-    for gradient, wanted in zip(gradients(*inputs), value_and_gradients(by_definition, *inputs)[1], strict=True):
+    for gradient, wanted in zip(gradients(*inputs), value_and_gradients(attention_by_definition, *inputs)[1], strict=True):
         assert_close(gradient, wanted, 1e-5)

@@ -1,0 +1,67 @@
+"""Attention in one kernel, of torch's own or, on JAX's GPUs, of cuDNN."""
+
+import functools
+
+import keras
+from keras import ops
+
+from keras_vit.layers import attention_by_head
+
+
+def exists(query, key):
+    """Whether the backend has a kernel for these, `(batch, heads, tokens, head_dim)`, that is faster than whole matrix products."""
+    backend = keras.backend.backend()
+    if backend == "torch":
+        return query.device.type != "cpu" or attention_by_head.is_long(query, key)
+    if backend != "jax" or keras.distribution.distribution() is not None:
+        return False
+    import jax
+
+    return jax.default_backend() == "gpu" and _by_cudnn_works(query.shape[-1], keras.backend.standardize_dtype(query.dtype))
+
+
+def fused_attention(query, key, value):
+    """Returns `softmax(query key^T) value` of tensors of shape `(batch, heads, tokens, head_dim)`; no scores lie in memory."""
+    if keras.backend.backend() == "torch":
+        import torch
+
+        return torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=1.0)
+    return _by_cudnn(query, key, value)
+
+
+@functools.cache
+def _by_cudnn_works(head_dim, dtype):
+    """Whether this GPU and its cuDNN compute such attention and its gradient: found by trying. Never in float32."""
+    import jax
+
+    x = jax.numpy.zeros((1, 1, 3, head_dim), dtype)
+    try:
+        with jax.ensure_compile_time_eval():
+            jax.block_until_ready(jax.grad(lambda x: _by_cudnn(x, x, x).sum())(x))
+    except (NotImplementedError, RuntimeError, ValueError):
+        return False
+    return True
+
+
+def _by_cudnn(query, key, value):
+    import jax
+
+    attend = jax.custom_vjp(_cudnn)
+    attend.defvjp(lambda *inputs: jax.vjp(_cudnn_of_even, *inputs), lambda gradients, upstream: gradients(upstream))
+    return attend(query, key, value)
+
+
+def _cudnn(query, key, value, **lengths):
+    import jax
+
+    query, key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in (query, key, value))
+    mixed = jax.nn.dot_product_attention(query, key, value, scale=1.0, implementation="cudnn", **lengths)
+    return ops.transpose(mixed, (0, 2, 1, 3))
+
+
+def _cudnn_of_even(query, key, value):
+    """The same, of numbers of tokens made even: cuDNN has no gradient for odd ones, and a class token makes them odd."""
+    asked, tokens = query.shape[2], key.shape[2]
+    query, key, value = (ops.pad(x, ((0, 0), (0, 0), (0, x.shape[2] % 2), (0, 0))) for x in (query, key, value))
+    lengths = {"key_value_seq_lengths": ops.full((key.shape[0],), tokens, "int32")} if tokens % 2 else {}
+    return _cudnn(query, key, value, **lengths)[:, :, :asked]
