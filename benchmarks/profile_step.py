@@ -1,9 +1,11 @@
-"""Says where the time of a step goes on TensorFlow's CPU: prints a Markdown table of the kinds of operations.
+"""Says where the time of a step goes on the CPU, of TensorFlow or JAX: prints a Markdown table of the kinds of operations.
 
     python benchmarks/profile_step.py                                   # a training step of ViT-S/16 on 8 images
     python benchmarks/profile_step.py --kind inference --model ViTB16 --batch 1
+    KERAS_BACKEND=jax python benchmarks/profile_step.py
 
-One operation runs after another here, each on all cores, so that the times add up to the step's; in `fit` they overlap.
+On TensorFlow one operation runs after another here, each on all cores, so that the times add up to the step's; in `fit` they overlap. On
+JAX some do here, too.
 """
 
 import argparse
@@ -12,12 +14,13 @@ import glob
 import os
 import re
 import tempfile
+import time
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-os.environ["KERAS_BACKEND"] = "tensorflow"
+BACKEND = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 COMPILED = "CpuExecutable::ExecuteAsyncOnStream"
-KINDS = {  # of an event "name:operation", the first that is found in it
+ON_TENSORFLOW = {  # of an event "name:operation", the first that is found in it
     "attention's products": r":_?\w*BatchMatMul(V2)?$",
     "dense layers' products, backward": r"^gradient_tape.*:_?\w*MatMul$",
     "dense layers' products with bias and sum, forward": r":_?\w*MatMul$",
@@ -29,26 +32,57 @@ KINDS = {  # of an event "name:operation", the first that is found in it
     "convolutions": r":_?\w*Conv\w*$",
     "other operations": r"^[^:]*:_?[A-Z]\w*$",
 }
+ON_JAX = {  # of an event, the name of what XLA compiled
+    "products of matrices": r"^(ynn_fusion|dot|dot_general)\b",
+    "convolutions": r"^conv",
+    "copies, slices and transposes": r"^(wrapped_)?(copy|transpose|slice|concatenate|bitcast|pad|broadcast)(_(copy|bitcast|fusion))*\b",
+    "other fused operations": r"fusion|^(wrapped_|reduce)",
+}
+KINDS = ON_JAX if BACKEND == "jax" else ON_TENSORFLOW
 
 
-def events(function, steps):
-    """Returns {event: ms a step} of TensorFlow's profiler."""
-    import tensorflow as tf
-    from tensorflow.tsl.profiler.protobuf import xplane_pb2
-
+def profiled(function, steps):
+    """Returns ms of a step and {event: ms a step}, by the backend's profiler."""
+    found = collections.Counter()
     with tempfile.TemporaryDirectory() as folder:
-        with tf.profiler.experimental.Profile(folder):
+        with profiler()(folder):
+            began = time.perf_counter()
             for _ in range(steps):
                 function()
-        space = xplane_pb2.XSpace()
-        with open(glob.glob(f"{folder}/**/*.xplane.pb", recursive=True)[0], "rb") as file:
-            space.ParseFromString(file.read())
-    found = collections.Counter()
+            whole = 1e3 * (time.perf_counter() - began) / steps
+        (file,) = glob.glob(f"{folder}/**/*.xplane.pb", recursive=True)
+        for name, nanoseconds in events(file):
+            found[name] += nanoseconds / 1e6 / steps
+    return whole, found
+
+
+def profiler():
+    if BACKEND == "jax":
+        import jax
+
+        return jax.profiler.trace
+    import tensorflow as tf
+
+    return tf.profiler.experimental.Profile
+
+
+def events(file):
+    """Yields (name, nanoseconds) of a profile."""
+    if BACKEND == "jax":
+        import jax
+
+        lines = (line for plane in jax.profiler.ProfileData.from_file(file).planes for line in plane.lines)
+        # Those of the threads that compute; others are Python's.
+        yield from ((event.name, event.duration_ns) for line in lines if line.name.startswith("tf_XLA") for event in line.events)
+        return
+    from tensorflow.tsl.profiler.protobuf import xplane_pb2
+
+    space = xplane_pb2.XSpace()
+    with open(file, "rb") as content:
+        space.ParseFromString(content.read())
     for plane in space.planes:
         for line in plane.lines:
-            for event in line.events:
-                found[plane.event_metadata[event.metadata_id].name] += event.duration_ps / 1e9 / steps
-    return found
+            yield from ((plane.event_metadata[event.metadata_id].name, event.duration_ps / 1e3) for event in line.events)
 
 
 def main():
@@ -62,11 +96,17 @@ def main():
 
     import keras
     import numpy as np
-    import tensorflow as tf
 
     import keras_vit
 
-    tf.config.threading.set_inter_op_parallelism_threads(1)
+    if BACKEND not in ("tensorflow", "jax"):
+        parser.error(f"profiles are those of TensorFlow or JAX. Received: KERAS_BACKEND={BACKEND}")
+    if options.model not in keras_vit.list_models():
+        parser.error(f"the model must be one of keras_vit.list_models(). Received: {options.model}")
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        tf.config.threading.set_inter_op_parallelism_threads(1)
     model = getattr(keras_vit, options.model)(dtype=options.dtype, classifier_activation=None)
     model.compile("adamw", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     images = np.random.default_rng(0).uniform(0, 255, (options.batch, *model.input_shape[1:])).astype("float32")
@@ -76,19 +116,20 @@ def main():
         return model.train_on_batch(images, labels) if options.kind == "train" else model.predict_on_batch(images)
 
     step(), step()
-    found = events(step, options.steps)
-    whole = max(time for event, time in found.items() if event.startswith("one_step_on_data"))
+    whole, found = profiled(step, options.steps)
+    if BACKEND == "tensorflow":  # without what Keras does around it
+        whole = max(ms for event, ms in found.items() if event.startswith("one_step_on_data"))
     times = dict.fromkeys(KINDS, 0.0)
-    for event, time in found.items():
+    for event, ms in found.items():
         kind = next((kind for kind, pattern in KINDS.items() if re.search(pattern, event)), None)
-        if kind and "::" not in event or event == COMPILED:
-            times[kind] += time
+        if kind and "::" not in event and not event.startswith("end: ") or event == COMPILED:
+            times[kind] += ms
     times["between operations"] = whole - sum(times.values())
-    print(f"{options.model}, {options.kind}, batch {options.batch}, {options.dtype}: {whole:.0f} ms a step\n")
+    print(f"{options.model}, {options.kind}, batch {options.batch}, {options.dtype}, {BACKEND}: {whole:.0f} ms a step\n")
     print("| | ms | share |\n| --- | --- | --- |")
-    for kind, time in times.items():
-        if time > 0.001 * whole:
-            print(f"| {kind} | {time:.0f} | {100 * time / whole:.0f} % |")
+    for kind, ms in times.items():
+        if ms > 0.001 * whole:
+            print(f"| {kind} | {ms:.0f} | {100 * ms / whole:.0f} % |")
 
 
 if __name__ == "__main__":
