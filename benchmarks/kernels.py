@@ -1,13 +1,14 @@
 """Measures the forms of computing that our layers choose between, and prints a Markdown table: time, and memory beyond the inputs.
 
     python benchmarks/kernels.py                              # on TensorFlow; some minutes
-    KERAS_BACKEND=jax python benchmarks/kernels.py attention remat
+    KERAS_BACKEND=jax python benchmarks/kernels.py            # attention and remat; with torch calls, too
 
     norm        layer normalization of the tokens of 8 images of ViT-B/16: Keras's form, and the one that `predict` takes
     groups      group normalization of 8 maps of 112 x 112 x 64, the first of a hybrid: Keras's form, and the one that a step takes
     training    what a step of `fit` fuses, in float32, for 8 images of ViT-S/16, in Keras's form and in ours: forward and gradient of a
                 normalization and of GELU, AdamW, and the whole step
-    attention   of 6 heads of 64 and 2 images: all heads at once, and head by head; forward, and with the gradient
+    attention   of 6 heads of 64 and 2 images: all heads at once, and what the layer takes; forward, and with the gradient
+    calls       on torch, a small model of 12 blocks: sublayers called as Keras does, and their `call` alone
     remat       a training step of ViT-Ti/16 on 32 images, without and with `remat`; the memory is that of activations
 
 Every row is a process of its own; rows of a group take turns.
@@ -28,16 +29,20 @@ FORMS = {
     "norm": ("keras", "one kernel"),
     "groups": ("keras", "compiled"),
     "training": ("keras", "fused"),
-    "attention": ("at once", "by head"),
+    "attention": ("at once", "ours"),
+    "calls": ("keras", "bare"),
     "remat": ("all kept", "remat"),
 }
 CASES = {
     "norm": ("float32", "bfloat16"),
     "groups": ("float32",),
     "training": ("normalization", "gelu", "AdamW", "step"),
-    "attention": [f"{tokens} tokens, {what}" for tokens in (1025, 2305, 4097) for what in ("forward", "gradient")],
+    "attention": [f"{tokens} tokens, {what}" for tokens in (577, 1025, 2305, 4097) for what in ("forward", "gradient")],
+    "calls": ("forward", "training step"),
     "remat": ("training step",),
 }
+OF_ONE_BACKEND = {"norm": "tensorflow", "groups": "tensorflow", "training": "tensorflow", "calls": "torch"}
+BACKEND = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 
 def norm(form, dtype):
@@ -154,6 +159,22 @@ def attention(form, case):
     return lambda: torch.autograd.grad(attend(*inputs).sum(), inputs) if gradient else attend(*inputs)
 
 
+def calls(form, case):
+    import keras
+    import numpy as np
+
+    from keras_vit import VisionTransformer
+    from keras_vit.layers import mlp, multi_head_self_attention, transformer_encoder_block
+
+    if form == "keras":
+        for module in (mlp, multi_head_self_attention, transformer_encoder_block):
+            module.bare = lambda layer: layer
+    model = VisionTransformer((32, 32, 3), 16, 64, 12, 4, 128, num_classes=10)
+    model.compile(keras.optimizers.AdamW(), "sparse_categorical_crossentropy")
+    images, labels = np.zeros((2, 32, 32, 3), "float32"), np.zeros(2)
+    return lambda: model.predict_on_batch(images) if case == "forward" else model.train_on_batch(images, labels)
+
+
 def remat(form, _):
     import numpy as np
 
@@ -201,13 +222,16 @@ def work(group, form, case, steps):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("groups", nargs="*", default=list(FORMS), metavar="GROUP")
+    here = [group for group in FORMS if OF_ONE_BACKEND.get(group, BACKEND) == BACKEND]
+    parser.add_argument("groups", nargs="*", default=here, metavar="GROUP", help=f"on {BACKEND}: {', '.join(here)}")
     parser.add_argument("--steps", type=int, default=5, help="of each process")
     parser.add_argument("--rounds", type=int, default=3, help="processes of each row")
     parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
         return work(*options.work, options.steps)
+    if unknown := set(options.groups) - set(here):
+        parser.error(f"groups on {BACKEND} must be of {', '.join(here)}. Received: {', '.join(sorted(unknown))}")
     print("| | form | ms, median | ms, best | MiB |\n| --- | --- | --- | --- | --- |")
     for group in options.groups:
         for case in CASES[group]:

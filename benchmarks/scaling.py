@@ -36,6 +36,7 @@ def plot(file, records):
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(2, 2, figsize=(11, 8), sharex=True)
+    colours = {label: f"C{number}" for number, label in enumerate(dict.fromkeys(record["name"] for record in records))}
     for column, kind in enumerate(IMPLEMENTATIONS):
         mine = [record for record in records if record["kind"] == kind]
         formula = {record["tokens"]: record for record in mine}.values()
@@ -45,10 +46,11 @@ def plot(file, records):
         time.plot(tokens, [record["gflop"] / rate for record in formula], "k--", label=f"multiply-adds at {1e3 * rate:.0f} GFLOP/s")
         if kind == "train":
             memory.plot(tokens, [record["activations"] for record in formula], "k--", label="activations by formula")
-        for label in dict.fromkeys(record["name"] for record in mine):
+        for label, colour in colours.items():
             line = [record for record in mine if record["name"] == label]
             for axis, value in ((time, "ms"), (memory, "mb")):
-                axis.plot(*zip(*((record["tokens"], record[value]) for record in line)), "o-", label=label)
+                if line:
+                    axis.plot(*zip(*((record["tokens"], record[value]) for record in line)), "o-", color=colour, label=label)
         time.set(title=kind, xscale="log", yscale="log", ylabel="ms" if not column else "")
         memory.set(xscale="log", yscale="log", xlabel="tokens", ylabel="MB above the built model" if not column else "")
         for axis in (time, memory):

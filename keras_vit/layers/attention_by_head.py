@@ -7,15 +7,10 @@ LONG = 1024  # tokens, from which one head after another takes about the time of
 ROWS = 640  # queries whose scores are held at a time
 
 
-def is_long(query, key):
-    """Whether these, `(batch, heads, tokens, head_dim)`, are of a long sequence whose tokens all attend to each other."""
-    tokens = query.shape[2]
-    return tokens is not None and tokens >= LONG and key.shape[2] == tokens
-
-
 def pays(query, key):
-    """Whether attention of these is as fast by `attention_by_head` as by whole matrix products."""
-    if not is_long(query, key) or keras.backend.backend() == "torch":
+    """Whether attention of these, `(batch, heads, tokens, head_dim)`, is as fast by `attention_by_head` as by whole matrix products."""
+    tokens = query.shape[2]
+    if tokens is None or tokens < LONG or key.shape[2] != tokens or keras.backend.backend() == "torch":
         return False
     if keras.backend.backend() == "jax":
         import jax

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_vit.layers import activations, checks
+from keras_vit.layers.calls import bare
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -52,10 +53,10 @@ class MLP(keras.layers.Layer):
         return keras.layers.Dense(units, kernel_initializer="glorot_uniform", bias_initializer=bias, name=name, dtype=self.dtype_policy)
 
     def call(self, inputs, training=False):
-        hidden = self.activated(self.fc1(inputs))
+        hidden = self.activated(bare(self.fc1)(inputs))
         if not (training and self.dropout_rate):
-            return self.fc2(hidden)
-        return self.dropout2(self.fc2(self.dropout1(hidden, training=True)), training=True)
+            return bare(self.fc2)(hidden)
+        return self.dropout2(bare(self.fc2)(self.dropout1(hidden, training=True)), training=True)
 
     def activated(self, hidden):
         return self.activate(hidden)

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_vit.layers import attention_by_head, checks, fused_attention
+from keras_vit.layers.calls import bare
 from keras_vit.replicas import model_mesh
 
 
@@ -79,7 +80,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         query, key, value = self.query_key_value(tokens, batch, num_queries)
         drops = self.attention_dropout_rate and training
         heads = scaled_dot_product_attention(query, key, value, self.attention_dropout if drops else None)
-        mixed = self.projection(ops.reshape(ops.transpose(heads, (0, 2, 1, 3)), (-1, width)))
+        mixed = bare(self.projection)(ops.reshape(ops.transpose(heads, (0, 2, 1, 3)), (-1, width)))
         if training and self.dropout_rate:
             mixed = self.dropout(mixed, training=True)
         return mixed if flat else ops.reshape(mixed, (batch, -1, width))
@@ -92,14 +93,14 @@ class MultiHeadSelfAttention(keras.layers.Layer):
             (query,) = self._heads(self._by_heads(first, 0, 1, mesh), 1, batch, width)
             key, value = self._heads(self._by_heads(tokens, 1, 3, mesh), 2, batch, width)
         elif num_queries is None or self.qkv.quantization_mode is not None:
-            query, key, value = self._heads(self.qkv(tokens), 3, batch, width)
+            query, key, value = self._heads(bare(self.qkv)(tokens), 3, batch, width)
             query = query if num_queries is None else query[:, :, :num_queries]
         else:  # all tokens give keys and values, but only the first ones ask
             first = ops.reshape(ops.reshape(tokens, (batch, -1, width))[:, :num_queries], (-1, width))
             (query,) = self._heads(self._part_of_qkv(first, 0, width), 1, batch, width)
             key, value = self._heads(self._part_of_qkv(tokens, width, 3 * width), 2, batch, width)
         if self.qk_norm:
-            query, key = self.query_norm(query), self.key_norm(key)
+            query, key = bare(self.query_norm)(query), bare(self.key_norm)(key)
         return query, key, value
 
     def _part_of_qkv(self, tokens, start, stop):

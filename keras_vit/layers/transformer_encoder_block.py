@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_vit.layers import activations, checks
+from keras_vit.layers.calls import bare
 from keras_vit.layers.drop_path import DropPath
 from keras_vit.layers.layer_normalization import LayerNormalization
 from keras_vit.layers.layer_scale import LayerScale
@@ -133,11 +134,13 @@ class TransformerEncoderBlock(keras.layers.Layer):
         every = ops.reshape(tokens, (-1, width))
         x = every if num_queries is None else ops.reshape(tokens[:, :num_queries], (-1, width))
 
+        norm1, norm2 = bare(self.norm1), bare(self.norm2)
+
         def attention(x):
-            return self.attention(x, batch_size=batch, num_queries=num_queries, training=training)
+            return bare(self.attention)(x, batch_size=batch, num_queries=num_queries, training=training)
 
         def mlp(x):
-            return self.mlp(x, training=training)
+            return bare(self.mlp)(x, training=training)
 
         def drop_path(layer, branch):
             if self.drop_path_rate == 0.0 or not training:
@@ -145,11 +148,11 @@ class TransformerEncoderBlock(keras.layers.Layer):
             return ops.reshape(layer(ops.reshape(branch, (batch, -1, width)), training=training), (-1, width))
 
         if self.norm_first:
-            x = x + drop_path(self.drop_path1, self.layer_scale1(attention(self.norm1(every))))
-            x = x + drop_path(self.drop_path2, self.layer_scale2(mlp(self.norm2(x))))
+            x = x + drop_path(self.drop_path1, self.layer_scale1(attention(norm1(every))))
+            x = x + drop_path(self.drop_path2, self.layer_scale2(mlp(norm2(x))))
         else:
-            x = self.norm1(x + drop_path(self.drop_path1, self.layer_scale1(attention(every))))
-            x = self.norm2(x + drop_path(self.drop_path2, self.layer_scale2(mlp(x))))
+            x = norm1(x + drop_path(self.drop_path1, self.layer_scale1(attention(every))))
+            x = norm2(x + drop_path(self.drop_path2, self.layer_scale2(mlp(x))))
         return ops.reshape(x, (batch, -1, width))
 
     def _random_generators(self):

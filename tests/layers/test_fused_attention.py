@@ -11,7 +11,7 @@ from helpers import (
 )
 from keras import ops
 
-from keras_vit.layers import MultiHeadSelfAttention, attention_by_head, fused_attention
+from keras_vit.layers import MultiHeadSelfAttention, fused_attention
 
 
 @pytest.fixture
@@ -64,7 +64,7 @@ def test_the_layer_takes_it(cudnn, monkeypatch):
 def test_torch_takes_its_own_for_long_sequences_on_a_processor(monkeypatch):
     query, key, value = (ops.convert_to_tensor(x) for x in random_inputs((2, 3, 5, 8), (2, 3, 5, 8), (2, 3, 5, 8)))
     assert not fused_attention.exists(query, key)
-    monkeypatch.setattr(attention_by_head, "LONG", 5)
+    monkeypatch.setattr(fused_attention, "LONG", 5)
     assert fused_attention.exists(query, key) and not fused_attention.exists(query[:, :, :1], key)
     assert_close(fused_attention.fused_attention(query, key, value), attention_by_definition(query, key, value))
 
