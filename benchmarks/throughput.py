@@ -8,9 +8,9 @@
 The floor is the matrix products of the model's blocks and nothing else: no implementation that does the work can be faster on these
 kernels. Ours leaves out what no head reads of the last block, so that there is a floor of its own work, too; "full" rows do all of it.
 
-Every configuration is a process, stopped while another one is timed; they take turns, every other round in reverse. A turn's record
-says what share of the processors others took meanwhile: turns below 3 % count, or the less disturbed half if that is more. Differences
-under 8 % mean nothing.
+Every configuration is a process, on a processor stopped while another one is timed; they take turns, every other round in reverse. A
+turn's record says what share of the processors others took meanwhile: turns below 3 % count, or the less disturbed half if that is more.
+Differences under 8 % mean nothing.
 """
 
 import argparse
@@ -157,7 +157,7 @@ class Worker:
         self.first = time.perf_counter() - begun
         self.ready = self.read()
         self.peak = self.ready["peak"]
-        self.signal(signal.SIGSTOP)
+        self.pause()
 
     def read(self):
         line = self.process.stdout.readline()
@@ -169,6 +169,10 @@ class Worker:
     def signal(self, number):
         os.killpg(self.process.pid, number)
 
+    def pause(self):
+        if not on_gpu():  # there it waits for its next turn without work, and may hold what other processes need of the driver
+            self.signal(signal.SIGSTOP)
+
     def turn(self, seconds):
         """Times as many steps as fill so many seconds, at least two."""
         self.signal(signal.SIGCONT)
@@ -177,7 +181,7 @@ class Worker:
         reply = self.read()
         passed = (time.perf_counter() - begun) * os.sysconf("SC_CLK_TCK") * os.cpu_count()
         foreign = (all_ticks() - busy - (ticks(self.process.pid) + ticks("self") - own)) / passed
-        self.signal(signal.SIGSTOP)
+        self.pause()
         self.peak = max(self.peak, reply["peak"])
         self.chunks.append({"foreign": max(0.0, foreign), "seconds": reply["seconds"], "peak": reply["peak"]})
 
