@@ -1,10 +1,12 @@
 """Attention in one kernel, of torch's own or, on JAX's GPUs, of cuDNN."""
 
 import functools
+import logging
 
 import keras
 from keras import ops
 
+log = logging.getLogger("keras_vit")
 LONG = 256  # tokens, from which torch's kernel is faster on a processor; before, it takes as long
 
 
@@ -17,7 +19,8 @@ def exists(query, key):
         return False
     import jax
 
-    return jax.default_backend() == "gpu" and _by_cudnn_works(query.shape[-1], keras.backend.standardize_dtype(query.dtype))
+    dtype = keras.backend.standardize_dtype(query.dtype)
+    return jax.default_backend() == "gpu" and dtype in ("bfloat16", "float16") and _by_cudnn_works(query.shape[-1], dtype)
 
 
 def fused_attention(query, key, value):
@@ -31,14 +34,15 @@ def fused_attention(query, key, value):
 
 @functools.cache
 def _by_cudnn_works(head_dim, dtype):
-    """Whether this GPU and its cuDNN compute such attention and its gradient: found by trying. Never in float32."""
+    """Whether this GPU and its cuDNN compute such attention and its gradient: found by trying."""
     import jax
 
     x = jax.numpy.zeros((1, 1, 3, head_dim), dtype)
     try:
         with jax.ensure_compile_time_eval():
             jax.block_until_ready(jax.grad(lambda x: _by_cudnn(x, x, x).sum())(x))
-    except (NotImplementedError, RuntimeError, ValueError):
+    except (NotImplementedError, RuntimeError, ValueError) as error:
+        log.warning("Attention of heads of width %s in %s goes without cuDNN, more slowly: %s", head_dim, dtype, error)
         return False
     return True
 

@@ -43,10 +43,26 @@ def test_cudnn_equals_the_definition_with_its_gradient(cudnn, asked, tokens, pad
 
 
 @requires_jax
-def test_on_a_processor_there_is_no_cudnn():
-    query, key, _ = (ops.cast(x, "bfloat16") for x in random_inputs((2, 3, 5, 8), (2, 3, 5, 8), (2, 3, 5, 8)))
-    assert not fused_attention.exists(query, key)
-    assert not fused_attention._by_cudnn_works(8, "bfloat16")
+def test_on_a_processor_there_is_no_cudnn(caplog):
+    query = ops.zeros((2, 3, 5, 8), "bfloat16")
+    assert not fused_attention.exists(query, query) and not caplog.records
+    assert not fused_attention._by_cudnn_works.__wrapped__(8, "bfloat16")
+    assert "Attention of heads of width 8 in bfloat16 goes without cuDNN" in caplog.text
+
+
+@requires_jax
+def test_on_a_gpu_half_precision_takes_it_on_one_device(cudnn, monkeypatch):
+    import jax
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(fused_attention, "_by_cudnn_works", fused_attention._by_cudnn_works.__wrapped__)
+    query = ops.zeros((2, 3, 5, 8), "bfloat16")
+    found = []
+    jax.jit(lambda query: found.append(fused_attention.exists(query, query)) or query)(query)  # while a step is traced
+    assert found == [True] and cudnn == [(4, 4)]
+    assert not fused_attention.exists(ops.cast(query, "float32"), query)
+    monkeypatch.setattr(keras.distribution, "distribution", lambda: "of several devices")
+    assert not fused_attention.exists(query, query)
 
 
 @requires_jax
