@@ -84,6 +84,8 @@ class VisionTransformer(ReplicaTrainer, keras.Model):
         preprocessing: dict or None. What images go through before the model, as its weights were trained: "mean" and "std" (float or
             one per channel, of pixels between 0 and 1), and what `keras_vit.data.evaluation_transform` reads: "size" (int, pixels, where
             `input_shape` is open), "interpolation", "crop_fraction", "crop_mode". Missing entries are those of Google's models.
+        class_names: sequence of `num_classes` strings, or None. Names of the classes, in the order of the outputs. They are saved with
+            the model.
         data_format: "channels_last" or "channels_first", of the images; None takes Keras's setting.
         dtype: policy of all layers, such as "mixed_bfloat16". The output of a head is float32 all the same.
         name: str.
@@ -92,6 +94,7 @@ class VisionTransformer(ReplicaTrainer, keras.Model):
         grid_size: (rows, columns) of patches; None where `input_shape` is open.
         num_prefix_tokens: int. Class, distillation and register tokens.
         preprocessing: dict, complete.
+        class_names: tuple of `num_classes` strings, or None.
 
     Returns of a call: `(batch, num_classes)`; `(batch, hidden_dim)` without head; `(batch, tokens, hidden_dim)` if nothing is pooled.
 
@@ -147,6 +150,7 @@ class VisionTransformer(ReplicaTrainer, keras.Model):
         remat=False,
         include_preprocessing=True,
         preprocessing=None,
+        class_names=None,
         data_format=None,
         dtype=None,
         name=None,
@@ -271,6 +275,7 @@ class VisionTransformer(ReplicaTrainer, keras.Model):
         self.grid_size = grid
         self.num_prefix_tokens = num_prefix_tokens
         self.preprocessing = preprocessing
+        self.class_names = self._config["class_names"]
 
     def adapt(self, **changes):
         """Returns a new model, of this one's arguments but for `changes`, that carries this one's weights over.
@@ -298,6 +303,8 @@ class VisionTransformer(ReplicaTrainer, keras.Model):
             raise ValueError(f"`adapt` takes arguments of VisionTransformer. Received: {', '.join(unknown)}")
         if "num_classes" in changes:
             changes.setdefault("include_top", True)
+        if changes.get("num_classes", self._config["num_classes"]) != self._config["num_classes"]:
+            changes.setdefault("class_names", None)  # the names are of other classes
         config = {**self._config, "name": None, **changes}
         model = VisionTransformer(**config)
         heads = ("head", "distillation_head") if model._config["num_classes"] != self._config["num_classes"] else ()
@@ -455,6 +462,7 @@ def _check(
     num_register_tokens,
     stem,
     preprocessing,
+    class_names,
     data_format,
     **others,
 ):
@@ -505,3 +513,11 @@ def _check(
     if preprocessing is not None and (not isinstance(preprocessing, dict) or not set(preprocessing) <= set(PREPROCESSING)):
         keys = ", ".join(map(repr, PREPROCESSING))
         raise ValueError(f"`preprocessing` must be None or a dict with keys of {keys}. Received: preprocessing={preprocessing!r}")
+    if class_names is not None:
+        names = class_names if isinstance(class_names, (list, tuple)) else ()
+        if len(names) != num_classes or not all(isinstance(name, str) for name in names):
+            received = f"{len(names)} names, the first {list(names[:3])}" if names else repr(class_names)
+            raise ValueError(
+                "`class_names` must be None or a sequence of `num_classes` strings. "
+                f"Received: class_names={received}, num_classes={num_classes}"
+            )

@@ -56,6 +56,19 @@ def test_variant(name, other_process):
     assert not [path for path in still if not path.endswith("key_norm/beta")]
 
 
+def test_class_names():
+    names = ("cat", "dog", "zebra finch")
+    model = tiny(num_classes=3, class_names=np.array(names).tolist())
+    assert model.class_names == names
+    assert VisionTransformer.from_config(json.loads(json.dumps(model.get_config()))).class_names == names
+    assert model.adapt(drop_path_rate=0.1).class_names == model.adapt(num_classes=3).class_names == names
+    assert model.adapt(num_classes=2).class_names is None
+    assert model.adapt(num_classes=2, class_names=["a", "b"]).class_names == ("a", "b")
+    for wrong in (["a", "b"], "abc", [0, 1, 2], 3):
+        with pytest.raises(ValueError, match="`class_names` must be None or a sequence of `num_classes` strings.*Received"):
+            tiny(num_classes=3, class_names=wrong)
+
+
 def test_names_and_order_of_the_layers():
     model = tiny(
         stem=RESNET_STEM,
