@@ -6,6 +6,7 @@ from keras import ops
 from keras_vit.layers import activations, checks
 from keras_vit.layers.mlp import MLP
 from keras_vit.layers.multi_head_self_attention import QKVInitializer, scaled_dot_product_attention
+from keras_vit.runtime.intermediates import observe
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -58,6 +59,7 @@ class AttentionPooling(keras.layers.Layer):
             layer.build((None, width))
 
     def call(self, tokens):
+        tokens = observe("tokens", tokens, self)
         batch, _, width = ops.shape(tokens)
         probe = ops.reshape(ops.cast(self.probe, tokens.dtype), (1, width))
         (query,) = self._heads(self.query(probe), 1, 1, width)

@@ -6,6 +6,7 @@ from keras import ops
 
 from keras_vit.layers import checks
 from keras_vit.layers.resampling import check_method, resample_patch_kernel
+from keras_vit.runtime.intermediates import observe
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -58,7 +59,7 @@ class PatchEmbedding(keras.layers.Layer):
             images = self._padded(images)
         self._grid(images.shape)  # again, for an image whose size was open when the layer was built
         patches = ops.conv(images, self.kernel, strides=self.patch_size, padding="valid", data_format="channels_last")
-        return patches if self.bias is None else ops.add(patches, self.bias)
+        return observe("patches", patches if self.bias is None else ops.add(patches, self.bias), self)
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], *self._grid(input_shape), self.hidden_dim)

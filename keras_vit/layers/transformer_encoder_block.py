@@ -12,6 +12,7 @@ from keras_vit.layers.layer_normalization import LayerNormalization
 from keras_vit.layers.layer_scale import LayerScale
 from keras_vit.layers.mlp import MLP, SwiGLU
 from keras_vit.layers.multi_head_self_attention import MultiHeadSelfAttention
+from keras_vit.runtime.intermediates import observe
 
 FEED_FORWARD = {"mlp": MLP, "swiglu": SwiGLU}
 
@@ -130,6 +131,7 @@ class TransformerEncoderBlock(keras.layers.Layer):
         return _remat(forward)(tokens, *seeds)
 
     def _forward(self, tokens, num_queries, training):
+        tokens = observe("tokens", tokens, self)
         batch, _, width = ops.shape(tokens)
         every = ops.reshape(tokens, (-1, width))
         x = every if num_queries is None else ops.reshape(tokens[:, :num_queries], (-1, width))
