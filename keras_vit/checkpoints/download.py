@@ -16,7 +16,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-from keras_vit.checkpoints.tensors import find_checkpoint
+from keras_vit.checkpoints.formats.tensors import find_checkpoint
 
 TIMEOUT = 30  # seconds without a byte
 ATTEMPTS = 4

@@ -12,9 +12,9 @@ import re
 import keras
 import numpy as np
 
-from keras_vit.checkpoints import google, huggingface, timm
 from keras_vit.checkpoints.download import resolve
-from keras_vit.checkpoints.tensors import ALIGNMENT, KNOWN_FORMATS, Scratch, aligned, open_tensors
+from keras_vit.checkpoints.formats import google, huggingface, timm
+from keras_vit.checkpoints.formats.tensors import ALIGNMENT, KNOWN_FORMATS, Scratch, aligned, open_tensors
 from keras_vit.cost import arguments as all_arguments
 from keras_vit.layers.patch_embedding import fit_kernel
 from keras_vit.layers.resampling import check_method, resample_grid

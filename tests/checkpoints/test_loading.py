@@ -14,8 +14,8 @@ from safetensors.numpy import load_file, save_file
 
 import keras_vit
 from keras_vit.checkpoints import load_into, open_checkpoint
+from keras_vit.checkpoints.formats.tensors import aligned
 from keras_vit.checkpoints.loading import _tensor
-from keras_vit.checkpoints.tensors import aligned
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 PLAIN = GOLDEN / "timm" / "plain"

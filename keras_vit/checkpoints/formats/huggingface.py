@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from keras_vit.checkpoints.mapping import (
+from keras_vit.checkpoints.formats.mapping import (
     CONV,
     JOINED,
     JOINED_BIAS,

@@ -126,7 +126,7 @@ def open_tensors(path):
     >>> import numpy, tempfile
     >>> path = tempfile.mkdtemp() + "/model.npz"
     >>> numpy.savez(path, cls=numpy.zeros((1, 1, 8), "float32"))
-    >>> with keras_vit.checkpoints.tensors.open_tensors(path) as tensors:
+    >>> with keras_vit.checkpoints.formats.tensors.open_tensors(path) as tensors:
     ...     tensors.shapes["cls"], tensors["cls"].dtype
     ((1, 1, 8), dtype('float32'))
     """

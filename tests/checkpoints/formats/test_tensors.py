@@ -17,8 +17,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from keras_vit.checkpoints import tensors as module
-from keras_vit.checkpoints.tensors import CheckpointError, find_checkpoint, open_tensors
+from keras_vit.checkpoints.formats import tensors as module
+from keras_vit.checkpoints.formats.tensors import CheckpointError, find_checkpoint, open_tensors
 
 FLOATS = np.random.default_rng(0).standard_normal((3, 4)).astype("float32")
 ARRAYS = {

@@ -4,7 +4,7 @@ import re
 
 import numpy as np
 
-from keras_vit.checkpoints.mapping import SAME, File, Layout, count, lacking, position_row, row, square_grid
+from keras_vit.checkpoints.formats.mapping import SAME, File, Layout, count, lacking, position_row, row, square_grid
 
 NAME = "google"
 IS_FOLDER = False
