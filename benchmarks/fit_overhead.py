@@ -35,6 +35,7 @@ def main():
     shape = (arguments.image_size, arguments.image_size, 3)
     bare, ours = (getattr(keras_vit, arguments.model)(num_classes=10, input_shape=shape, drop_path_rate=0.1) for _ in range(2))
     bare.compile(keras.optimizers.AdamW(1e-4, weight_decay=0.05, global_clipnorm=1.0), "categorical_crossentropy", metrics=["accuracy"])
+    ours = RECIPES["finetune"].build(ours)
     RECIPES["finetune"].compile(ours, arguments.steps)
     batch = tf.zeros((arguments.batch_size, *shape)), tf.one_hot(tf.zeros((arguments.batch_size,), "int32"), 10)
 

@@ -144,11 +144,11 @@ class Benchmark:
         recipe = recipes(method, images, self.options.set)
         side = 28 if method == "micro" else self.options.side
         data = load("fashion_mnist", recipe.batch_size, recipe.augmentation, self.options.seed, image_size=side, train_images=images)
-        arguments = dict(num_classes=len(data.class_names), drop_path_rate=recipe.drop_path_rate)
+        arguments = dict(num_classes=len(data.class_names))
         if method == "micro":
-            model = keras_vit.ViTMicro4(input_shape=data.image_shape, **arguments)
+            model = recipe.build("ViTMicro4", input_shape=data.image_shape, **arguments)
         else:
-            model = self.pretrained(pooling="token_gap", **arguments)  # what the linear probe reads, too
+            model = recipe.build(self.pretrained(pooling="token_gap", **arguments))  # what the linear probe reads, too
             if method == "scratch":
                 model = model.from_config(model.get_config())
         for phase in recipe.phases():

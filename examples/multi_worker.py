@@ -34,7 +34,6 @@ def work(arguments):
 
     import keras
 
-    import keras_vit
     from keras_vit.data import load
     from keras_vit.replicas import processes
     from keras_vit.training import RECIPES, Checkpoints
@@ -43,10 +42,9 @@ def work(arguments):
     number, count = processes()
     data = load(arguments.data, batch_size=arguments.batch_size, augmentation="none", part=(number, count))
     with chosen.scope():
-        model = keras_vit.ViTMicro4(
-            num_classes=len(data.class_names), input_shape=data.image_shape, num_layers=arguments.layers, drop_path_rate=0.1
-        )
-        RECIPES["small_data"].compile(model, data.steps_per_epoch)
+        recipe = RECIPES["small_data"]
+        model = recipe.build("ViTMicro4", num_classes=len(data.class_names), input_shape=data.image_shape, num_layers=arguments.layers)
+        recipe.compile(model, data.steps_per_epoch)
         checkpoints = Checkpoints(arguments.output / "checkpoints", every_steps=5)
         model.fit(
             checkpoints.resume(data.train_from),

@@ -35,16 +35,11 @@ def main():
         image_size=options.side,
         train_images=options.images,
     )
-    arguments = dict(
-        num_classes=len(data.class_names),
-        input_shape=data.image_shape,
-        drop_path_rate=recipe.drop_path_rate,
-        classifier_activation=recipe.loss,
-    )
     if options.weights in [row.tag for row in keras_vit.list_weights("ViTB16")]:
-        model = keras_vit.ViTB16(weights=options.weights, **arguments)
+        model = keras_vit.ViTB16(weights=options.weights)
     else:
-        model = keras_vit.from_pretrained(options.weights, **arguments)
+        model = keras_vit.from_pretrained(options.weights)
+    model = recipe.build(model, num_classes=len(data.class_names), input_shape=data.image_shape)
 
     for number, phase in enumerate(recipe.phases()):
         phase.compile(model, data.steps_per_epoch)
@@ -65,8 +60,8 @@ def main():
     model.save(options.output / "model.keras")
     test = list(data.test.unbatch().batch(32))
     probabilities = keras.ops.concatenate([model(images, training=False) for images, _ in test])
-    labels = keras.ops.concatenate([labels for _, labels in test])
-    result = evaluate_predictions(probabilities, keras.ops.argmax(labels, axis=-1), data.class_names)
+    labels = keras.ops.concatenate([labels if labels.ndim == 1 else keras.ops.argmax(labels, axis=-1) for _, labels in test])
+    result = evaluate_predictions(probabilities, labels, data.class_names)
     print(f"test accuracy {result['accuracy']:.4f}, calibration error {result['calibration_error']:.4f}: {options.output / 'model.keras'}")
 
 

@@ -6,7 +6,7 @@
 
 import importlib
 
-from keras_vit import layers, presets, zoo
+from keras_vit import layers, presets, training, zoo
 from keras_vit.checkpoints import from_pretrained
 from keras_vit.checkpoints.catalogue import list_weights
 from keras_vit.checkpoints.imagenet import decode_predictions
@@ -27,11 +27,12 @@ __all__ = [
     "list_models",
     "list_weights",
     "presets",
+    "training",
     "zoo",
     *zoo.FUNCTIONS,
 ]
 
-LAZY = ("data", "training", "tuning")  # imported where they are first named: they bring TensorFlow, which a model does not need
+LAZY = ("data", "tuning")  # imported where they are first named: they bring TensorFlow, which a model does not need
 
 
 def __getattr__(name):

@@ -1,6 +1,7 @@
 """What `model.fit` needs around it: recipes, optimizers, checkpoints to go on from, and a report with pictures."""
 
 from keras_vit.files import replacing
+from keras_vit.training import losses
 from keras_vit.training.distillation import Distillation
 from keras_vit.training.memory import accelerated, check_memory
 from keras_vit.training.metrics import evaluate_predictions

@@ -22,7 +22,7 @@ def predict_dataset(model, batches, most_shown=24):
 
     Args:
         model: a classifier. Logits become probabilities by softmax.
-        batches: iterable of `(images, one-hot labels)`, such as `data.test`.
+        batches: iterable of `(images, labels)`, such as `data.test`; labels are class numbers `(batch,)` or one-hot `(batch, classes)`.
         most_shown: int. Images to keep: mistakes, the surest first; and if there are fewer, what the model was least sure of.
 
     Returns:
@@ -43,7 +43,8 @@ def predict_dataset(model, batches, most_shown=24):
         seconds += (time.perf_counter() - start) * (number > 0)
         if is_logits:
             scores = keras.ops.convert_to_numpy(keras.ops.softmax(scores))
-        images, truth = np.asarray(images), np.argmax(targets, axis=-1)
+        images, targets = np.asarray(images), np.asarray(targets)
+        truth = targets if targets.ndim == 1 else targets.argmax(axis=-1)
         predicted, confidence = np.argmax(scores, axis=-1), np.max(scores, axis=-1)
         for i in range(len(images)):
             wrong = bool(predicted[i] != truth[i])

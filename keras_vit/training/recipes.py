@@ -4,12 +4,15 @@ import dataclasses
 
 import keras
 
+from keras_vit import zoo
 from keras_vit.layers import checks
+from keras_vit.training.losses import Accuracy, BinaryCrossentropy, CategoricalCrossentropy
 from keras_vit.training.optimizers import OPTIMIZERS
 from keras_vit.training.schedules import SCHEDULES
 from keras_vit.training.trainable import add_lora, freeze
 
-LOSSES = {"softmax": keras.losses.CategoricalCrossentropy, "sigmoid": keras.losses.BinaryCrossentropy}
+LOSSES = {"softmax": CategoricalCrossentropy, "sigmoid": BinaryCrossentropy}
+RATES = ("dropout_rate", "drop_path_rate", "patch_dropout_rate")  # arguments of the model that a recipe sets
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,20 +116,63 @@ class Recipe:
         """Returns the recipes that training consists of, one `fit` each: with `head_epochs` a linear probe comes first."""
         if not self.head_epochs:
             return (self,)
-        same = dict(batch_size=self.batch_size, loss=self.loss, augmentation=self.augmentation, drop_path_rate=self.drop_path_rate)
+        same = {name: getattr(self, name) for name in ("batch_size", "loss", "augmentation", *RATES)}
         head = dataclasses.replace(LINEAR_PROBE, epochs=self.head_epochs, **same)
         return head, dataclasses.replace(self, head_epochs=0)
+
+    @property
+    def model_arguments(self):
+        """The arguments of `VisionTransformer` that the recipe sets, as a dict: its dropout rates and the activation of its loss.
+
+        Example:
+        >>> model = keras_vit.ViTMicro4(num_classes=10)
+        >>> model = model.adapt(**keras_vit.training.RECIPES["small_data"].model_arguments)
+        """
+        return {"classifier_activation": self.loss} | {name: getattr(self, name) for name in RATES}
+
+    def build(self, model, **arguments):
+        """Builds the model that the recipe trains: with its dropout rates and the activation that fits its loss.
+
+        Args:
+            model: name of a preset, such as "ViTB16", or a `keras_vit.VisionTransformer`, whose weights the new model takes over.
+            **arguments: further arguments: of the preset's function, such as `weights` and `num_classes`, or of `model.adapt`.
+
+        Returns:
+            A `keras_vit.VisionTransformer`, for `compile`.
+
+        Raises:
+            ValueError: if the recipe sets one of `arguments`, or the model refuses one.
+
+        Example:
+        >>> recipe = keras_vit.training.RECIPES["small_data"]
+        >>> model = recipe.build("ViTMicro4", num_classes=10)
+        >>> recipe.compile(model, steps_per_epoch=20)
+        """
+        for name in arguments:
+            if name in self.model_arguments:
+                change = "loss" if name == "classifier_activation" else name
+                raise ValueError(
+                    f"The recipe sets `{name}`: change it there, by `dataclasses.replace(recipe, {change}=...)`. "
+                    f"Received: {name}={arguments[name]!r}"
+                )
+        arguments |= self.model_arguments
+        return zoo.create(model, **arguments) if isinstance(model, str) else model.adapt(**arguments)
 
     def compile(self, model, steps_per_epoch, accumulation_steps=1, **kwargs):
         """Freezes what the recipe freezes, and compiles `model` with its optimizer and loss, and the metric accuracy.
 
         Args:
-            model: a `keras_vit.VisionTransformer` that gives probabilities: `classifier_activation` is the recipe's `loss`; or a
-                `keras_vit.training.Distillation` of one. Labels are one-hot or, with "sigmoid", any number of ones.
+            model: a `keras_vit.VisionTransformer` that `build` has made, or one with the same `model_arguments`; or a
+                `keras_vit.training.Distillation` of one.
             steps_per_epoch: int. Steps in which `fit` passes over the training images, each of `batch_size` images.
-            accumulation_steps: int. Parts that each device computes its batch in, one after another, so that the memory of one part is
-                enough: the model's `accumulation_steps`. On TensorFlow.
+            accumulation_steps: int. Micro-batches that each device splits its batch into, so that the memory of one is enough: the
+                model's `accumulation_steps`. On TensorFlow.
             **kwargs: passed to `model.compile`, such as `jit_compile`.
+
+        Labels are class numbers `(batch,)`, or `(batch, classes)`: one-hot, mixed or, with the loss "sigmoid", any number of ones.
+
+        Raises:
+            ValueError: if the model's activation does not fit the loss, or its dropout rates are not the recipe's.
         """
         if accumulation_steps > 1 and keras.backend.backend() != "tensorflow":
             raise ValueError(
@@ -134,19 +180,42 @@ class Recipe:
                 "`gradient_accumulation_steps`. "
                 f"Received: accumulation_steps={accumulation_steps}, the backend {keras.backend.backend()!r}"
             )
-        model.accumulation_steps = accumulation_steps
         student = getattr(model, "student", model)
+        self._check_model(student)
+        model.accumulation_steps = accumulation_steps
         freeze(student, self.frozen_blocks)
         if self.lora_rank:
             add_lora(student, self.lora_rank)
         # The sum over the classes, as the papers have it, where Keras takes the mean.
         weights = [float(student.output_shape[-1])] if self.loss == "sigmoid" else None
+        metrics = kwargs.pop("metrics", ["accuracy"])
+        if isinstance(metrics, (list, tuple)):  # Keras's own accuracy takes one form of labels alone
+            metrics = [Accuracy() if metric in ("accuracy", "acc") else metric for metric in metrics]
         model.compile(
             optimizer=self.build_optimizer(steps_per_epoch),
             loss=LOSSES[self.loss](label_smoothing=self.label_smoothing),
             loss_weights=weights,
-            **{"metrics": ["accuracy"], **kwargs},
+            metrics=metrics,
+            **kwargs,
         )
+
+    def _check_model(self, model):
+        """Refuses a model that `build` would change."""
+        config = model.get_config()
+        if not config.get("include_top"):
+            raise ValueError(
+                f"A recipe trains a VisionTransformer with a head; `recipe.build(model, num_classes=...)` adds one. Received: {model}"
+            )
+        for name, value in self.model_arguments.items():
+            found = config[name]
+            if found != value:
+                change = "loss" if name == "classifier_activation" else name
+                other = f", or train this one by `dataclasses.replace(recipe, {change}={found!r})`"
+                raise ValueError(
+                    f"The model's `{name}` must be the recipe's, {value!r}: build it by `recipe.build(model)`"
+                    + (other if name in RATES or found in LOSSES else "")
+                    + f". Received: {name}={found!r}"
+                )
 
     def build_optimizer(self, steps_per_epoch):
         """Returns the recipe's optimizer."""

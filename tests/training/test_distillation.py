@@ -94,8 +94,9 @@ def test_the_distillation_head_learns_the_teachers_classes():
 def test_a_teacher_of_another_size_any_keras_model():
     inputs = keras.Input((16, 16, 3))
     guide = keras.Model(inputs, keras.layers.Dense(3, "softmax")(keras.layers.GlobalAveragePooling2D()(inputs)))
-    trainer = Distillation(student(), guide)
-    RECIPES["small_data"].compile(trainer, 1)
+    recipe = RECIPES["small_data"]
+    trainer = Distillation(recipe.build(student()), guide)
+    recipe.compile(trainer, 1)
     assert np.isfinite(trainer.fit(*data(), verbose=0).history["loss"][0])
 
 

@@ -75,7 +75,7 @@ def test_the_head_first_then_all():
     recipe = Recipe("", epochs=2, batch_size=8, head_epochs=3, drop_path_rate=0.1)
     head, rest = recipe.phases()
     assert head.epochs == 3 and head.frozen_blocks == "all" and rest == dataclasses.replace(recipe, head_epochs=0)
-    model = tiny_model()
+    model = recipe.build(tiny_model())
     before = {v.path: np.array(v) for v in model.variables}
     images, labels = np.random.default_rng(0).uniform(0, 255, (8, 8, 8, 3)), np.eye(3)[np.arange(8) % 3]
     changed = []
@@ -123,9 +123,7 @@ def test_recipes_of_the_table(name):
     recipe = RECIPES[name]
     assert recipe.source and recipe.augmentation in AUGMENTATIONS
     assert Recipe(**json.loads(json.dumps(dataclasses.asdict(recipe)))) == recipe
-    model = tiny_model(
-        dropout_rate=recipe.dropout_rate, drop_path_rate=recipe.drop_path_rate, classifier_activation=recipe.loss, num_layers=1
-    )
+    model = recipe.build(tiny_model(num_layers=1))
     recipe.compile(model, 1, run_eagerly=True)
     model.train_on_batch(np.zeros((2, 8, 8, 3)), np.eye(3)[:2])
 
@@ -159,3 +157,56 @@ def test_epochs_or_steps():
         Recipe("", batch_size=1)
     with pytest.raises(ValueError, match="One of `epochs` and `steps`"):
         Recipe("", batch_size=1, epochs=1, steps=1)
+
+
+def test_a_recipe_is_applied_whole():
+    recipe = Recipe("", epochs=1, batch_size=8, dropout_rate=0.1, drop_path_rate=0.2, patch_dropout_rate=0.3, loss="sigmoid")
+    for model in (recipe.build(tiny_model()), recipe.build("ViTMicro4", num_classes=3), tiny_model().adapt(**recipe.model_arguments)):
+        assert recipe.model_arguments.items() <= model.get_config().items()
+        recipe.compile(model, 1)
+    with pytest.raises(
+        ValueError, match=r"The recipe sets `classifier_activation`: .*replace\(recipe, loss=.*Received: classifier_activation='softmax'"
+    ):
+        recipe.build("ViTMicro4", classifier_activation="softmax")
+
+
+@pytest.mark.parametrize(
+    "values, arguments, rule",
+    [
+        ({}, dict(classifier_activation=None), "`classifier_activation` must be the recipe's, 'softmax'"),
+        ({}, dict(classifier_activation="sigmoid"), r"replace\(recipe, loss='sigmoid'\)`. Received: classifier_activation='sigmoid'"),
+        (dict(loss="sigmoid"), {}, "`classifier_activation` must be the recipe's, 'sigmoid'"),
+        (dict(drop_path_rate=0.1), {}, r"replace\(recipe, drop_path_rate=0.0\)`. Received: drop_path_rate=0.0"),
+        ({}, dict(dropout_rate=0.1), "`dropout_rate` must be the recipe's, 0.0"),
+        ({}, dict(patch_dropout_rate=0.5), "`patch_dropout_rate` must be the recipe's"),
+        ({}, dict(include_top=False), "with a head"),
+    ],
+)
+def test_a_model_that_is_not_the_recipes_is_refused(values, arguments, rule):
+    with pytest.raises(ValueError, match=rule):
+        Recipe("", epochs=1, batch_size=8, **values).compile(tiny_model(**arguments), 1)
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
+def test_labels_are_class_numbers_or_one_hot(loss):
+    """In every form the same loss, also where training labels are mixed and validation labels are not."""
+    recipe = Recipe("", epochs=1, batch_size=4, loss=loss, label_smoothing=0.1, learning_rate=1e-3)
+    images, numbers = np.random.default_rng(0).uniform(0, 255, (4, 8, 8, 3)), np.array([0, 2, 1, 2])
+    one_hot, found = np.eye(3, dtype="float32")[numbers], []
+    for train, validation in ((one_hot, one_hot), (one_hot, numbers), (numbers, one_hot), (numbers[:, None], numbers[:, None])):
+        keras.utils.set_random_seed(0)
+        model = recipe.build(tiny_model())
+        recipe.compile(model, 1)
+        history = model.fit(images, train, batch_size=4, epochs=2, validation_data=(images, validation), verbose=0)
+        found.append([*history.history["val_loss"], *history.history["val_accuracy"], *history.history["loss"]])
+    np.testing.assert_allclose(found, [found[0]] * 4, rtol=1e-6)
+
+
+@pytest.mark.parametrize("loss", ["softmax", "sigmoid"])
+def test_what_a_recipe_compiles_loads_in_a_new_process(other_process, loss):
+    recipe = Recipe("", epochs=1, batch_size=8, loss=loss, schedule="linear")
+    model = recipe.build(tiny_model())
+    recipe.compile(model, 1)
+    images = np.zeros((2, 8, 8, 3), "float32")
+    model.fit(images, np.array([0, 1]), verbose=0)
+    assert other_process.check(model, images) == "VisionTransformer"

@@ -145,11 +145,12 @@ def test_precision(tmp_path, policy):
 
 @requires_tensorflow
 def test_a_vision_transformer_by_our_recipe(tmp_path):
-    recipe = Recipe("", epochs=EPOCHS, batch_size=8, warmup_epochs=1, weight_decay=0.1, clip_norm=1.0)
+    rates = dict(dropout_rate=0.1, drop_path_rate=0.2)
+    recipe = Recipe("", epochs=EPOCHS, batch_size=8, warmup_epochs=1, weight_decay=0.1, clip_norm=1.0, **rates)
 
     def make():
         keras.utils.set_random_seed(0)
-        model = keras_vit.VisionTransformer((8, 8, 3), 4, 8, 1, 2, 16, 3, dropout_rate=0.1, drop_path_rate=0.2)
+        model = keras_vit.VisionTransformer((8, 8, 3), 4, 8, 1, 2, 16, 3, **rates)
         recipe.compile(model, STEPS, run_eagerly=EAGER)
         return model
 
