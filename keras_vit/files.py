@@ -4,8 +4,10 @@ import contextlib
 import os
 import pathlib
 
+import filelock
+
 UNFINISHED = ".unfinished-"
-_OWNED = {}  # folder: descriptor of its lock
+_OWNED = {}  # folder: its lock
 
 
 @contextlib.contextmanager
@@ -34,7 +36,10 @@ def replacing(path):
 
 def synchronise(path):
     """Returns when a file, or the names in a folder, are on the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
+    windows = os.name == "nt"
+    if windows and os.path.isdir(path):
+        return  # Windows opens no folder, and writes a renamed file's entry with the file
+    descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
@@ -54,23 +59,18 @@ def own(folder):
     if folder in _OWNED:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
+    # The system releases this lock when the process ends, however it ends: a file alone would stay after a kill.
+    lock = filelock.FileLock(folder / ".lock", timeout=0, thread_local=False)
     try:
-        with contextlib.suppress(ImportError):  # Windows, which has no such locks
-            import fcntl
-
-            # The system takes this lock off a process that ends, however it ends: a file alone would stay after a kill.
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
+        lock.acquire()
+    except filelock.Timeout:
         raise OSError(f"Another process writes into this folder; it must end first. Received: {folder}") from None
-    _OWNED[folder] = descriptor
+    _OWNED[folder] = lock
     for path in folder.glob(UNFINISHED + "*"):
         path.unlink()
 
 
 def disown(folder):
     """Lets other processes own `folder` again."""
-    descriptor = _OWNED.pop(pathlib.Path(folder).resolve(), None)
-    if descriptor is not None:
-        os.close(descriptor)
+    if lock := _OWNED.pop(pathlib.Path(folder).resolve(), None):
+        lock.release()

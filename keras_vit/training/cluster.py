@@ -66,16 +66,17 @@ def of_slurm(environment):
     >>> of_slurm(dict(SLURM_STEP_NODELIST="gpu[08-09],login", SLURM_STEP_TASKS_PER_NODE="2(x2),1", SLURM_PROCID="3", SLURM_JOB_ID="7"))
     Cluster(addresses=('gpu08:20007', 'gpu08:20008', 'gpu09:20007', 'gpu09:20008', 'login:20007'), index=3)
     """
+    from ClusterShell.NodeSet import NodeSet, NodeSetException
+
     try:
         nodes, tasks, process, job = (environment[f"SLURM_{name}"] for name in ("STEP_NODELIST", "STEP_TASKS_PER_NODE", "PROCID", "JOB_ID"))
     except KeyError as error:
         raise ValueError(f"A job step of SLURM sets {error}; start the program with `srun`. Received: no {error}") from None
-    hosts = []
-    for prefix, ranges in re.findall(r"([^,\[\]]+)(?:\[([^\]]+)\])?", nodes):
-        for part in ranges.split(",") if ranges else ():
-            first, _, last = part.partition("-")
-            hosts += [f"{prefix}{number:0{len(first)}}" for number in range(int(first), int(last or first) + 1)]
-        hosts += [] if ranges else [prefix]
+    try:
+        # Pattern by pattern, because ClusterShell sorts the names of a list, and SLURM counts tasks in the list's order.
+        hosts = [host for pattern in re.split(r",(?![^\[]*\])", nodes) for host in NodeSet(pattern)]
+    except NodeSetException as error:
+        raise ValueError(f"SLURM_STEP_NODELIST must be a list of nodes: {error}. Received: {nodes}") from None
     counts = [int(count) for count, times in re.findall(r"(\d+)(?:\(x(\d+)\))?", tasks) for _ in range(int(times or 1))]
     port = 20_000 + int(job) % 10_000
     return Cluster(tuple(f"{host}:{port + task}" for host, count in zip(hosts, counts) for task in range(count)), int(process))

@@ -59,6 +59,28 @@ def test_the_environment(monkeypatch):
     assert cluster.find() == (("a:1", "b:2"), 0)
 
 
+@pytest.mark.parametrize(
+    "nodes, hosts",
+    [
+        ("rack[1-2]n[01-02]", "rack1n01 rack1n02 rack2n01 rack2n02"),
+        ("n[01-02,10],login", "n01 n02 n10 login"),
+        ("gpu[08-11]-ib,b[1-2],a", "gpu08-ib gpu09-ib gpu10-ib gpu11-ib b1 b2 a"),
+        ("r[1-2]c[1,3]n[7-8]", "r1c1n7 r1c1n8 r1c3n7 r1c3n8 r2c1n7 r2c1n8 r2c3n7 r2c3n8"),
+    ],
+)
+def test_node_lists_of_slurm(nodes, hosts):
+    hosts = hosts.split()
+    environment = dict(SLURM_STEP_NODELIST=nodes, SLURM_STEP_TASKS_PER_NODE=f"1(x{len(hosts)})", SLURM_PROCID="0", SLURM_JOB_ID="1")
+    found = [address.partition(":")[0] for address in cluster.of_slurm(environment).addresses]
+    assert found == hosts
+
+
+def test_a_node_list_that_is_none():
+    environment = dict(SLURM_STEP_NODELIST="n[1-", SLURM_STEP_TASKS_PER_NODE="1", SLURM_PROCID="0", SLURM_JOB_ID="1")
+    with pytest.raises(ValueError, match=r"SLURM_STEP_NODELIST must be a list of nodes: .* Received: n\[1-"):
+        cluster.of_slurm(environment)
+
+
 def test_a_worker_that_does_not_answer_is_named():
     mine, other, missing = (f"127.0.0.1:{port}" for port in free_ports(3))
     host, port = other.split(":")
