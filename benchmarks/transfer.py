@@ -154,7 +154,7 @@ class Benchmark:
         for phase in recipe.phases():
             phase.compile(model, data.steps_per_epoch, jit_compile=method == "micro")
             epochs, steps = phase.length(data.steps_per_epoch)
-            history = model.fit(data.train, steps_per_epoch=steps, epochs=epochs, verbose=0)
+            history = model.fit(data.train_from(0), steps_per_epoch=steps, epochs=epochs, verbose=0)
         scores = {part: model.evaluate(self.part(side, part), verbose=0)[1] for part in ("validation", "test")}
         facts = dict(epochs=epochs, steps=epochs * steps, learning_rate=recipe.learning_rate, train=history.history["accuracy"][-1])
         return scores | facts

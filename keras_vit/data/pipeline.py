@@ -1,4 +1,4 @@
-"""From a source to batches. A training batch is a pure function of the seed and the step, so a run can go on at any step."""
+"""From a source to batches. A training batch is a pure function of the seed and the step, so a run can resume at any step."""
 
 import dataclasses
 import difflib
@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 from keras_vit.data.augmentation import ADDITIONS, AUGMENTATIONS, Augmentation
@@ -21,14 +22,19 @@ AUTOTUNE = tf.data.AUTOTUNE
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """What `load` returns. Batches are `(images, labels)`: float32 `(batch, rows, columns, 3)` in 0..255 and one-hot `(batch, classes)`,
-    or with as many ones as the source says.
+    """What `load` returns: the training, validation and test images as batches `(images, labels)`.
+
+    Images are float32 `(batch, rows, columns, 3)` in 0..255. Labels are class indices, int64 `(batch,)`, in all splits; or float32
+    `(batch, classes)` in all splits where the augmentation mixes labels (MixUp, CutMix) or an image may have several classes.
 
     Args:
         class_names: tuple of str.
         image_shape: (rows, columns, 3).
         sizes: dict from "train", "validation" and "test" to the number of images.
-        steps_per_epoch: int. Batches in which an epoch passes over the training images; an incomplete last batch is left out.
+        steps_per_epoch: int. Batches of an epoch. An incomplete last batch is left out.
+        train: `tf.data.Dataset` of one epoch of training batches, for `fit`. Each pass over it is the next epoch, with another order
+            and other draws of the augmentation: the first pass brings the batches of `train_from(0)`. A pass that stops before the last
+            batch does not count; the next pass begins the same epoch again.
         train_from: function from a step, counted from the start of training, to the endless dataset that begins with its batch.
             Nothing before that batch is read.
         parts: dict from "train", "validation" and "test" to the `tf.data.Dataset` of the images in a fixed order, once, not augmented.
@@ -38,21 +44,17 @@ class Data:
     image_shape: tuple[int, int, int]
     sizes: dict[str, int]
     steps_per_epoch: int
+    train: tf.data.Dataset
     train_from: Callable[[int], tf.data.Dataset]
     parts: dict[str, tf.data.Dataset]
 
     @property
-    def validation(self):
+    def validation(self) -> tf.data.Dataset:
         return self.parts["validation"]
 
     @property
-    def test(self):
+    def test(self) -> tf.data.Dataset:
         return self.parts["test"]
-
-    @property
-    def train(self):
-        """The endless dataset of training batches: give `steps_per_epoch` to `fit`."""
-        return self.train_from(0)
 
 
 def load(source, batch_size=64, augmentation="none", seed=0, preprocessing=None, train_images=None, part=(0, 1), **options):
@@ -87,6 +89,9 @@ def load(source, batch_size=64, augmentation="none", seed=0, preprocessing=None,
     >>> data = load("digits", batch_size=32)
     >>> data.image_shape, data.sizes
     ((16, 16, 3), {'train': 1294, 'validation': 144, 'test': 359})
+    >>> model = keras_vit.ViTMicro4(num_classes=10, input_shape=data.image_shape)
+    >>> model.compile("adamw", "sparse_categorical_crossentropy", metrics=["accuracy"])
+    >>> history = model.fit(data.train, validation_data=data.validation, epochs=5)  # doctest: +SKIP
     """
     if not 0 <= seed < 2**31:
         raise ValueError(f"`seed` must lie between 0 and 2**31 - 1. Received: seed={seed}")
@@ -104,12 +109,12 @@ def load(source, batch_size=64, augmentation="none", seed=0, preprocessing=None,
     index, count = part
     if not 0 <= index < count or batch_size % count:
         raise ValueError(f"`part` must be (index, count), where count divides the batch. Received: part={part}, batch_size={batch_size}")
-    steps_per_epoch = train.size // batch_size
+    steps_per_epoch, mine = train.size // batch_size, batch_size // count
     num_classes, size = len(source.class_names), source.image_shape[:2]
 
     def finished(images, labels, *seeds):
         images = tf.ensure_shape(tf.cast(images, tf.float32), (None, *source.image_shape))
-        labels = tf.one_hot(labels, num_classes) if labels.shape.rank == 1 else tf.ensure_shape(labels, (None, num_classes))
+        labels = tf.cast(labels, tf.int64) if labels.shape.rank == 1 else tf.ensure_shape(labels, (None, num_classes))
         return images, labels, *seeds
 
     def draw(positions):
@@ -140,13 +145,12 @@ def load(source, batch_size=64, augmentation="none", seed=0, preprocessing=None,
         return image, label, seeds[0]
 
     def change_batch(images, labels, seeds):
+        changed = whole = tf.one_hot(labels, num_classes) if labels.shape.rank == 1 else labels
         for number, change in enumerate(augmentation.batch):
-            images, labels = change(images, labels, seeds + (number << 32, 0))  # no two changes share their draws
-        return images, labels
+            images, changed = change(images, changed, seeds + (number << 32, 0))  # no two changes share their draws
+        return images, labels if changed is whole else changed
 
-    def train_from(step):
-        mine = batch_size // count
-        positions = tf.data.Dataset.counter(start=step * mine)
+    def batches_at(positions):
         if count > 1:
             positions = positions.map(lambda position: position // mine * batch_size + index * mine + position % mine)
         if train.same_shape and not augmentation.crop and not augmentation.image:
@@ -160,6 +164,12 @@ def load(source, batch_size=64, augmentation="none", seed=0, preprocessing=None,
             batches = batches.with_options(divided)
         return batches.prefetch(AUTOTUNE)
 
+    def train_from(step):
+        return batches_at(tf.data.Dataset.counter(start=step * mine))
+
+    train_batches = epoch_by_epoch(batches_at, steps_per_epoch, mine)
+    mixes = train_batches.element_spec[1].shape.rank == 2
+
     def in_order(part):
         indexes = tf.data.Dataset.range(part.size)
         if part.same_shape:
@@ -167,7 +177,10 @@ def load(source, batch_size=64, augmentation="none", seed=0, preprocessing=None,
         else:
             images = indexes.map(lambda index: read_one(part, index), AUTOTUNE, deterministic=True)
             batches = images.map(lambda image, label: (resize(image, None, size), label), AUTOTUNE, deterministic=True).batch(batch_size)
-        return batches.map(finished).prefetch(AUTOTUNE)
+        batches = batches.map(finished)
+        if mixes and batches.element_spec[1].shape.rank == 1:  # one loss and one metric must take the labels of all splits
+            batches = batches.map(lambda images, labels: (images, tf.one_hot(labels, num_classes)))
+        return batches.prefetch(AUTOTUNE)
 
     ordered = {id(part): in_order(part) for part in source.parts.values()}
     return Data(
@@ -175,9 +188,41 @@ def load(source, batch_size=64, augmentation="none", seed=0, preprocessing=None,
         image_shape=source.image_shape,
         sizes={name: part.size for name, part in source.parts.items()},
         steps_per_epoch=steps_per_epoch,
+        train=train_batches,
         train_from=train_from,
         parts={name: ordered[id(part)] for name, part in source.parts.items()},
     )
+
+
+def epoch_by_epoch(batches_at, steps, batch_size):
+    """Returns a dataset of one epoch, of which each complete pass is followed by the next epoch.
+
+    A pass counts as complete when its last batch is taken: Keras looks at a first batch before it trains, and opens iterators that it
+    does not use.
+
+    Args:
+        batches_at: function from a dataset of positions, in images from the start of training, to the dataset of their batches.
+        steps: int. Batches of an epoch.
+        batch_size: int. Positions of a batch.
+    """
+    done = []  # one entry for each complete pass
+
+    def positions(_):
+        epoch = tf.numpy_function(lambda: np.int64(len(done)), [], tf.int64)
+        return tf.data.Dataset.range(epoch * steps * batch_size, (epoch + 1) * steps * batch_size)
+
+    def count(number, batch):
+        def complete():
+            return tf.numpy_function(lambda: np.bool_(done.append(None) is None), [], tf.bool)
+
+        with tf.control_dependencies([tf.cond(number == steps - 1, complete, lambda: False)]):
+            return tf.nest.map_structure(tf.identity, batch)
+
+    options = tf.data.Options()
+    options.experimental_optimization.inject_prefetch = False  # which would run ahead of who takes the batches
+    batches = batches_at(tf.data.Dataset.from_tensors(0).flat_map(positions))
+    batches = batches.enumerate().map(count).apply(tf.data.experimental.assert_cardinality(steps))
+    return batches.with_options(options)
 
 
 def open_source(source, options):

@@ -70,7 +70,10 @@ class Distillation(ReplicaTrainer, keras.Model):
         activate, said = self.student.get_layer("predictions"), self._teach(x)
         by_labels = super().compute_loss(x, y, activate(class_logits), sample_weight, training)
         if self.kind == "hard":
-            said = ops.one_hot(ops.argmax(said, axis=-1), said.shape[-1])
+            classes = ops.argmax(said, axis=-1)
+            said = (
+                classes if len(y.shape) == 1 or y.shape[-1] == 1 else ops.one_hot(classes, said.shape[-1])
+            )  # as the loss takes the labels
             by_teacher = super().compute_loss(x, said, activate(distillation_logits), sample_weight, training)
         else:
             softened = [

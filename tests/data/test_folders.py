@@ -68,14 +68,14 @@ def test_what_it_returns(animals):
     assert data.sizes == {"train": 22, "validation": 2, "test": 6} and data.test.cardinality() == 2
     images, labels = next(iter(data.train))
     assert images.shape == (4, 16, 24, 3)
-    np.testing.assert_array_equal(images.numpy().mean(axis=(1, 2)).argmax(axis=-1), labels.numpy().argmax(axis=-1))
-    counts = sum(labels.numpy().sum(axis=0) for _, labels in data.test)
+    np.testing.assert_array_equal(images.numpy().mean(axis=(1, 2)).argmax(axis=-1), labels)
+    counts = np.bincount(np.concatenate([labels for _, labels in data.test]))
     assert counts.tolist() == [2, 2, 2]  # stratified
 
 
 def test_augmented_training_goes_on_anywhere(animals):
     data = load(animals, batch_size=4, image_size=16, augmentation="better_plain")
-    there, here = list(data.train.take(7))[5:], list(data.train_from(5).take(2))
+    there, here = list(data.train_from(0).take(7))[5:], list(data.train_from(5).take(2))
     for one, other in zip(there, here):
         np.testing.assert_array_equal(one[0], other[0])
     assert "better_plain" in AUGMENTATIONS
