@@ -65,7 +65,7 @@ def complete(config, given):
         given: dict, in which a recipe's values stand beside the rest.
     """
     with quiet():
-        from keras_vit.data.pipeline import choose
+        from keras_vit.names import choose
         from keras_vit.training import RECIPES, Recipe
     fields = {field.name for field in dataclasses.fields(Recipe)}
     training = {} if "recipe" in given else config.get("training", {})

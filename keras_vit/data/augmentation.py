@@ -11,6 +11,7 @@ from keras_vit.data.crops import inception_crop, random_resized_crop, resize_and
 from keras_vit.data.randaugment import TIMM, rand_augment
 from keras_vit.data.single import color_jitter, flip, random_erasing, three_augment
 from keras_vit.layers import checks
+from keras_vit.names import Table
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,62 +54,67 @@ TIMM_IMAGE = (
     rand_augment(2, 9, magnitude_std=0.5, probability=0.5, operations=TIMM, fill=(124, 116, 104), interpolation="bilinear"),
     random_erasing(0.25),
 )
-AUGMENTATIONS = {
-    "none": Augmentation("images as they are"),
-    "flip": Augmentation("mirror images alone", batch=(mirror(),)),
-    # No flips: a mirrored digit is another sign.
-    "digits": Augmentation("tuned on the 1,797 digits of scikit-learn", batch=(affine(rotation=10.0, scale=0.1, shift=0.08, shear=0.1),)),
-    "fashion_mnist": Augmentation("chosen on Fashion-MNIST", batch=(mirror(), pad_and_crop(1), cutout(0.25))),
-    "inception": augreg(),
-    "light1": augreg(0),  # not nothing: at magnitude 0 RandAugment inverts, equalizes, fades
-    "light2": augreg(10, 0.2),
-    "medium1": augreg(15, 0.2),
-    "medium2": augreg(15, 0.5),
-    "strong1": augreg(20, 0.5),
-    "strong2": augreg(20, 0.8),
-    "better_plain": Augmentation(
-        "Beyer et al., Better plain ViT baselines for ImageNet-1k (2022); configs/vit_s16_i1k.py of big_vision",
-        crop=inception_crop(),
-        image=(flip(), rand_augment(2, 10)),
-        batch=(mixup(0.2),),
-    ),
-    "deit": Augmentation(
-        "Touvron et al., Training data-efficient image transformers (2021), table 9; main.py of facebookresearch/deit",
-        crop=random_resized_crop(),
-        image=TIMM_IMAGE,
-        batch=(mixup_or_cutmix(0.8, 1.0, 0.5),),
-        repeats=3,
-    ),
-    "mae": Augmentation(
-        "He et al., Masked Autoencoders (2021), table 9; main_finetune.py of facebookresearch/mae: DeiT's without repeats",
-        crop=random_resized_crop(),
-        image=TIMM_IMAGE,
-        batch=(mixup_or_cutmix(0.8, 1.0, 0.5),),
-    ),
-    "beit": Augmentation(
-        "Bao et al., BEiT (2022); run_class_finetuning.py of microsoft/unilm: DeiT's without repeats, MixUp and CutMix",
-        crop=random_resized_crop(),
-        image=TIMM_IMAGE,
-    ),
-    "deit3": Augmentation(
-        "Touvron et al., DeiT III (2022), table 1, ImageNet-1k; README_revenge.md, augment.py and engine.py of facebookresearch/deit",
-        crop=random_resized_crop(),
-        image=(flip(), three_augment(), color_jitter(0.3, 0.3, 0.3)),
-        batch=(mixup_or_cutmix(0.8, 1.0, 0.5), whole_labels()),
-        repeats=3,
-    ),
-    "deit3_21k": Augmentation(
-        "Touvron et al., DeiT III (2022), table 1, ImageNet-21k; README_revenge.md and augment.py of facebookresearch/deit",
-        crop=simple_random_crop(),
-        image=(flip(), three_augment(), color_jitter(0.3, 0.3, 0.3)),
-        batch=(cutmix(1.0),),
-    ),
-    "finetune": Augmentation(
-        "Kolesnikov et al., Big Transfer (2020), section 3.3; resize_crop in configs/transfer.py of big_vision",
-        crop=resize_and_crop(448 / 384),
-        image=(flip(),),
-    ),
-}
+AUGMENTATIONS = Table(
+    "augmentation",
+    {
+        "none": Augmentation("images as they are"),
+        "flip": Augmentation("mirror images alone", batch=(mirror(),)),
+        # No flips: a mirrored digit is another sign.
+        "digits": Augmentation(
+            "tuned on the 1,797 digits of scikit-learn", batch=(affine(rotation=10.0, scale=0.1, shift=0.08, shear=0.1),)
+        ),
+        "fashion_mnist": Augmentation("chosen on Fashion-MNIST", batch=(mirror(), pad_and_crop(1), cutout(0.25))),
+        "inception": augreg(),
+        "light1": augreg(0),  # not nothing: at magnitude 0 RandAugment inverts, equalizes, fades
+        "light2": augreg(10, 0.2),
+        "medium1": augreg(15, 0.2),
+        "medium2": augreg(15, 0.5),
+        "strong1": augreg(20, 0.5),
+        "strong2": augreg(20, 0.8),
+        "better_plain": Augmentation(
+            "Beyer et al., Better plain ViT baselines for ImageNet-1k (2022); configs/vit_s16_i1k.py of big_vision",
+            crop=inception_crop(),
+            image=(flip(), rand_augment(2, 10)),
+            batch=(mixup(0.2),),
+        ),
+        "deit": Augmentation(
+            "Touvron et al., Training data-efficient image transformers (2021), table 9; main.py of facebookresearch/deit",
+            crop=random_resized_crop(),
+            image=TIMM_IMAGE,
+            batch=(mixup_or_cutmix(0.8, 1.0, 0.5),),
+            repeats=3,
+        ),
+        "mae": Augmentation(
+            "He et al., Masked Autoencoders (2021), table 9; main_finetune.py of facebookresearch/mae: DeiT's without repeats",
+            crop=random_resized_crop(),
+            image=TIMM_IMAGE,
+            batch=(mixup_or_cutmix(0.8, 1.0, 0.5),),
+        ),
+        "beit": Augmentation(
+            "Bao et al., BEiT (2022); run_class_finetuning.py of microsoft/unilm: DeiT's without repeats, MixUp and CutMix",
+            crop=random_resized_crop(),
+            image=TIMM_IMAGE,
+        ),
+        "deit3": Augmentation(
+            "Touvron et al., DeiT III (2022), table 1, ImageNet-1k; README_revenge.md, augment.py and engine.py of facebookresearch/deit",
+            crop=random_resized_crop(),
+            image=(flip(), three_augment(), color_jitter(0.3, 0.3, 0.3)),
+            batch=(mixup_or_cutmix(0.8, 1.0, 0.5), whole_labels()),
+            repeats=3,
+        ),
+        "deit3_21k": Augmentation(
+            "Touvron et al., DeiT III (2022), table 1, ImageNet-21k; README_revenge.md and augment.py of facebookresearch/deit",
+            crop=simple_random_crop(),
+            image=(flip(), three_augment(), color_jitter(0.3, 0.3, 0.3)),
+            batch=(cutmix(1.0),),
+        ),
+        "finetune": Augmentation(
+            "Kolesnikov et al., Big Transfer (2020), section 3.3; resize_crop in configs/transfer.py of big_vision",
+            crop=resize_and_crop(448 / 384),
+            image=(flip(),),
+        ),
+    },
+)
 
 # What may be added to the name of a row, as in "digits+randaugment(5)+mixup(0.2)": where it goes, and how it is made of its number.
 ADDITIONS = {

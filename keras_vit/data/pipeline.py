@@ -1,7 +1,6 @@
 """From a source to batches. A training batch is a pure function of the seed and the step, so a run can resume at any step."""
 
 import dataclasses
-import difflib
 import logging
 import os
 import re
@@ -16,6 +15,7 @@ from keras_vit.data.crops import evaluation_crop
 from keras_vit.data.folders import folder
 from keras_vit.data.sources import SOURCES, arrays
 from keras_vit.data.tfds import tfds as tfds_source
+from keras_vit.names import choose
 
 AUTOTUNE = tf.data.AUTOTUNE
 
@@ -268,11 +268,3 @@ def read_one(part, index):
         return part.read(index)
     images, labels = part.read(index[None])
     return images[0], labels[0]
-
-
-def choose(kind, name, table):
-    """Returns the row of `table`; an unknown name is a ValueError with the nearest ones, or all."""
-    if name in table:
-        return table[name]
-    near = difflib.get_close_matches(str(name), table) or sorted(table)
-    raise ValueError(f"Unknown {kind}; there is {', '.join(map(repr, near))}. Received: {name!r}")

@@ -8,6 +8,7 @@ from keras_vit.data import idx
 from keras_vit.data.parts import Source, held_out, in_memory
 from keras_vit.data.tfds import find_prepared, tfds
 from keras_vit.layers import checks
+from keras_vit.names import Table
 
 
 def arrays(images, labels, class_names=None, image_size=None, validation_fraction=0.1, test_fraction=0.2):
@@ -100,7 +101,10 @@ def fashion_mnist(folder=idx.FOLDER, image_size=28, validation_fraction=0.1):
 
 
 FASHION_MNIST = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
-SOURCES = {
-    "digits": digits,
-    "fashion_mnist": fashion_mnist,
-}
+SOURCES = Table(
+    "data source",
+    {
+        "digits": digits,
+        "fashion_mnist": fashion_mnist,
+    },
+)

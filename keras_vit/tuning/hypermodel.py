@@ -13,8 +13,9 @@ import keras_tuner
 from keras_vit import zoo
 from keras_vit.cost import arguments
 from keras_vit.data import SOURCES, load
-from keras_vit.data.pipeline import choose, named_augmentation
+from keras_vit.data.pipeline import named_augmentation
 from keras_vit.files import replacing
+from keras_vit.names import choose
 from keras_vit.presets import preset
 from keras_vit.training import RECIPES, Checkpoints, Recipe, accelerated, check_memory
 from keras_vit.tuning.spaces import ARCHITECTURE, AUGMENTATION, TRAINING, architectures, arguments_of, open_space

@@ -8,8 +8,8 @@ import math
 import numbers
 
 from keras_vit.cost import cost
-from keras_vit.data.pipeline import choose
 from keras_vit.layers import checks
+from keras_vit.names import Table, choose
 from keras_vit.training import Recipe
 from keras_vit.vision_transformer import make_stem
 
@@ -36,47 +36,50 @@ def between(low, high):
     return {"low": low, "high": high, "log": True}
 
 
-SPACES = {
-    # What to change when trained weights are tuned to new data.
-    "finetune": {
-        "learning_rate": between(3e-5, 3e-3),
-        "layer_decay": (0.65, 0.75, 0.85, 1.0),
-        "weight_decay": between(1e-3, 0.3),
-        "warmup_epochs": (0.0, 0.5, 1.0),
-        "drop_path_rate": (0.0, 0.1, 0.2),
-        "dropout_rate": (0.0, 0.1),
-        "batch_size": (16, 32, 64),
-        "frozen_blocks": ("none", 0, 3, 6, 9, "all"),
-        "randaugment": (0, 5, 10),
-        "mixup": (0.0, 0.1, 0.2),
+SPACES = Table(
+    "search space",
+    {
+        # What to change when trained weights are tuned to new data.
+        "finetune": {
+            "learning_rate": between(3e-5, 3e-3),
+            "layer_decay": (0.65, 0.75, 0.85, 1.0),
+            "weight_decay": between(1e-3, 0.3),
+            "warmup_epochs": (0.0, 0.5, 1.0),
+            "drop_path_rate": (0.0, 0.1, 0.2),
+            "dropout_rate": (0.0, 0.1),
+            "batch_size": (16, 32, 64),
+            "frozen_blocks": ("none", 0, 3, 6, 9, "all"),
+            "randaugment": (0, 5, 10),
+            "mixup": (0.0, 0.1, 0.2),
+        },
+        # A model for data and a budget.
+        "from_scratch": {
+            "hidden_dim": (64, 128, 192, 384),
+            "num_layers": (2, 4, 6, 12),
+            "num_heads": (2, 4, 6),
+            "mlp_dim": (128, 256, 512, 1024),
+            "patch_size": (4, 7, 8, 16),
+            "stem": ("patch", "conv", "resnet"),
+            "pooling": ("token", "gap"),
+            "learning_rate": between(5e-4, 3e-3),
+            "warmup_epochs": (0.25, 1.0),
+            "weight_decay": between(0.01, 0.3),
+            "batch_size": (16, 32, 64),
+            "drop_path_rate": (0.0, 0.1),
+            "augmentation": ("none", "digits", "flip"),
+            "randaugment": (0, 3),
+            "mixup": (0.0, 0.2),
+        },
+        # How strongly to regularise a model that stays as it is.
+        "augment": {
+            "randaugment": (0, 2, 5, 10, 15),
+            "mixup": (0.0, 0.1, 0.2, 0.5, 0.8),
+            "label_smoothing": (0.0, 0.1),
+            "dropout_rate": (0.0, 0.1),
+            "drop_path_rate": (0.0, 0.1, 0.2, 0.3),
+        },
     },
-    # A model for data and a budget.
-    "from_scratch": {
-        "hidden_dim": (64, 128, 192, 384),
-        "num_layers": (2, 4, 6, 12),
-        "num_heads": (2, 4, 6),
-        "mlp_dim": (128, 256, 512, 1024),
-        "patch_size": (4, 7, 8, 16),
-        "stem": ("patch", "conv", "resnet"),
-        "pooling": ("token", "gap"),
-        "learning_rate": between(5e-4, 3e-3),
-        "warmup_epochs": (0.25, 1.0),
-        "weight_decay": between(0.01, 0.3),
-        "batch_size": (16, 32, 64),
-        "drop_path_rate": (0.0, 0.1),
-        "augmentation": ("none", "digits", "flip"),
-        "randaugment": (0, 3),
-        "mixup": (0.0, 0.2),
-    },
-    # How strongly to regularise a model that stays as it is.
-    "augment": {
-        "randaugment": (0, 2, 5, 10, 15),
-        "mixup": (0.0, 0.1, 0.2, 0.5, 0.8),
-        "label_smoothing": (0.0, 0.1),
-        "dropout_rate": (0.0, 0.1),
-        "drop_path_rate": (0.0, 0.1, 0.2, 0.3),
-    },
-}
+)
 
 
 def open_space(space):
