@@ -2,6 +2,8 @@
 
 import numbers
 
+import numpy as np
+
 
 def is_int(value, least=1):
     return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= least
@@ -45,3 +47,51 @@ def divides(name, value, of, width):
     if width % value:
         raise ValueError(f"`{name}` must divide `{of}`. Received: {name}={value}, {of}={width}")
     return value
+
+
+def odd_pixels(images):
+    """Returns what is wrong with the values of images for a model that takes pixels from 0 to 255, and what to do; or None.
+
+    It looks at the least and the greatest value, so that one batch is cheap to check.
+
+    Args:
+        images: NumPy array of ints or floats, of any shape.
+
+    Example:
+    >>> odd_pixels(np.array([0.0, 0.25, 1.0]))
+    'float64 values from 0 to 1, not to 255: multiply them by 255'
+    >>> odd_pixels(np.array([0, 255], "uint8"))
+    """
+    if not images.size:
+        return None
+    low, high = float(images.min()), float(images.max())
+    if not np.isfinite((low, high)).all():
+        return f"{images.dtype} values that are not finite (NaN or infinite): repair or leave out these images"
+    seen = f"{images.dtype} values from {low:.4g} to {high:.4g}"
+    if low < 0 and high < 16:
+        return f"{seen}, as if normalized already: undo it, so that they lie between 0 and 255"
+    if low < -32 or high > 287:  # bicubic interpolation goes a little beyond 0 and 255
+        return f"{seen}, not from 0 to 255: bring them there, 16 bits by dividing by 257"
+    if 0 < high <= 1 and images.dtype.kind in "fb":
+        return f"{seen}, not to 255: multiply them by 255"
+    return None
+
+
+def odd_layout(shape):
+    """Returns what is wrong with the shape of an image, or of a batch of them, and what to do; or None.
+
+    Args:
+        shape: tuple, which should be `(rows, columns, channels)` with 1 or 3 channels, or one axis more for a batch.
+
+    Example:
+    >>> odd_layout((8, 3, 32, 32))
+    'channels first: move them to the end with np.moveaxis(images, -3, -1)'
+    """
+    if len(shape) in (3, 4) and shape[-1] not in (1, 3):
+        if shape[-3] in (1, 3):
+            return "channels first: move them to the end with np.moveaxis(images, -3, -1)"
+        if shape[-1] == 4:
+            return "four channels, such as RGBA: leave the transparency out with images[..., :3]"
+        if shape[-1] == 2:
+            return "two channels, such as gray with transparency: leave the transparency out with images[..., :1]"
+    return None
