@@ -324,7 +324,8 @@ def write_results(run, history):
         "Data": f"{config['data']}: " + ", ".join(f"{size:,} {part}" for part, size in data.sizes.items()),
         "Recipe": f"{config['recipe']}, {len(history)} epochs, batch {config['training']['batch_size']}, seed {config['seed']}",
     }
-    title, more = f"{run.name} on {config['data']}", {"First augmented batch": "batch.png"}
+    title = f"{run.name} on {config['data']}"
+    more = {"First augmented batch": ("batch.png", "Images of the first training batch, after augmentation, with their classes")}
     pictures = write_report(output, title, facts, history, shown, labels, probabilities, data.class_names, more)
     files = {"Model": "model.keras", "History": "history.csv", "Config": CONFIG, "Test figures": "test.json", "First batch": "batch.png"}
     for name, path in ({name: output / file for name, file in files.items()} | pictures).items():

@@ -4,15 +4,18 @@ import math
 
 import numpy as np
 
+LEAST_SIDE, LINE, GAP = 96, 14, 6  # pixels: of a cell, of a line of text, between cells
+GROUND, INK = "white", "#222222"
+
 
 def show_batch(data, path, count=64, step=0):
-    """Writes images of a training batch, after augmentation, as a picture: squares row by row.
+    """Writes the images of a training batch, after augmentation, as a picture with their classes.
 
     Args:
         data: a `keras_vit.data.Data`.
-        path: path of the picture to write, such as `"batch.png"`.
-        count: int. The most images to show.
-        step: int. Which step's batch.
+        path: str or path-like. The picture to write, such as `"batch.png"`.
+        count: int. The most images to show. Defaults to 64.
+        step: int. Step whose batch to show. Defaults to 0.
 
     Returns:
         `path`.
@@ -26,17 +29,39 @@ def show_batch(data, path, count=64, step=0):
     >>> path = show_batch(data, os.path.join(tempfile.mkdtemp(), "batch.png"))
     """
     try:
-        from PIL import Image
+        from PIL import Image, ImageDraw, ImageFont
     except ImportError:
         raise ImportError("Writing pictures needs Pillow: pip install pillow") from None
-    images, _ = next(iter(data.train_from(step)))
+    images, labels = next(iter(data.train_from(step)))
     images = np.rint(images[:count]).clip(0, 255).astype("uint8")
-    rows, columns = images.shape[1:3]
-    across, gap = math.ceil(math.sqrt(len(images))), 2
+    scale = max(1, math.ceil(LEAST_SIDE / min(images.shape[1:3])))  # whole, so that each pixel stays what it is
+    rows, columns = (scale * side for side in images.shape[1:3])
+    across = math.ceil(math.sqrt(len(images)))
     down = math.ceil(len(images) / across)
-    sheet = np.full((down * (rows + gap) - gap, across * (columns + gap) - gap, 3), 255, "uint8")
-    for place, image in enumerate(images):
-        top, left = place // across * (rows + gap), place % across * (columns + gap)
-        sheet[top : top + rows, left : left + columns] = image
-    Image.fromarray(sheet).save(path)
+    height = rows + 2 * LINE + GAP
+    sheet = Image.new("RGB", (across * (columns + GAP) - GAP, down * height), GROUND)
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    for place, (image, label) in enumerate(zip(images, np.asarray(labels))):
+        left, top = place % across * (columns + GAP), place // across * height
+        sheet.paste(Image.fromarray(image).resize((columns, rows), Image.Resampling.NEAREST), (left, top))
+        for number, line in enumerate(captions(label, data.class_names)):
+            draw.text((left, top + rows + number * LINE), fitted(line, font, columns), INK, font)
+    sheet.save(path)
     return path
+
+
+def captions(label, class_names):
+    """Returns a line for each of the two classes with the largest share of a label; an int, or a share for each class."""
+    if np.ndim(label) == 0:
+        return [str(class_names[int(label)])]
+    order = [i for i in np.argsort(-label, kind="stable")[:2] if label[i] > 0]
+    whole = len(order) < 2 or label[order].sum() > 1.5  # the only class; or classes that do not exclude each other
+    return [str(class_names[i]) if whole else f"{100 * label[i]:.0f} % {class_names[i]}" for i in order]
+
+
+def fitted(text, font, width):
+    """Returns text that is at most `width` pixels wide, cut with an ellipsis."""
+    text, whole = text.replace("\n", " "), text
+    while text and font.getlength(text if text == whole else text + "…") > width:
+        text = text[:-1]
+    return text if text == whole else text + "…"

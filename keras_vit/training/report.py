@@ -1,53 +1,74 @@
-"""The report of a run: learning curves, confusion matrix and worst mistakes, as pictures and as one page to pass on."""
+"""The report of a run: figures, learning curves, confusion matrix and worst mistakes, as pictures and as one page to pass on."""
 
 import base64
+import datetime
 import html
+import importlib
+import io
 import pathlib
+import platform
 
+import keras
 import numpy as np
 
 from keras_vit.files import replacing
+from keras_vit.training.metrics import evaluate_predictions
+from keras_vit.training.pictures import (
+    MOST_NAMES,
+    STYLES,
+    best_epoch,
+    chosen_mistakes,
+    draw_confusion,
+    draw_curves,
+    draw_mistakes,
+    title_of_mistakes,
+)
+from keras_vit.version import __version__
 
-TRAIN, VALIDATION, WRONG = "#1f6fb4", "#e07b1a", "#b3261e"
-STYLE = {
-    "figure.facecolor": "white",
-    "figure.dpi": 110,
-    "savefig.dpi": 110,
-    "font.size": 11,
-    "axes.titlesize": 12,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "grid.color": "#e5e5e5",
-    "legend.frameon": False,
+MOST_CLASSES, MOST_PAIRS = 100, 20
+NOTES = {
+    "Calibration error": "Mean difference between confidence and accuracy: where a model says 80 %, it should be right in 80 % of cases.",
 }
 PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
+<html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">
+<title>{title}</title>
 <style>
-body {{ font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; max-width: 1000px; margin: 2rem auto; padding: 0 1rem }}
-h1 {{ font-size: 1.6rem }} h2 {{ font-size: 1.15rem; margin-top: 2.5rem }} img {{ max-width: 100%; height: auto }}
-td {{ padding: .15rem 2rem .15rem 0; vertical-align: top }} td:last-child {{ font-variant-numeric: tabular-nums }}
+:root {{ --ink: #222; --ground: #fff; --line: #ddd; --quiet: #666 }}
+@media (prefers-color-scheme: dark) {{ :root {{ --ink: #ddd; --ground: #181818; --line: #3a3a3a; --quiet: #a0a0a0 }} }}
+body {{ font: 16px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--ground) }}
+body {{ max-width: 1000px; margin: 2rem auto; padding: 0 1rem }}
+h1 {{ font-size: 1.6rem; overflow-wrap: anywhere }} h2 {{ font-size: 1.15rem; margin-top: 2.5rem }}
+.wide {{ overflow-x: auto }} img {{ max-width: none; height: auto; width: 100%; border-radius: 4px }}
+table {{ border-collapse: collapse }} th {{ text-align: left; font-weight: 600 }}
+th, td {{ padding: .2rem 1.5rem .2rem 0; vertical-align: top; border-bottom: 1px solid var(--line) }}
+td {{ overflow-wrap: anywhere }} .wide td, .wide th {{ overflow-wrap: normal; font-variant-numeric: tabular-nums }}
+small {{ display: block; color: var(--quiet) }}
+@media (max-width: 600px) {{ .facts th, .facts td {{ display: block; border: 0; padding: 0 }} .facts th {{ padding-top: .6rem }} }}
 </style>
 <h1>{title}</h1>
-<table>{facts}</table>
-{pictures}
+<table class="facts">{facts}</table>
+{body}
 </html>
 """
 
 
-def write_report(folder, title, facts, history, images, labels, probabilities, class_names, more=None):
-    """Writes `curves.png`, `confusion_matrix.png`, `worst_mistakes.png` and `report.html`, which holds them, into `folder`.
+def write_report(
+    folder, title, facts, history, images, labels, probabilities, class_names, more=None, split="test", phases=None
+):  # fmt: skip
+    """Writes `curves.png`, `confusion_matrix.png`, `worst_mistakes.png`, and `report.html`, which holds them, into `folder`.
 
     Args:
-        folder: str or path-like of a folder that exists.
+        folder: str or path-like. An existing folder.
         title: str. The heading of the page.
-        facts: dict from str to str. The table at the top of the page.
-        history: list of dicts, one an epoch: `epoch`, `loss`, `accuracy`, `val_loss`, `val_accuracy`. None: there are no curves.
-        images: array `(n, rows, columns, 3)` with values in 0..255; or a dict with those of its rows that are to be shown.
+        facts: dict from str to str. The table at the top of the page; date and versions are added.
+        history: list of dicts, one per epoch, with `epoch`, `loss`, `accuracy`, `val_loss`, `val_accuracy`. None leaves the curves out.
+        images: array `(n, rows, columns, 3)` with values in 0..255; or a dict from row numbers to the images that can be shown.
         labels: int array `(n,)`. The true classes.
-        probabilities: array `(n, classes)`. What the model says.
+        probabilities: array `(n, classes)`. The model's predictions.
         class_names: sequence of str.
-        more: dict from headings to the paths of further pictures in `folder`, for the page alone.
+        more: dict from headings to `(file name, alternative text)` of further pictures in `folder`. Defaults to None.
+        split: str. Split of the images: "test", "validation" or "train". Defaults to "test".
+        phases: dict from the first epoch of each phase of the training to its name. Defaults to None.
 
     Returns:
         dict from str to `pathlib.Path`: what each file shows, and where it is. The page comes first.
@@ -55,24 +76,45 @@ def write_report(folder, title, facts, history, images, labels, probabilities, c
     Raises:
         ImportError: if matplotlib is not installed.
     """
-    predicted = np.argmax(probabilities, axis=-1)
+    result = evaluate_predictions(probabilities, labels, class_names)
+    chosen = chosen_mistakes(labels, probabilities, images if isinstance(images, dict) else None, 3)
+    predicted, confidence = np.argmax(probabilities, axis=-1), np.max(probabilities, axis=-1)
+    wrong = int(np.sum(predicted != labels))
+    pairs = confused_pairs(result)
+    examples = "; ".join(
+        f"true {class_names[labels[i]]}, predicted {class_names[predicted[i]]} ({100 * confidence[i]:.0f} %)" for i in chosen
+    )
     pictures = {
-        "Learning curves": ("curves.png", lambda figure: draw_curves(figure, history)),
-        "Confusion matrix": ("confusion_matrix.png", lambda figure: draw_confusion(figure, labels, predicted, class_names)),
-        "Worst mistakes": ("worst_mistakes.png", lambda figure: draw_mistakes(figure, images, labels, probabilities, class_names)),
+        "Confusion matrix": (
+            "confusion_matrix.png",
+            lambda figure: draw_confusion(figure, result["confusion_matrix"], class_names),
+            f"Matrix of {counted(len(class_names), 'true class', 'true classes')} by predicted class, {counted(len(labels), 'image')}, "
+            + (
+                f"{counted(wrong, 'mistake')}; most often true {pairs[0][0]}, predicted {pairs[0][1]} ({pairs[0][2]})"
+                if pairs
+                else "no mistake"
+            ),
+        ),
+        "Worst mistakes": (
+            "worst_mistakes.png",
+            lambda figure: draw_mistakes(figure, images, labels, probabilities, class_names, split),
+            f"{title_of_mistakes(wrong, len(labels), split)}: {examples}",
+        ),
     }
-    if history is None:
-        del pictures["Learning curves"]
-    return write_page(folder, title, facts, pictures, more=more)
+    if history:
+        curves = ("curves.png", lambda figure: draw_curves(figure, history, phases), describe_curves(history))
+        pictures = {"Learning curves": curves} | pictures
+    return write_page(folder, title, facts, pictures, more=more, after=class_tables(result, pairs))
 
 
-def write_page(folder, title, facts, pictures, text="", more=None):
+def write_page(folder, title, facts, pictures, text="", more=None, after=""):
     """Draws pictures into `folder`, and writes `report.html`, which holds them.
 
     Args:
         folder, title, facts, more: as in `write_report`.
-        pictures: dict from headings to pairs: a file name, and the function that draws it into a matplotlib `Figure`.
-        text: str. HTML that stands before the pictures.
+        pictures: dict from headings to triples: file name, function that draws into a matplotlib `Figure`, alternative text.
+        text: str. HTML before the pictures.
+        after: str. HTML after them.
 
     Returns:
         dict from str to `pathlib.Path`, as `write_report`.
@@ -86,80 +128,103 @@ def write_page(folder, title, facts, pictures, text="", more=None):
     except ImportError:
         raise ImportError("The report needs matplotlib: pip install matplotlib") from None
 
-    folder = pathlib.Path(folder)
-    with matplotlib.rc_context(STYLE):
-        for name, draw in pictures.values():
-            figure = Figure(layout="constrained")  # not by pyplot: it would choose a window and keep the figure
-            draw(figure)
-            with replacing(folder / name) as temporary:
-                figure.savefig(temporary)
-
-    def embedded(heading, name):
-        data = base64.b64encode((folder / name).read_bytes()).decode()
-        return f'<h2>{heading}</h2>\n<img alt="{heading}" src="data:image/png;base64,{data}">'
-
-    names = {heading: name for heading, (name, _) in pictures.items()}
-    page = PAGE.format(
-        title=html.escape(title),
-        facts="".join(f"<tr><td>{html.escape(k)}</td><td>{html.escape(v)}</td></tr>" for k, v in facts.items()),
-        pictures="\n".join([text, *(embedded(heading, name) for heading, name in (names | (more or {})).items())]),
-    )
+    folder, body = pathlib.Path(folder), [text]
+    for heading, (name, draw, alternative) in pictures.items():
+        drawn = {}
+        for style, settings in STYLES.items():
+            with matplotlib.rc_context(settings):
+                figure, buffer = Figure(layout="constrained"), io.BytesIO()  # pyplot would choose a window and keep the figure
+                draw(figure)
+                figure.savefig(buffer, format="png")
+                drawn[style] = buffer.getvalue()
+        with replacing(folder / name) as temporary:
+            temporary.write_bytes(drawn["light"])
+        body.append(picture(heading, alternative, **drawn))
+    for heading, (name, alternative) in (more or {}).items():
+        body.append(picture(heading, alternative, (folder / name).read_bytes()))
+    page = PAGE.format(title=html.escape(title), facts=facts_table(facts | {"Written": written()}), body="\n".join([*body, after]))
     with replacing(folder / "report.html") as temporary:
         temporary.write_text(page, encoding="utf-8")
+    names = {heading: name for heading, (name, *_) in (pictures | (more or {})).items()}
     return {"Report": folder / "report.html"} | {heading: folder / name for heading, name in names.items()}
 
 
-def draw_curves(figure, history):
-    """Draws loss and accuracy over the epochs."""
-    figure.set_size_inches(9, 3.6)
-    epochs = [row["epoch"] for row in history]
-    marker = "o" if len(epochs) == 1 else None  # one point makes no line
-    panels = zip(figure.subplots(1, 2), ("loss", "accuracy"), ("Loss (nats)", "Accuracy (%)"), (1.0, 100.0))
-    for axes, key, label, factor in panels:
-        for prefix, name, color in (("", "training", TRAIN), ("val_", "validation", VALIDATION)):
-            values = [row[prefix + key] * factor for row in history]
-            axes.plot(epochs, values, color=color, label=name, linewidth=1.8, marker=marker)
-        axes.set(xlabel="Epoch", ylabel=label)
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.grid(True)
-    axes.legend(loc="lower right")
+def picture(heading, alternative, light, dark=None):
+    """Returns the HTML of a picture, in the PNG data of one or two color schemes, under its heading."""
+    source, dark = ("" if png is None else f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in (light, dark))
+    width = int.from_bytes(light[16:20])  # in the header of a PNG
+    image = f'<img alt="{html.escape(alternative)}" style="min-width: {0.62 * width:.0f}px; max-width: {width}px" src="{source}">'
+    if dark:
+        image = f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">{image}</picture>'
+    return f'<h2>{html.escape(heading)}</h2>\n<div class="wide">{image}</div>'
 
 
-def draw_confusion(figure, labels, predicted, class_names):
-    """Draws how often each true class (row) is taken for each class (column), colour by the share of the row."""
-    count = len(class_names)
-    matrix = np.zeros((count, count), int)
-    np.add.at(matrix, (labels, predicted), 1)
-    shares = 100.0 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    side = min(max(4.5, 0.55 * count), 12.0)
-    figure.set_size_inches(side + 1.2, side)
-    axes = figure.subplots()
-    shown = axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
-    figure.colorbar(shown, ax=axes, label="Share of the true class (%)", shrink=0.8)
-    axes.set(xlabel="Predicted class", ylabel="True class")
-    if count <= 30:  # beyond, neither names nor numbers could be read
-        axes.set_xticks(range(count), class_names, rotation=90 if max(map(len, class_names)) > 3 else 0)
-        axes.set_yticks(range(count), class_names)
-        for row, column in zip(*np.nonzero(matrix)):
-            ink = "white" if shares[row, column] > 55 else WRONG if row != column else "black"
-            axes.text(column, row, matrix[row, column], ha="center", va="center", color=ink, fontsize=10)
+def facts_table(facts):
+    """Returns the rows of the table at the top."""
+    notes = {name: f"<small>{html.escape(NOTES[name])}</small>" if name in NOTES else "" for name in facts}
+    return "".join(f'<tr><th scope="row">{html.escape(k)}</th><td>{html.escape(v)}{notes[k]}</td></tr>\n' for k, v in facts.items())
 
 
-def draw_mistakes(figure, images, labels, probabilities, class_names, most=24):
-    """Draws the images whose wrong class the model was surest of; without a mistake, those it was least sure of."""
-    predicted, confidence = np.argmax(probabilities, axis=-1), np.max(probabilities, axis=-1)
-    wrong = np.flatnonzero(predicted != labels)
-    chosen = wrong[np.argsort(-confidence[wrong])] if len(wrong) else np.argsort(confidence)
-    chosen = [i for i in chosen if not isinstance(images, dict) or i in images][:most]
-    columns = min(8, max(len(chosen), 4))
-    rows = -(-len(chosen) // columns)
-    figure.set_size_inches(1.35 * columns, 1.75 * rows + 0.5)
-    figure.suptitle(f"{len(wrong)} of {len(labels)} images are mistaken" if len(wrong) else "No mistakes; the least certain images")
-    for axes in figure.subplots(rows, columns, squeeze=False).flat:
-        axes.axis("off")
-    for axes, i in zip(figure.axes, chosen):
-        axes.imshow(np.clip(images[i], 0, 255).astype("uint8"))
-        taken = f"taken for {class_names[predicted[i]]}" if len(wrong) else "recognised"
-        axes.set_title(
-            f"{class_names[labels[i]]}\n{taken}, {100 * confidence[i]:.0f} %", fontsize=9, color=WRONG if len(wrong) else "black"
-        )
+def html_table(header, rows):
+    """Returns an HTML table of strings, with a row of headers; the first cell of each row is its header."""
+    top = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
+    lines = (
+        f'<tr><th scope="row">{html.escape(first)}</th>' + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
+        for first, *cells in rows
+    )
+    return f'<div class="wide"><table><tr>{top}</tr>\n' + "\n".join(lines) + "</table></div>"
+
+
+def class_tables(result, pairs):
+    """Returns the HTML of the most confused pairs of classes and of the figures by class."""
+    count = len(result["classes"])
+    text = ""
+    if pairs and count > 2:
+        rows = [(true, predicted, str(number)) for true, predicted, number in pairs[:MOST_PAIRS]]
+        text = "<h2>Most confused pairs</h2>\n" + html_table(("True class", "Predicted class", "Images"), rows)
+    shown = list(enumerate(result["classes"]))
+    if count > MOST_CLASSES:
+        shown = sorted(shown, key=lambda item: (item[1]["f1"] is None, item[1]["f1"]))[:MOST_CLASSES]
+
+    def percent(value):
+        return "–" if value is None else f"{100 * value:.1f}\u00a0%"  # never broken from its number
+
+    rows = [(row["name"], str(i), f"{row['images']:,}", *map(percent, (row["precision"], row["recall"], row["f1"]))) for i, row in shown]
+    title = f"The {MOST_CLASSES} classes of the lowest F1, of {count:,}" if count > MOST_CLASSES else "Classes"
+    header = ("Class", "Number", "Images", "Precision", "Recall", "F1")
+    if count <= MOST_NAMES:
+        header, rows = (header[0], *header[2:]), [(name, *rest) for name, _, *rest in rows]
+    return f"{text}\n<h2>{title}</h2>\n{html_table(header, rows)}"
+
+
+def confused_pairs(result):
+    """Returns [(true class, predicted class, images)] of the misclassified images, the most frequent pair first."""
+    matrix = np.array(result["confusion_matrix"])
+    np.fill_diagonal(matrix, 0)
+    true, predicted = np.nonzero(matrix)
+    order = np.argsort(-matrix[true, predicted], kind="stable")[:MOST_PAIRS]
+    names = [row["name"] for row in result["classes"]]
+    return [(names[true[i]], names[predicted[i]], int(matrix[true[i], predicted[i]])) for i in order]
+
+
+def describe_curves(history):
+    """Returns what the learning curves show, in words."""
+    first, last, best = history[0], history[-1], best_epoch(history)
+    text = f"Training loss from {first['loss']:.3g} to {last['loss']:.3g} in {counted(len(history), 'epoch')}"
+    if best:
+        text += f"; validation accuracy is highest in epoch {best['epoch']}: {100 * best['val_accuracy']:.2f} %"
+    return text
+
+
+def counted(number, noun, nouns=None):
+    """Returns "1 epoch" or "2 epochs"."""
+    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
+
+
+def written():
+    """Returns date and versions, for the reader who wants to repeat it."""
+    backend = keras.backend.backend()
+    versions = {"keras_vit": __version__, "Keras": keras.__version__, backend: importlib.import_module(backend).__version__}
+    versions["Python"] = platform.python_version()
+    now = datetime.datetime.now().astimezone()
+    return ", ".join([f"{now:%Y-%m-%d %H:%M %Z}", *(f"{name} {version}" for name, version in versions.items())])

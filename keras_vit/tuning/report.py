@@ -1,12 +1,11 @@
 """The report of a search: its best trials, what mattered, and how the trials learned."""
 
-import html
 import json
 import pathlib
 
 import numpy as np
 
-from keras_vit.training.report import TRAIN, write_page
+from keras_vit.training.report import counted, html_table, write_page
 from keras_vit.tuning.study import STUDY, read_trials
 
 MOST_ROWS = 10
@@ -45,37 +44,34 @@ def write_report(folder):
         "Best": f"{scores[0]:.2f} % of the validation images, trial {done[0].number}",
         "Trials": f"{len(done)} completed, {len(failed)} failed, {len(trials) - len(done) - len(failed)} unfinished",
         "Tuner": study["tuner"],
-        "Data": f"{study.get('data', 'arrays')}, {study['images']:,} training images, {len(study['class_names'])} classes",
+        "Data": f"{study.get('data', 'arrays')}, {counted(study['images'], 'training image')}, "
+        + counted(len(study["class_names"]), "class", "classes"),
     }
-    pictures = {"Learning curves": ("curves.png", lambda figure: draw_curves(figure, done))}
+    best = f"trial {done[0].number} is the best with {scores[0]:.2f} %"
+    curves = f"Validation accuracy by epoch of {counted(len(done), 'trial')}; {best}"
+    pictures = {"Learning curves": ("curves.png", lambda figure: draw_curves(figure, done), curves)}
     if columns and len(done) > 1:
-        picture = ("parallel_coordinates.png", lambda figure: draw_parallel(figure, columns, scores, study["space"]))
+        lines = f"A line for each of {counted(len(done), 'trial')} through its values of {', '.join(columns)}, to its accuracy; {best}"
+        picture = ("parallel_coordinates.png", lambda figure: draw_parallel(figure, columns, scores, study["space"]), lines)
         pictures = {"Parallel coordinates": picture} | pictures
     if columns and len(done) >= FEWEST and np.ptp(scores) > 0:
         shares = importance(columns, scores)
-        pictures["Importance of each parameter"] = ("importance.png", lambda figure: draw_importance(figure, shares))
+        bars = "Share of what all parameters explain: " + ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares.items())
+        pictures["Importance of each parameter"] = ("importance.png", lambda figure: draw_importance(figure, shares), bars)
     text = "<h2>Best trials</h2>\n" + table(done[:MOST_ROWS], list(study["space"]))
     if failed:
-        rows = "".join(f"<tr><td>{trial.number}</td><td>{html.escape(trial.reason)}</td></tr>" for trial in failed)
-        text += f"<h2>Failed trials</h2>\n<table>{rows}</table>"
+        text += "<h2>Failed trials</h2>\n" + html_table(("Trial", "Reason"), [(trial.number, trial.reason) for trial in failed])
     return write_page(folder, f"Search in {folder.name}", facts, pictures, text)
 
 
 def table(trials, names):
     """Returns the trials as an HTML table, a column for each."""
-    lines = {
-        "trial": [trial.number for trial in trials],
-        "val_accuracy": [f"{100 * trial.score:.2f} %" for trial in trials],
-        "epochs": [str(len(trial.history)) for trial in trials],
-        **{name: [shown(trial.values[name]) for trial in trials] for name in names},
-    }
-    cells = "".join(
-        f"<tr><td>{html.escape(name)}</td>"
-        + "".join(f"<td style='padding-right:1rem'>{html.escape(value)}</td>" for value in values)
-        + "</tr>\n"
-        for name, values in lines.items()
-    )
-    return f'<div style="overflow-x:auto;font-size:.85rem"><table>{cells}</table></div>'
+    rows = [
+        ("Validation accuracy", *(f"{100 * trial.score:.2f}\u00a0%" for trial in trials)),
+        ("Epochs", *(str(len(trial.history)) for trial in trials)),
+        *((name, *(shown(trial.values[name]) for trial in trials)) for name in names),
+    ]
+    return html_table(("Trial", *(trial.number for trial in trials)), rows)
 
 
 def shown(value):
@@ -101,9 +97,10 @@ def importance(columns, scores):
 
 
 def draw_importance(figure, shares):
+    """Draws a bar for each parameter."""
     figure.set_size_inches(9, 0.32 * len(shares) + 1.0)
     axes = figure.subplots()
-    axes.barh(list(shares)[::-1], [100 * share for share in shares.values()][::-1], color=TRAIN)
+    axes.barh(list(shares)[::-1], [100 * share for share in shares.values()][::-1], color="C0")
     axes.set(xlabel="Share of what all parameters explain (%)")
     axes.grid(True, axis="x")
 
@@ -113,10 +110,10 @@ def draw_curves(figure, trials):
     figure.set_size_inches(9, 4.2)
     axes = figure.subplots()
     for trial in reversed(trials):
-        best = trial is trials[0]
-        style = dict(color=TRAIN, linewidth=2.2, label=f"trial {trial.number}, the best") if best else dict(color="#9a9a9a", alpha=0.6)
+        best = dict(color="C0", linewidth=2.4, marker="o", markersize=5, label=f"trial {trial.number}, the best")
+        style = best if trial is trials[0] else dict(color="C2", alpha=0.6, marker="s", markersize=3)
         scores = [100 * row["val_accuracy"] for row in trial.history]
-        axes.plot(range(1, len(scores) + 1), scores, marker="o", markersize=3, **style)
+        axes.plot(range(1, len(scores) + 1), scores, **style)
     axes.set(xlabel="Epoch", ylabel="Validation accuracy (%)")
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(True)
@@ -124,32 +121,35 @@ def draw_curves(figure, trials):
 
 
 def draw_parallel(figure, columns, scores, space):
-    """Draws a line for each trial through its values, one axis a parameter, and its score on the last; its colour is the score's."""
+    """Draws a line for each trial through its values, one axis per parameter, and its score on the last; better trials are stronger."""
     import matplotlib
-    from matplotlib.colors import Normalize
 
-    figure.set_size_inches(max(9, 0.95 * (len(columns) + 1)), 5.0)
+    figure.set_size_inches(max(9, 1.0 * (len(columns) + 1)), 5.0)
     axes = figure.subplots()
-    places, ticks = [], []
+    places, ticks, names = [], [], []
     for name, values in columns.items():
-        place, marks = places_of(values, space.get(name, ()))
+        row = space.get(name, ())
+        place, marks = places_of(values, row)
         places.append(place)
         ticks.append(marks)
+        names.append(f"{name} (log)" if isinstance(row, dict) and row.get("log") else name)
     low, high = scores.min(), scores.max()
     places.append((scores - low) / max(high - low, 1e-9))
     ticks.append([(0.0, f"{low:.1f}"), (1.0, f"{high:.1f}")])
-    norm, colours = Normalize(low, high), matplotlib.colormaps["viridis_r"]
+    colors = matplotlib.colormaps[matplotlib.rcParams["image.cmap"]]
     # Lines that meet in one value of a choice are told apart by a little noise.
     noise = np.random.default_rng(0).uniform(-0.012, 0.012, (len(places), len(scores)))
     noise[-1] = 0.0
-    for order in np.argsort(scores):  # the best come on top
+    for rank, order in enumerate(np.argsort(scores)):  # the best come on top
         heights = [place[order] + noise[axis][order] for axis, place in enumerate(places)]
-        axes.plot(heights, color=colours(norm(scores[order])), linewidth=2.6 if order == 0 else 1.2, alpha=0.9)
+        color = colors(0.45 + 0.55 * places[-1][order])  # the faint end of the map would not be seen
+        axes.plot(heights, color=color, linewidth=2.8 if rank == len(scores) - 1 else 1.2, zorder=2)
+    paper = dict(fc=matplotlib.rcParams["axes.facecolor"], ec="none", pad=1.2)
     for axis, marks in enumerate(ticks):
-        axes.axvline(axis, color="#444", linewidth=0.8)
+        axes.axvline(axis, color="C2", linewidth=0.8, zorder=1)
         for height, text in marks:
-            axes.text(axis - 0.04, height, text, ha="right", va="center", fontsize=8, bbox=dict(fc="white", ec="none", alpha=0.75, pad=0.6))
-    axes.set_xticks(range(len(places)), [*columns, "accuracy (%)"], rotation=30, ha="right")
+            axes.text(axis - 0.04, height, text, ha="right", va="center", fontsize=9, zorder=3, bbox=paper)
+    axes.set_xticks(range(len(places)), [*names, "accuracy (%)"], rotation=30, ha="right")
     axes.set_yticks([])
     axes.set_xlim(-0.6, len(places) - 0.8)
     for spine in axes.spines.values():

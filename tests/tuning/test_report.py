@@ -47,7 +47,8 @@ def test_pictures_and_tables(tmp_path):
     assert list(files) == ["Report", "Parallel coordinates", "Learning curves", "Importance of each parameter"]
     page = files["Report"].read_text()
     assert page.count("<img") == 3 and "85.00 % of the validation images, trial 4" in page and "7 completed, 1 failed" in page
-    assert "The loss is &lt;not&gt; finite" in page and page.index("85.00 %") < page.index("80.00 %") < page.index("30.00 %")
+    assert "The loss is &lt;not&gt; finite" in page and page.index("85.00\u00a0%") < page.index("80.00\u00a0%") < page.index("30.00\u00a0%")
+    assert '<th scope="col">4</th>' in page and "through its values of hidden_dim" in page
     assert all(path.stat().st_size > 5_000 for path in files.values())
 
 
