@@ -32,7 +32,11 @@ __all__ = [
     *zoo.FUNCTIONS,
 ]
 
-LAZY = ("data", "tuning")  # imported where they are first named: they bring TensorFlow, which a model does not need
+LAZY = (
+    "data",
+    "tuning",
+    "visualize",
+)  # imported where they are first named: they bring TensorFlow or matplotlib, which a model does not need
 
 
 def __getattr__(name):

@@ -1,0 +1,78 @@
+"""Attention rollout: attention followed through all blocks."""
+
+import numpy as np
+from keras import ops
+
+from keras_vit.visualize.inside import block_weights, check_model, forward_pass, in_batches, query_tokens, read_by_head
+
+
+def attention_rollout(model, images, query=None, batch_size=8):
+    """Returns how much of each patch reaches a token, if attention is followed through all blocks.
+
+    In each block the heads' attention is averaged, and half of it replaced by the residual connection; the product over the blocks says
+    what a token at the end is made of. It looks at no class: see `relevance` for that.
+
+    Args:
+        model: a `VisionTransformer`, or a model that holds one.
+        images: array `(batch, rows, columns, channels)`, what the model takes.
+        query: the token whose origin is wanted, as in `attention_maps`. None: what the model's head reads.
+        batch_size: int. Images in a forward pass.
+
+    Returns:
+        A float32 array `(batch, rows, columns)`, shares of the whole. What is missing to a sum of one goes to the class, distillation and
+        register tokens.
+
+    Raises:
+        ValueError: if the model holds no `VisionTransformer`, `images` is no batch, or the query does not exist.
+
+    Reference:
+        Abnar and Zuidema, "Quantifying Attention Flow in Transformers", 2020, section 3.
+
+    Example:
+    >>> model = keras_vit.VisionTransformer((32, 48, 3), 8, 64, 4, 2, 128)
+    >>> keras_vit.visualize.attention_rollout(model, keras.ops.ones((1, 32, 48, 3))).shape
+    (1, 4, 6)
+    """
+    check_model(model)
+    query = read_by_head(model) if query is None else query
+
+    def rollout(images):
+        seen = forward_pass(model, images)
+        matrices = [0.5 * (_mean_of_heads(block_weights(*pair)) + _identity(pair[1])) for pair in zip(seen.blocks, seen.tokens)]
+        pooling = _mean_of_heads(seen.weights[-1]) if seen.pooling else None
+        return map_of_query(model, query, seen.grid, matrices, pooling)
+
+    return in_batches(rollout, images, batch_size)
+
+
+def map_of_query(model, query, grid, matrices, pooling=None):
+    """Multiplies the blocks' matrices up, from the last block's rows of a query down, and returns the map of the patches.
+
+    Args:
+        model: the model.
+        query: as in `query_tokens`, or "pooling".
+        grid: (rows, columns) of patches.
+        matrices: list of tensors `(batch, tokens, tokens)`, one a block. The last may have the first rows alone, if the query is there.
+        pooling: tensor `(batch, 1, patches)` for the query "pooling".
+
+    Returns:
+        A tensor `(batch, rows, columns)`.
+    """
+    patches = grid[0] * grid[1]
+    if query == "pooling" and pooling is not None:
+        prefix = matrices[-1].shape[1] - patches
+        row = ops.pad(pooling, ((0, 0), (0, 0), (prefix, 0)))
+    else:
+        shares = query_tokens(model, query, grid)[: matrices[-1].shape[1]]
+        row = np.broadcast_to(shares, (matrices[0].shape[0], 1, len(shares)))
+    for matrix in reversed(matrices):
+        row = ops.matmul(row, matrix)
+    return ops.reshape(row[:, 0, -patches:], (-1, *grid))
+
+
+def _mean_of_heads(weights):
+    return ops.mean(ops.cast(weights, "float32"), axis=1)
+
+
+def _identity(tokens):
+    return ops.eye(tokens.shape[1], dtype="float32")

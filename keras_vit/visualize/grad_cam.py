@@ -1,0 +1,60 @@
+"""Grad-CAM on patch tokens."""
+
+from keras import ops
+
+from keras_vit.runtime.gradients import gradients, no_gradients
+from keras_vit.visualize.inside import block_numbers, check_images, check_model, count_blocks, forward_pass, to_array
+from keras_vit.visualize.relevance import in_batches_of_targets, score_of
+from keras_vit.visualize.targets import class_scores, targets
+
+
+def grad_cam(model, images, target=None, block=None, batch_size=4):
+    """Returns where the features are that speak for a class: Grad-CAM, with patch tokens in place of a convolution's map.
+
+    Each feature is weighted by the mean over the patches of the class's gradient with respect to it; what is positive of the sum remains.
+    The features are the tokens that enter a block: behind the last one a class token has read what it needs, and patches no longer count.
+
+    Args:
+        model: a `VisionTransformer` with a head, or a model that holds a VisionTransformer and gives scores of classes.
+        images: array `(batch, rows, columns, channels)`, what the model takes.
+        target: int, or str if the model has `class_names`; or a sequence of them, one an image. None: the class that the model predicts
+            for each image.
+        block: int. The block whose input is looked at, counted from 0, or from the end if negative. None: the last one.
+        batch_size: int. Images in a forward and backward pass.
+
+    Returns:
+        A float32 array `(batch, rows, columns)`, at least 0. Its scale depends on the model: compare patches, not models.
+
+    Raises:
+        ValueError: if the model holds no `VisionTransformer` or has no head, `images` is no batch, or the block or the class does not
+            exist.
+
+    Reference:
+        Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", 2017, section 3.
+
+    Example:
+    >>> model = keras_vit.VisionTransformer((32, 48, 3), 8, 64, 4, 2, 128, num_classes=10)
+    >>> keras_vit.visualize.grad_cam(model, keras.ops.ones((1, 32, 48, 3)), target=3).shape
+    (1, 4, 6)
+    """
+    check_model(model)
+    images = check_images(images)
+    (number,) = block_numbers(-1 if block is None else block, count_blocks(model))
+    scores = class_scores(model, images)
+
+    def cam(images, target):
+        with no_gradients():
+            seen = forward_pass(scores, images)
+        classes = targets(model, to_array(seen.output), target)
+
+        def score(added):
+            again = forward_pass(scores, images, lambda name, i, value: value + added[0] if (name, i) == ("tokens", number) else value)
+            return score_of(again.output, classes), []
+
+        tokens, patches = seen.tokens[number], seen.grid[0] * seen.grid[1]
+        (slopes,), _ = gradients(score, [ops.zeros_like(tokens)])
+        slopes, tokens = (ops.cast(x[:, -patches:], "float32") for x in (slopes, tokens))
+        map = ops.relu(ops.sum(tokens * ops.mean(slopes, axis=1, keepdims=True), axis=-1))
+        return ops.reshape(map, (-1, *seen.grid))
+
+    return in_batches_of_targets(cam, images, target, batch_size)

@@ -1,0 +1,167 @@
+"""What a forward pass of a model computes on the way, for the functions that draw it."""
+
+import numbers
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_vit.layers import AttentionPooling, ClassToken, PatchEmbedding, RegisterTokens, TransformerEncoderBlock
+from keras_vit.layers.multi_head_self_attention import attention_weights
+from keras_vit.runtime.gradients import no_gradients
+from keras_vit.runtime.intermediates import observing
+from keras_vit.vision_transformer import VisionTransformer
+
+
+class ForwardPass(NamedTuple):
+    """`grid` (rows, columns) of patches; the encoder `blocks` and the `tokens` that enter each; the same of attention `pooling`, a pair or
+    None; the attention `weights` that the pass used, in order, that of the pooling last; the model's `output`."""
+
+    grid: tuple
+    blocks: list
+    tokens: list
+    pooling: tuple | None
+    weights: list
+    output: object
+
+
+def forward_pass(function, images, replace=lambda name, number, value: value):
+    """Runs a model, or a function that calls one, at inference, and returns a `ForwardPass`.
+
+    Args:
+        function: function of a batch of images and `training`.
+        images: tensor, the batch.
+        replace: function of a name as in `observing`, the number of the block (the pooling's is the number of blocks) and the value, to
+            put another in its place.
+    """
+    layers, tokens, weights, grids = [], [], [], []
+
+    def observer(name, value, layer):
+        if name == "patches":
+            grids.append(tuple(value.shape[1:3]))
+            return value
+        if name == "tokens":
+            layers.append(layer)
+        value = replace(name, len(layers) - 1, value)
+        (tokens if name == "tokens" else weights).append(value)
+        return value
+
+    with observing(observer):
+        output = function(images, training=False)
+    if len(grids) != 1:
+        raise ValueError(f"The model must call one VisionTransformer, once. Received: a model that calls {len(grids)}")
+    pooling = (layers.pop(), tokens.pop()) if isinstance(layers[-1], AttentionPooling) else None
+    return ForwardPass(grids[0], layers, tokens, pooling, weights, output)
+
+
+def block_weights(block, tokens, queries=None):
+    """Returns a block's attention weights, `(batch, heads, queries, tokens)`, recomputed from the tokens that enter it.
+
+    Args:
+        block: a `TransformerEncoderBlock`.
+        tokens: `(batch, tokens, D)`.
+        queries: int array, the queries to compute. None: all tokens.
+    """
+    flat = ops.reshape(tokens, (-1, tokens.shape[-1]))
+    query, key, _ = block.attention.query_key_value(block.norm1(flat) if block.norm_first else flat, tokens.shape[0])
+    return attention_weights(query if queries is None else ops.take(query, queries, axis=2), key)
+
+
+def check_model(model):
+    """Raises ValueError for a model without a VisionTransformer."""
+    if not any(isinstance(layer, PatchEmbedding) for layer in _layers(model)):
+        what = f"{type(model).__name__} {getattr(model, 'name', '')!r}" if isinstance(model, keras.Model) else f"{type(model).__name__}"
+        raise ValueError(f"`model` must be a keras_vit.VisionTransformer, or a model that holds one. Received: a {what}")
+
+
+def check_images(images):
+    """Returns images as an array with a batch axis."""
+    images = np.asarray(images)
+    if images.ndim != 4 or not len(images):
+        raise ValueError(
+            f"`images` must be a batch, such as (batch, rows, columns, 3). Received: shape {images.shape}"
+            + (". Use `images[None]` for one image" if images.ndim == 3 else "")
+        )
+    return images
+
+
+def in_batches(function, images, batch_size):
+    """Returns `function` of all images, computed batch by batch, as a float32 array."""
+    images, results = check_images(images), []
+    with no_gradients():
+        for start in range(0, len(images), batch_size):
+            results.append(to_array(function(ops.convert_to_tensor(images[start : start + batch_size]))))
+    return np.concatenate(results)
+
+
+def to_array(tensor):
+    return ops.convert_to_numpy(ops.cast(tensor, "float32"))
+
+
+def count_blocks(model):
+    """Returns the number of a model's encoder blocks."""
+    return sum(isinstance(layer, TransformerEncoderBlock) for layer in _layers(model))
+
+
+def block_numbers(blocks, count):
+    """Returns `blocks`, an int, a sequence of ints or None for all, as a list of numbers from 0."""
+    chosen = range(count) if blocks is None else [blocks] if isinstance(blocks, numbers.Integral) else blocks
+    right = isinstance(chosen, (list, tuple, range)) and len(chosen) > 0
+    if not right or not all(isinstance(i, numbers.Integral) and -count <= i < count for i in chosen):
+        raise ValueError(f"A block must be an int between {-count} and {count - 1}. Received: {blocks!r}")
+    return [int(i) % count for i in chosen]
+
+
+def read_by_head(model):
+    """Returns the name of the tokens that a model's head reads: "class", "classes" (class and distillation token), "class_patches",
+    "patches" or "pooling"."""
+    kinds = {type(layer) for layer in _layers(model)}
+    vits = [layer for layer in _layers(model) if isinstance(layer, VisionTransformer)]
+    pooling = vits[0].get_config()["pooling"] if vits else None
+    if AttentionPooling in kinds:
+        return "pooling"
+    if pooling == "gap" or ClassToken not in kinds:
+        return "patches"
+    if pooling == "token_gap":
+        return "class_patches"
+    return "classes" if pooling == "token" and _count(model, ClassToken) == 2 else "class"
+
+
+def query_tokens(model, query, grid):
+    """Returns how much each token of `query` counts, `(tokens,)`, with sum one: attention is averaged over them.
+
+    Args:
+        model: a model that holds a VisionTransformer.
+        query: "class", "distillation", "register_0" and so on, "patches", a pair (row, column) of ints, or a name of `read_by_head`.
+        grid: (rows, columns) of patches.
+    """
+    classes, registers, (rows, columns) = _count(model, ClassToken), _count(model, RegisterTokens), grid
+    prefix, patches = classes + registers, rows * columns
+    named = {"class": [0], "distillation": [1], "patches": range(prefix, prefix + patches), "classes": range(classes)}
+    named |= {f"register_{i}": [classes + i] for i in range(registers)}
+    for name, needed in (("class", 1), ("classes", 1), ("distillation", 2)):
+        if classes < needed:
+            del named[name]
+    weights = np.zeros(prefix + patches, "float32")
+    if query == "class_patches":
+        weights[0] = 0.5
+        weights[prefix:] = 0.5 / patches
+    elif isinstance(query, (tuple, list)):
+        if len(query) != 2 or not all(isinstance(i, numbers.Integral) and 0 <= i < n for i, n in zip(query, grid)):
+            raise ValueError(f"A patch is a pair of ints, (row, column), within its grid of {rows} x {columns}. Received: query={query!r}")
+        weights[prefix + query[0] * columns + query[1]] = 1.0
+    elif query in named:
+        weights[list(named[query])] = 1.0 / len(named[query])
+    else:
+        names = ", ".join(repr(name) for name in named if name != "classes")
+        raise ValueError(f"`query` must be one of {names}, or a patch (row, column), for this model. Received: query={query!r}")
+    return weights
+
+
+def _layers(model):
+    return list(model._flatten_layers()) if isinstance(model, keras.Model) else []
+
+
+def _count(model, kind):
+    return sum(layer.num_tokens for layer in _layers(model) if isinstance(layer, kind))

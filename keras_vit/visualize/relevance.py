@@ -1,0 +1,78 @@
+"""Gradient-weighted relevance: which patches speak for a class."""
+
+import numpy as np
+from keras import ops
+
+from keras_vit.runtime.gradients import gradients, no_gradients
+from keras_vit.visualize.attention_rollout import map_of_query
+from keras_vit.visualize.inside import check_images, check_model, forward_pass, read_by_head, to_array
+from keras_vit.visualize.targets import class_scores, targets
+
+
+def relevance(model, images, target=None, batch_size=4):
+    """Returns how much each patch speaks for a class, by attention that is weighted with its gradient.
+
+    In each block the attention weights are multiplied by the gradient of the class's score with respect to them; what is positive is
+    averaged over the heads, added to the residual connection, and multiplied up over the blocks.
+
+    Args:
+        model: a `VisionTransformer` with a head, or a model that holds a VisionTransformer and gives scores of classes.
+        images: array `(batch, rows, columns, channels)`, what the model takes.
+        target: int, or str if the model has `class_names`; or a sequence of them, one an image. None: the class that the model predicts
+            for each image.
+        batch_size: int. Images in a forward and backward pass, which keep the attention weights of all blocks.
+
+    Returns:
+        A float32 array `(batch, rows, columns)`, at least 0. Its scale depends on the model: compare patches, not models.
+
+    Raises:
+        ValueError: if the model holds no `VisionTransformer` or has no head, `images` is no batch, or the class does not exist.
+
+    Reference:
+        Chefer, Gur and Wolf, "Generic Attention-model Explainability for Interpreting Bi-Modal and Encoder-Decoder Transformers", 2021,
+        section 3.
+
+    Example:
+    >>> model = keras_vit.VisionTransformer((32, 48, 3), 8, 64, 4, 2, 128, num_classes=10)
+    >>> keras_vit.visualize.relevance(model, keras.ops.ones((1, 32, 48, 3)), target=3).shape
+    (1, 4, 6)
+    """
+    check_model(model)
+    images = check_images(images)
+    scores, read = class_scores(model, images), read_by_head(model)
+
+    def relevance_of(images, target):
+        with no_gradients():
+            seen = forward_pass(scores, images)
+        classes = targets(model, to_array(seen.output), target)
+
+        # The gradient with respect to weights is that with respect to zeros added to them.
+        def score(added):
+            again = forward_pass(scores, images, lambda name, i, value: value + added[i] if name == "weights" else value)
+            return score_of(again.output, classes), again.weights
+
+        slopes, weights = gradients(score, [ops.zeros_like(x) for x in seen.weights])
+        matrices = [ops.mean(ops.relu(ops.cast(slope * x, "float32")), axis=1) for slope, x in zip(slopes, weights)]
+        pooling = matrices.pop() if seen.pooling else None
+        matrices = [matrix + ops.eye(*matrix.shape[1:], dtype="float32") for matrix in matrices]
+        return map_of_query(model, read, seen.grid, matrices, pooling)
+
+    return in_batches_of_targets(relevance_of, images, target, batch_size)
+
+
+def score_of(scores, classes):
+    """Returns the sum over a batch of each image's score of its class, a scalar in float32."""
+    chosen = ops.one_hot(classes, scores.shape[-1], dtype="float32")
+    return ops.sum(ops.cast(scores, "float32") * chosen)
+
+
+def in_batches_of_targets(function, images, target, batch_size):
+    """Returns `function` of all images, each with its target, as an array."""
+    several = isinstance(target, (list, tuple, np.ndarray))
+    if several and len(target) != len(images):
+        raise ValueError(f"`target` must be one class, or one for each of the {len(images)} images. Received: {len(target)}")
+    found = []
+    for start in range(0, len(images), batch_size):
+        batch = slice(start, start + batch_size)
+        found.append(to_array(function(ops.convert_to_tensor(images[batch]), target[batch] if several else target)))
+    return np.concatenate(found)
