@@ -32,11 +32,8 @@ __all__ = [
     *zoo.FUNCTIONS,
 ]
 
-LAZY = (
-    "data",
-    "tuning",
-    "visualize",
-)  # imported where they are first named: they bring TensorFlow or matplotlib, which a model does not need
+# Imported where they are first named: they bring TensorFlow or matplotlib, which a model does not need.
+LAZY = ("data", "tuning", "visualize")
 
 
 def __getattr__(name):
