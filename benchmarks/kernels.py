@@ -48,8 +48,8 @@ BACKEND = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 def norm(form, dtype):
     import tensorflow as tf
 
-    from keras_vit.kernels import graph_of
     from keras_vit.layers import LayerNormalization
+    from keras_vit.runtime.kernels import graph_of
 
     layer, tokens = LayerNormalization(dtype=dtype), tf.cast(tf.random.normal((8 * 197, 768)), dtype)
     layer.build(tokens.shape)
@@ -66,8 +66,8 @@ def groups(form, dtype):
     import keras
     import tensorflow as tf
 
-    from keras_vit.kernels import graph_of
     from keras_vit.layers import resnet_stem
+    from keras_vit.runtime.kernels import graph_of
 
     layer = (resnet_stem if form == "compiled" else keras.layers).GroupNormalization(32, dtype=dtype)
     maps = tf.random.normal((8, 112, 112, 64))
@@ -87,8 +87,8 @@ def training(form, case):
     import tensorflow as tf
 
     import keras_vit
-    from keras_vit import kernels
     from keras_vit.layers import LayerNormalization, activations
+    from keras_vit.runtime import kernels
 
     if case == "step":
         if form == "keras":

@@ -66,7 +66,7 @@ def keras_vit(row):
     import keras_vit
 
     if row.form == "at once":
-        keras_vit.layers.fused_attention.exists = lambda query, key: False
+        keras_vit.runtime.fused_attention.exists = lambda query, key: False
     plain = dict(num_classes=CLASSES, include_preprocessing=False, classifier_activation=None)
     function = getattr(keras_vit, MODELS[row.model][0])
     pooling = {"pooling": "gap"} if row.form == "full" else {}

@@ -22,7 +22,7 @@ from keras_vit.layers import (
 )
 from keras_vit.layers.position_embedding import KINDS
 from keras_vit.layers.resampling import METHODS
-from keras_vit.replicas import ReplicaTrainer
+from keras_vit.runtime.replicas import ReplicaTrainer
 
 STEMS = {"conv": ConvStem, "resnet": ResNetStem}
 POOLINGS = ("token", "gap", "token_gap", "map", None)

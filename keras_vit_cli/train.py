@@ -111,7 +111,7 @@ class Run:
         with quiet():
             import keras
 
-            from keras_vit.replicas import processes
+            from keras_vit.runtime.replicas import processes
             from keras_vit.training import Distillation, Recipe, check_batch, virtual_devices
 
             if "devices" in config:
@@ -202,7 +202,7 @@ class Run:
 
     def train(self, save_every=None, tensorboard=False):
         """Trains from the newest checkpoint, or from the beginning, and writes the results."""
-        from keras_vit.replicas import check_agreement
+        from keras_vit.runtime.replicas import check_agreement
         from keras_vit.training import Checkpoints
 
         history, phases, checkpoints = [], self.recipe.phases(), None

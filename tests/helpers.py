@@ -124,7 +124,7 @@ def loss_and_gradients(model, inputs, loss=lambda outputs: mean_square(None, out
 
 
 def value_and_gradients(function, *inputs):
-    """Returns what a function of three tensors gives, and the gradients of its sum of cubes with respect to its inputs, on any backend."""
+    """Returns what a function of tensors gives, and the gradients of its sum of cubes with respect to its inputs, on any backend."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
@@ -141,7 +141,8 @@ def value_and_gradients(function, *inputs):
     if backend == "jax":
         import jax
 
-        return function(*inputs), jax.grad(lambda *inputs: (function(*inputs).astype("float32") ** 3).sum(), argnums=(0, 1, 2))(*inputs)
+        every = tuple(range(len(inputs)))
+        return function(*inputs), jax.grad(lambda *inputs: (function(*inputs).astype("float32") ** 3).sum(), argnums=every)(*inputs)
     import torch
 
     inputs = [x.detach().requires_grad_() for x in inputs]

@@ -5,7 +5,9 @@ import functools
 import keras
 from keras import ops
 
-from keras_vit import kernels
+from keras_vit.runtime import kernels
+from keras_vit.runtime.gelu import gelu as exact_gelu
+from keras_vit.runtime.gelu import gelu_by_erf
 
 
 def _fused_in_training(function):
@@ -20,15 +22,8 @@ def _fused_in_training(function):
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 def gelu(x):
-    """The exact GELU. Compiled by XLA, `erf` takes half the time of the `erfc` that Keras has there."""
-    if kernels.step() == "training":
-        return kernels.fused(_gelu_by_erf, x)
-    return _gelu_by_erf(x) if keras.backend.backend() == "jax" else ops.gelu(x, approximate=False)
-
-
-def _gelu_by_erf(x):
-    full = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
-    return ops.cast(0.5 * full * (1.0 + ops.erf(full * 0.5**0.5)), x.dtype)
+    """The exact GELU."""
+    return kernels.fused(gelu_by_erf, x) if kernels.step() == "training" else exact_gelu(x)
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")

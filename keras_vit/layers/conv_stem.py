@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from keras_vit.layers import checks
-from keras_vit.replicas import replicas
+from keras_vit.runtime.replicas import replicas
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")

@@ -5,7 +5,7 @@ import functools
 import keras
 from keras import ops
 
-from keras_vit import kernels
+from keras_vit.runtime import kernels
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_vit.layers import activations, checks
-from keras_vit.layers.calls import bare
+from keras_vit.runtime.calls import bare
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")

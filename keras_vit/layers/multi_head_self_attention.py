@@ -3,10 +3,11 @@
 import keras
 from keras import ops
 
-from keras_vit.layers import attention_by_head, checks, fused_attention
-from keras_vit.layers.calls import bare
-from keras_vit.replicas import model_mesh
+from keras_vit.layers import checks
+from keras_vit.runtime import attention_by_head, fused_attention
+from keras_vit.runtime.calls import bare
 from keras_vit.runtime.intermediates import observe, observed
+from keras_vit.runtime.replicas import model_mesh
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")

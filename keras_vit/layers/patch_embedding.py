@@ -67,7 +67,8 @@ class PatchEmbedding(keras.layers.Layer):
     def _grid(self, input_shape):
         grid = []
         for size, patch in zip(input_shape[1:3], self.patch_size):
-            if size is not None and not self.dynamic_padding and (size % patch or size < patch):
+            # An open size is None or, while JAX exports, a symbol.
+            if isinstance(size, int) and not self.dynamic_padding and (size % patch or size < patch):
                 raise ValueError(
                     "The patch must divide what it cuts; choose another `input_shape` or `patch_size`, or set `dynamic_padding=True`. "
                     f"Received: patch_size={self.patch_size} for {input_shape[1]} x {input_shape[2]} pixels"

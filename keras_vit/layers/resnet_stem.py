@@ -5,8 +5,8 @@ import functools
 import keras
 from keras import ops
 
-from keras_vit import kernels
 from keras_vit.layers import checks
+from keras_vit.runtime import kernels
 
 STANDARDIZATIONS = ("std", "variance")
 

@@ -6,12 +6,12 @@ import keras
 from keras import ops
 
 from keras_vit.layers import activations, checks
-from keras_vit.layers.calls import bare
 from keras_vit.layers.drop_path import DropPath
 from keras_vit.layers.layer_normalization import LayerNormalization
 from keras_vit.layers.layer_scale import LayerScale
 from keras_vit.layers.mlp import MLP, SwiGLU
 from keras_vit.layers.multi_head_self_attention import MultiHeadSelfAttention
+from keras_vit.runtime.calls import bare
 from keras_vit.runtime.intermediates import observe
 
 FEED_FORWARD = {"mlp": MLP, "swiglu": SwiGLU}

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from keras_vit.layers import checks
-from keras_vit.replicas import ReplicaTrainer
+from keras_vit.runtime.replicas import ReplicaTrainer
 
 
 class Distillation(ReplicaTrainer, keras.Model):

@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from keras_vit.layers import checks
-from keras_vit.replicas import replicas
+from keras_vit.runtime.replicas import replicas
 
 FIRST_LAYERS = ("stem", "patch_embedding", "class_token", "position_embedding", "register_tokens", "embedding_norm")
 HEADS = {"head", "distillation_head"}

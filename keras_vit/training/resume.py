@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from keras_vit.files import disown, own, replacing
-from keras_vit.replicas import check_agreement, processes
+from keras_vit.runtime.replicas import check_agreement, processes
 
 
 class Checkpoints(keras.callbacks.Callback):

@@ -6,8 +6,8 @@ import sys
 
 import keras
 
-from keras_vit import replicas
 from keras_vit.layers import checks
+from keras_vit.runtime import replicas
 from keras_vit.training import cluster, sharding
 
 NAMES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")

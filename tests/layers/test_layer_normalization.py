@@ -4,8 +4,8 @@ import pytest
 from helpers import assert_close, check_layer, random_inputs, randomise, requires_tensorflow, run_and_operations, to_numpy
 
 from keras_vit import VisionTransformer
-from keras_vit.kernels import graph_of
 from keras_vit.layers import LayerNormalization
+from keras_vit.runtime.kernels import graph_of
 
 
 def test_layer(other_process):

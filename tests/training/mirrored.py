@@ -16,7 +16,7 @@ import numpy as np
 import tensorflow as tf
 from cases import VARIANTS, apart, build, data, sgd, train
 
-from keras_vit.replicas import _seeds_by_replica
+from keras_vit.runtime.replicas import _seeds_by_replica
 from keras_vit.training import Checkpoints, strategy, virtual_devices
 from keras_vit.training.strategy import _mirrored
 

@@ -6,7 +6,7 @@ from keras import ops
 
 from keras_vit import VisionTransformer
 from keras_vit.layers import MultiHeadSelfAttention
-from keras_vit.layers import attention_by_head as module
+from keras_vit.runtime import attention_by_head as module
 
 not_torch = pytest.mark.skipif(keras.backend.backend() == "torch", reason="torch has a kernel of its own")
 

@@ -11,7 +11,8 @@ from helpers import (
 )
 from keras import ops
 
-from keras_vit.layers import MultiHeadSelfAttention, fused_attention
+from keras_vit.layers import MultiHeadSelfAttention
+from keras_vit.runtime import fused_attention
 
 
 @pytest.fixture

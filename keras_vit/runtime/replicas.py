@@ -12,7 +12,7 @@ import zlib
 import keras
 import numpy as np
 
-from keras_vit import kernels
+from keras_vit.runtime import kernels
 
 SEED_STRIDE = 1_000_003  # between the seeds of two replicas
 _cluster = (0, 1)
@@ -88,7 +88,7 @@ def check_agreement(facts):
 
 
 def _graph_of(step):
-    """Says what the graph is of that a method for a batch makes: see `keras_vit.kernels`."""
+    """Says what the graph is of that a method for a batch makes: see `keras_vit.runtime.kernels`."""
 
     def decorate(method):
         @functools.wraps(method)

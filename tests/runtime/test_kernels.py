@@ -3,9 +3,10 @@ import numpy as np
 import pytest
 from helpers import assert_close, random_inputs, randomise, requires_tensorflow, run_and_operations, to_numpy
 
-from keras_vit import VisionTransformer, kernels
+from keras_vit import VisionTransformer
 from keras_vit.layers import LayerNormalization, activations
 from keras_vit.layers.resnet_stem import GroupNormalization, StandardizedConv2D
+from keras_vit.runtime import kernels
 
 pytestmark = requires_tensorflow
 COMPILED = {"XlaLaunch", "_XlaRun", "PartitionedCall", "StatefulPartitionedCall"}  # before and after TensorFlow's optimisation

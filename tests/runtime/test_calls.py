@@ -3,7 +3,7 @@ import numpy as np
 from helpers import random_inputs, requires_torch, to_numpy
 
 from keras_vit.layers import TransformerEncoderBlock
-from keras_vit.layers.calls import bare
+from keras_vit.runtime.calls import bare
 
 
 @requires_torch

@@ -1,0 +1,65 @@
+"""The exact GELU, in a form that is fast on every backend and that every exporter can write."""
+
+import functools
+
+import keras
+from keras import ops
+
+
+def gelu(x):
+    """Returns `x * (1 + erf(x / sqrt(2))) / 2`.
+
+    Keras computes it by `erfc`. That takes twice the time where XLA compiles it, and tf2onnx writes a file that onnxruntime refuses.
+    TensorFlow's graphs fuse either form with the matrix product and the bias before it (`GeluExact`).
+    """
+    if keras.backend.standardize_dtype(x.dtype) == "float32":
+        if keras.backend.backend() == "tensorflow":
+            return gelu_by_erf(x)
+        if keras.backend.backend() == "jax":
+            return _on_jax(x)
+    elif keras.backend.backend() == "jax" and keras.backend.standardize_dtype(x.dtype) != "float64":
+        return ops.cast(_on_jax(ops.cast(x, "float32")), x.dtype)
+    # torch has a kernel of its own. In half precision `1 + erf` would round small results to zero.
+    return ops.gelu(x, approximate=False)
+
+
+def gelu_by_erf(x):
+    """Returns the exact GELU, computed in float32 at least."""
+    full = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
+    return ops.cast(0.5 * full * (1.0 + ops.erf(full * 0.5**0.5)), x.dtype)
+
+
+def _on_jax(x):
+    return 0.5 * x * (1.0 + _erf()(x * 0.5**0.5))
+
+
+# The rational approximation of Eigen and XLA, of highest powers first. It is within 3e-7 of erf.
+NUMERATOR = (0.00022905065861350646, 0.0034082910107109506, 0.050955695062380861, 0.18520832239976145, 1.128379143519084)
+DENOMINATOR = (
+    -1.1791602954361697e-7,
+    0.000023547966471313185,
+    0.0010179625278914885,
+    0.014070470171167667,
+    0.11098505178285362,
+    0.49746925110067538,
+    1.0,
+)
+ONE = 3.7439211627767994  # from here on erf is 1 in float32
+
+
+@functools.cache
+def _erf():
+    """Returns `erf` of float32 for JAX, written out.
+
+    JAX 0.10 exports its own `erf` as an operation that TensorFlow 2.21 does not know. Written out it is as fast: XLA expands it alike.
+    """
+    import jax
+
+    @jax.custom_jvp
+    def erf(x):
+        x = jax.numpy.clip(x, -ONE, ONE)
+        numerator, denominator = (functools.reduce(lambda sum, factor: sum * x * x + factor, each) for each in (NUMERATOR, DENOMINATOR))
+        return x * numerator / denominator
+
+    erf.defjvps(lambda tangent, _, x: tangent * (2.0 / jax.numpy.pi**0.5) * jax.numpy.exp(-x * x))
+    return erf
