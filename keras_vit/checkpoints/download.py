@@ -16,19 +16,19 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-from keras_vit.checkpoints.formats.tensors import find_checkpoint
+from keras_vit.checkpoints.formats.files import find_checkpoint
 
 TIMEOUT = 30  # seconds without a byte
 ATTEMPTS = 4
 PAUSE = 0.5  # seconds after the first failure, doubled after each further one
 
 _HUB_SOURCE = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@(refs/(?:pr|convert)/[\w.-]+|[^/]+))?(?:/(.+))?")
-_HUB_CONFIGS = ["config.json", "preprocessor_config.json"]
+_HUB_CONFIGS = ["config.json", "preprocessor_config.json", "processor_config.json"]
 # The first that a repository has is taken; a pickle only where there is nothing else.
 _HUB_WEIGHTS = (
     ["model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"],
     ["*.safetensors"],
-    ["pytorch_model.bin"],
+    ["pytorch_model.bin", "pytorch_model.bin.index.json", "pytorch_model-*-of-*.bin"],
 )
 
 

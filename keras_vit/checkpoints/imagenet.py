@@ -8,6 +8,8 @@ from keras import ops
 
 from keras_vit.layers import checks
 
+NUM_CLASSES = 1000
+
 
 @functools.cache
 def imagenet_classes():
@@ -20,28 +22,41 @@ def imagenet_classes():
     return tuple(tuple(line.split(" ", 1)) for line in lines)
 
 
-def decode_predictions(predictions, top=5):
-    """Turns the output of an ImageNet-1k classifier into names.
+def imagenet_labels():
+    """Returns the 1000 labels alone, as the `class_names` of a model that has ImageNet-1k's classes."""
+    return tuple(label for _, label in imagenet_classes())
+
+
+def decode_predictions(predictions, top=5, class_names=None):
+    """Turns the output of a classifier into names.
 
     Args:
-        predictions: array or tensor `(batch, 1000)`.
-        top: int. Classes named for each image.
+        predictions: array or tensor `(batch, classes)`.
+        top: int. Classes named for each image. Defaults to 5.
+        class_names: sequence of str, such as `model.class_names`, or a model that has them. Defaults to None, ImageNet-1k's: pass the
+            model's own names if it may have others.
 
     Returns:
-        For each image a list of `top` tuples `(wordnet id, label, score)`, the best first.
+        For each image a list of `top` tuples, the best first: `(wordnet id, label, score)` if the names are ImageNet-1k's, else
+        `(class number, label, score)`.
 
     Raises:
-        ValueError: if the shape is another, or `top` is no positive int.
+        ValueError: if the names are not as many as the columns, or `top` is no positive int.
 
     Example:
     >>> keras_vit.decode_predictions(keras.ops.one_hot([207], 1000), top=1)
     [[('n02099601', 'golden retriever', 1.0)]]
+    >>> keras_vit.decode_predictions([[0.2, 0.8]], top=1, class_names=["cat", "dog"])
+    [[(1, 'dog', 0.8)]]
     """
-    predictions = ops.convert_to_numpy(predictions)
-    classes = imagenet_classes()
-    if predictions.ndim != 2 or predictions.shape[1] != len(classes):
-        raise ValueError(f"`predictions` must be of shape (batch, {len(classes)}). Received: shape {predictions.shape}")
-    return [[(*classes[i], float(scores[i])) for i in best(scores, top)] for scores in predictions]
+    predictions = np.asarray(ops.convert_to_numpy(predictions))
+    names = getattr(class_names, "class_names", class_names) if class_names is not None else imagenet_labels()
+    if names is None:
+        raise ValueError(f"The model must have `class_names`. Received: class_names={class_names}, which has none")
+    if predictions.ndim != 2 or predictions.shape[1] != len(names):
+        raise ValueError(f"`predictions` must be of shape (batch, {len(names)}). Received: shape {predictions.shape}")
+    ids = [wordnet_id for wordnet_id, _ in imagenet_classes()] if tuple(names) == imagenet_labels() else range(len(names))
+    return [[(ids[i], names[i], float(scores[i])) for i in best(scores, top)] for scores in predictions]
 
 
 def best(scores, top):

@@ -13,16 +13,15 @@ import keras
 import numpy as np
 
 from keras_vit.checkpoints.download import resolve
-from keras_vit.checkpoints.formats import google, huggingface, timm
-from keras_vit.checkpoints.formats.tensors import ALIGNMENT, KNOWN_FORMATS, Scratch, aligned, open_tensors
+from keras_vit.checkpoints.formats.files import open_tensors
+from keras_vit.checkpoints.formats.tensors import ALIGNMENT, Scratch, aligned
+from keras_vit.checkpoints.recognition import recognize
 from keras_vit.cost import arguments as all_arguments
 from keras_vit.layers.patch_embedding import fit_kernel
 from keras_vit.layers.resampling import check_method, resample_grid
 from keras_vit.vision_transformer import VisionTransformer
 
 log = logging.getLogger("keras_vit")
-
-FORMATS = {format.NAME: format for format in (huggingface, timm, google)}
 
 # Layers that a model may have new, or leave out, beside the checkpoint's: what stands behind the backbone, and added registers.
 OPTIONAL = ("head", "distillation_head", "pre_logits", "attention_pooling", "register_tokens")
@@ -36,16 +35,20 @@ class Checkpoint:
     Attributes:
         path: `pathlib.Path`.
         format: the module of its format.
+        names: dict from canonical key to the file's.
+        keys: dict from canonical key to the file's without the part that wrappers added.
         arguments: dict.
+        assumed: tuple of the arguments that the file says nothing about.
     """
 
-    def __init__(self, path, tensors, config, overrides):
+    def __init__(self, path, tensors, config, overrides, expected, ema):
         self.path = path
         self.tensors = tensors
         self._scratch = Scratch()
-        self.format, self.names = _recognise(tensors)
+        self.format, _, self.names, self.keys = recognize(tensors, ema)
         shapes = {name: tuple(tensors.shapes[key]) for name, key in self.names.items()}
-        arguments, self.details = self.format.architecture(self.names, shapes, config, overrides)
+        arguments, self.details = self.format.architecture(self.keys, shapes, config or tensors.configuration, overrides, expected)
+        self.assumed = self.details.pop("assumed", ())
         self.patch_resample = arguments.pop("patch_resample", "bicubic_antialias")
         self.arguments = {key: value for key, value in arguments.items() if value is not None or key in ("pooling", "stem")}
 
@@ -65,12 +68,14 @@ class Checkpoint:
 
 
 @contextlib.contextmanager
-def open_checkpoint(source, overrides=None, sha256=None, size=None):
+def open_checkpoint(source, overrides=None, expected=None, ema=None, sha256=None, size=None):
     """Opens a checkpoint in a foreign format.
 
     Args:
-        source: a file or folder, `hf://owner/repository[@revision]`, or an https URL.
+        source: a file or folder, `hf://owner/repository[@revision]`, or an https URL. Configurations beside a file count, too.
         overrides: dict of arguments of `VisionTransformer`, for what a file does not tell, such as `num_heads`.
+        expected: dict of the arguments of the preset that the weights are for, which tell the rest; None: of none.
+        ema: bool or None. Of weights and their running average: True reads the average, False the others, None the average if there is one.
         sha256: str or None. What a downloaded file must have.
         size: int or None. Bytes that a downloaded file must have.
 
@@ -82,12 +87,20 @@ def open_checkpoint(source, overrides=None, sha256=None, size=None):
     """
     path = resolve(source, sha256=sha256, size=size)
     with open_tensors(path) as tensors:
-        config = {}
-        folder = path if path.is_dir() else path.parent
-        for name in ("preprocessor_config.json", "config.json"):
-            if (folder / name).is_file() and (path.is_dir() or path.name in ("model.safetensors", "pytorch_model.bin")):
-                config = {**config, **_json(folder / name)}
-        yield Checkpoint(path, tensors, config, overrides or {})
+        config = _configuration(path if path.is_dir() else path.parent)
+        yield Checkpoint(path, tensors, config, overrides or {}, expected or {}, ema)
+
+
+def _configuration(folder):
+    """Returns the model's config.json of a folder, with its image processor's under "image_processor"; empty if there is none."""
+    config = _json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    if not isinstance(config, dict) or not config.keys() & {"architecture", "architectures", "model_type", "hidden_size"}:
+        config = {}  # of something else
+    for name in ("preprocessor_config.json", "processor_config.json"):
+        if (folder / name).is_file():
+            processor = _json(folder / name)
+            return {**config, "image_processor": processor.get("image_processor", processor)}
+    return config
 
 
 def new_model(checkpoint, arguments, resample=None):
@@ -182,12 +195,19 @@ def _match(checkpoint, variables, resample):
     fixed = [path for path in variables if path not in filled and path not in new]
     if missing or unexpected or wrong or fixed:
         lists = {"Missing": missing, "Unexpected": unexpected, "Of a wrong shape": wrong, "Without a tensor": fixed}
-        found = "; ".join(f"{title}: {', '.join(items)}" for title, items in lists.items() if items)
-        raise ValueError(f"The checkpoint does not fit the model, which was left as it was. {found}. Received: {checkpoint.path}")
+        found = "; ".join(f"{title}: {_first(items)}" for title, items in lists.items() if items)
+        raise ValueError(
+            f"The checkpoint, in the format {checkpoint.format.NAME!r}, does not fit the model, which was left as it was. {found}. "
+            f"Received: {checkpoint.path}"
+        )
     fresh = sorted({path.split("/")[0] for path in new if path not in filled})
     if fresh:
         log.warning("%s is not in %s or is of another shape there, and starts new", ", ".join(fresh), checkpoint.path)
     return plan
+
+
+def _first(items, most=8):
+    return ", ".join(items[:most]) + (f" and {len(items) - most} more" if len(items) > most else "")
 
 
 def _paths(plan):
@@ -223,23 +243,6 @@ def _tensor(array):
 
         return tf.experimental.dlpack.from_dlpack(array.__dlpack__())
     return keras.ops.convert_to_tensor(array)
-
-
-def _recognise(tensors):
-    for format in FORMATS.values():
-        names = {}
-        for key in tensors:
-            name = key
-            for pattern, replacement in format.RENAMES:
-                name = re.sub(pattern, replacement, name)
-            names[name] = key
-        if format.recognises(names):
-            return format, names
-    some = ", ".join(list(tensors)[:4])
-    raise ValueError(
-        f"The tensors' names are those of no Vision Transformer of timm's, Meta's, Hugging Face's, Google's or big_vision's. "
-        f"Files may be {KNOWN_FORMATS}. Received: {tensors.path} with {some}, ..."
-    )
 
 
 def _variables(model):

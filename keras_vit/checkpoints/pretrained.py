@@ -5,6 +5,8 @@ import keras
 
 from keras_vit.checkpoints import catalogue
 from keras_vit.checkpoints.download import resolve
+from keras_vit.checkpoints.imagenet import NUM_CLASSES as IMAGENET_CLASSES
+from keras_vit.checkpoints.imagenet import imagenet_labels
 from keras_vit.checkpoints.loading import log, new_model, open_checkpoint
 from keras_vit.cost import arguments as all_arguments
 from keras_vit.vision_transformer import VisionTransformer
@@ -13,19 +15,24 @@ from keras_vit.vision_transformer import VisionTransformer
 DIMENSIONS = ("hidden_dim", "num_layers", "num_heads", "mlp_dim", "mlp", "patch_size", "stem")
 
 
-def from_pretrained(source, *, resample=None, **overrides):
+def from_pretrained(source, *, resample=None, ema=None, **overrides):
     """Builds the Vision Transformer that a checkpoint holds, and loads it.
 
     The architecture is read off the checkpoint: its config.json where there is one, else the names and shapes of its tensors. Formats:
-    Hugging Face transformers, timm, Meta's DeiT, DeiT-III, MAE and DINOv2, Google's and big_vision's npz, and our own `.keras`.
+    Hugging Face transformers, timm, Meta's DeiT, DeiT-III, MAE, DINO and DINOv2, Google's and big_vision's npz, and our own `.keras`.
+    Checkpoints of training code are read, too: wrappers before the names, heads and optimizers beside the model. What a file without
+    a configuration leaves open is assumed, and one logged line says what.
 
     Args:
         source: a file or folder, `hf://owner/repository[@revision]`, or an https URL.
         resample: name of the resampling that positions and patch kernel go through if their sizes change, see
             `keras_vit.layers.PositionEmbedding`. None: that of the checkpoint's family.
+        ema: bool or None. Which weights to read from a file that has a running average beside the last ones, or a teacher beside its
+            student: True reads the average, False the others. Defaults to None, the average where there is one; a logged line says so.
         **overrides: arguments of `VisionTransformer` in place of the checkpoint's, such as `num_classes`, `input_shape`,
-            `drop_path_rate`. A head for another number of classes starts at zero. `num_heads` must be given for a file without config
-            whose heads are not 64 wide.
+            `drop_path_rate`. A head for another number of classes starts at zero. A file without a configuration needs `num_heads`
+            if its heads are not 64 wide, `input_shape` or `position_grid` if its images were not square, and `preprocessing` if its
+            images were normalized otherwise than the logged line says.
 
     Returns:
         A `VisionTransformer`.
@@ -36,10 +43,10 @@ def from_pretrained(source, *, resample=None, **overrides):
     Example:
     >>> model = keras_vit.from_pretrained("hf://timm/vit_small_patch14_dinov2.lvd142m", num_classes=10)  # doctest: +SKIP
     """
-    return load(source, {}, overrides, resample)
+    return load(source, {}, overrides, resample, ema)
 
 
-def load(source, expected, overrides, resample=None, sha256=None, size=None):
+def load(source, expected, overrides, resample=None, ema=None, sha256=None, size=None):
     """As `from_pretrained`, but for a preset.
 
     Args:
@@ -55,26 +62,45 @@ def load(source, expected, overrides, resample=None, sha256=None, size=None):
         return _load_keras(path, expected, overrides)
     if path.name.endswith(".weights.h5"):
         return _load_h5(path, expected, overrides)
-    with open_checkpoint(path, overrides) as checkpoint:
-        _check_dimensions(expected, checkpoint.arguments, overrides, path)
-        arguments = all_arguments({**expected, **checkpoint.arguments})
-        arguments["preprocessing"] = _preprocessing(expected, checkpoint.arguments, known)
+    with open_checkpoint(path, overrides, expected, ema) as checkpoint:
+        found = checkpoint.arguments
+        _check_dimensions(expected, found, overrides, path)
+        arguments = all_arguments({**expected, **found})
+        published = known.preprocessing if known and not known.source.startswith("hf://") else {}  # the Hub's files have a configuration
+        arguments["preprocessing"] = _preprocessing(expected, checkpoint, published)
+        imagenet = known and known.classes == IMAGENET_CLASSES == found.get("num_classes")
+        arguments["class_names"] = imagenet_labels() if imagenet else found.get("class_names")
+        assumed = [name for name in checkpoint.assumed if name not in overrides and not (published and name == "preprocessing")]
+        if assumed:
+            _say_assumed(path, {name: arguments[name] for name in assumed})
         arguments = _overridden(arguments, overrides)
         if "position_grid" not in overrides and None not in tuple(arguments["input_shape"]):
             arguments["position_grid"] = None  # that of the image: positions are resampled once, here
         return new_model(checkpoint, arguments, resample)
 
 
-def _preprocessing(expected, found, known):
-    """What images go through, from the least to the best informed: the size of the trained positions, the preset, file and catalogue."""
+def _preprocessing(expected, checkpoint, published):
+    """Returns what images go through, from the least to the best informed: the size of the trained positions, the file, the catalog.
+
+    The preset counts for less than a file that says something, and for more than an assumption.
+    """
+    found = checkpoint.arguments
     height, width = (found.get("input_shape") or (None, None))[:2]
-    published = known.preprocessing if known and not known.source.startswith("hf://") else {}  # the Hub's files have a config that says it
-    return {"size": height if height == width else None, **(expected.get("preprocessing") or {}), **found["preprocessing"], **published}
+    preset = expected.get("preprocessing") or {}
+    told, guessed = (found["preprocessing"], {}) if "preprocessing" not in checkpoint.assumed else ({}, found["preprocessing"])
+    return {"size": height if height == width else None, **guessed, **preset, **told, **published}
+
+
+def _say_assumed(path, values):
+    listed = ", ".join(f"{name}={value!r}" for name, value in values.items())
+    log.warning("%s does not say: %s. These are assumed; arguments such as `%s=` replace them", path, listed, list(values)[-1])
 
 
 def _overridden(arguments, overrides):
-    asks_for_head = {"include_top": True} if "num_classes" in overrides else {}
-    return {**arguments, **asks_for_head, **overrides}
+    implied = {"include_top": True} if "num_classes" in overrides else {}
+    if overrides.get("num_classes", arguments["num_classes"]) != arguments["num_classes"]:
+        implied["class_names"] = None  # those of other classes
+    return {**arguments, **implied, **overrides}
 
 
 def _check_dimensions(expected, found, overrides, path):

@@ -10,7 +10,8 @@ import zipfile
 import numpy as np
 from keras import ops
 
-from keras_vit.checkpoints.loading import FORMATS, _variables
+from keras_vit.checkpoints.loading import _variables, log
+from keras_vit.checkpoints.recognition import FORMATS
 from keras_vit.cost import arguments as all_arguments
 from keras_vit.cost import grid_size
 from keras_vit.files import replacing
@@ -23,7 +24,8 @@ def save(model, path, format):
 
     Weights are written in float32, with the configuration that the other library builds its model from. What takes another form there
     is brought to it if the outputs stay equal: computed positions are written as a table, a bias that the model has not as zeros, the
-    position of a class token is added to it. Files are written beside their place and renamed when all of them are whole.
+    position of a class token is added to it. Names of classes and preprocessing are written where the format has a place for them; in
+    Google's they stand in the archive's comment. Files are written beside their place and renamed when all of them are whole.
 
     Args:
         model: a `VisionTransformer`.
@@ -85,7 +87,7 @@ def save(model, path, format):
             _write_safetensors(stack.enter_context(replacing(path / "model.safetensors")), shapes, tensors(read))
         else:
             path.parent.mkdir(parents=True, exist_ok=True)
-            _write_npz(stack.enter_context(replacing(path)), tensors(read))
+            _write_npz(stack.enter_context(replacing(path)), tensors(read), file.comment)
 
 
 def _arguments(model):
@@ -169,8 +171,14 @@ def _write_safetensors(path, shapes, tensors):
             file.write(np.ascontiguousarray(array, "<f4").data)
 
 
-def _write_npz(path, tensors):
+def _write_npz(path, tensors, comment):
+    """Writes what the format has no array for into the archive's comment, which its own readers do not look at."""
+    text = json.dumps(comment).encode()
+    if len(text) > zipfile.ZIP_MAX_COMMENT:
+        log.warning("The names of %d classes are too long for a file in Google's format, and are left out", len(comment["class_names"]))
+        text = json.dumps({**comment, "class_names": None}).encode()
     with zipfile.ZipFile(path, "w") as archive:
+        archive.comment = text
         for key, array in tensors:
             with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
                 np.lib.format.write_array(member, np.asarray(array, order="C"), allow_pickle=False)

@@ -80,7 +80,7 @@ def assert_same_outputs(found, wanted, tolerance=1e-6):
 
 def names_and_shapes(path):
     with open_checkpoint(path, {"num_heads": 4}) as checkpoint:
-        return {key: tuple(checkpoint.tensors.shapes[key]) for key in checkpoint.names.values()}
+        return {checkpoint.keys[name]: tuple(checkpoint.tensors.shapes[key]) for name, key in checkpoint.names.items()}
 
 
 @pytest.mark.parametrize("name", sorted(set(FIXTURES) - UNSAVED))

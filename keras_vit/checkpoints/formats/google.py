@@ -4,10 +4,23 @@ import re
 
 import numpy as np
 
-from keras_vit.checkpoints.formats.mapping import SAME, File, Layout, count, lacking, position_row, row, square_grid
+from keras_vit.checkpoints.formats.mapping import (
+    SAME,
+    File,
+    Layout,
+    class_names,
+    count,
+    image_sizes,
+    lacking,
+    position_grid,
+    position_row,
+    row,
+)
 
 NAME = "google"
 IS_FOLDER = False
+
+ANCHOR = r"embedding/kernel"
 
 # vit_jax numbers a block's parts in one sequence, as flax did before linen; big_vision numbers each kind by itself.
 RENAMES = [
@@ -19,17 +32,17 @@ RENAMES = [
 ]
 
 # How each crops an image when it evaluates.
-VIT_JAX_CROP, BIG_VISION_CROP = {"crop_fraction": 1.0, "crop_mode": "squash"}, {"crop_fraction": 0.875}
+VIT_JAX_CROP, BIG_VISION_CROP = {"crop_fraction": 1.0, "crop_mode": "squash"}, {"crop_fraction": 0.875, "crop_mode": "center"}
 
 IGNORED = r"opt/.*|epoch|step|txt/.*|t|b|state/.*"
 
 
-def recognises(names):
+def recognizes(names):
     return "embedding/kernel" in names and "Transformer/encoder_norm/scale" in names
 
 
-def architecture(names, shapes, config, overrides):
-    """As in `timm.architecture`; there is no config, and the number of heads shows in the shapes."""
+def architecture(names, shapes, config, overrides, expected):
+    """As in `timm.architecture`; `config` is what `save` writes into the archive's comment. The number of heads shows in the shapes."""
     stacked = "Transformer/encoderblock/LayerNorm_0/scale" in shapes
     block = "Transformer/encoderblock" if stacked else "Transformer/encoderblock_0"
     query = shapes[f"{block}/MultiHeadDotProductAttention_0/query/kernel"]
@@ -37,12 +50,6 @@ def architecture(names, shapes, config, overrides):
     layers = query[0] if stacked else count(shapes, "Transformer/encoderblock_{}/LayerNorm_0/scale")
     class_token, head = "cls" in shapes, shapes.get("head/kernel")
     vit_jax = "posembed_input" in names.get("pos_embedding", "")
-    if "pos_embedding" in shapes:
-        prefixes = (0,) if not class_token else (1, 0) if vit_jax else (0, 1)
-        prefix, grid = square_grid(shapes["pos_embedding"][1], prefixes)
-    else:  # sines and cosines, which no file holds
-        prefix, grid = 0, None
-
     stem, stride = None, 1
     if "conv_root/kernel" in shapes:
         stages = count(shapes, "block{}/unit1/conv1/kernel", start=1)
@@ -50,6 +57,15 @@ def architecture(names, shapes, config, overrides):
         channels, root = shapes["conv_root/kernel"][2:]
         stem = dict(kind="resnet", block_counts=counts, width=root)
         stride = 4 * 2 ** max(0, stages - 1)
+    prefix, grid = 0, None  # sines and cosines, which no file holds
+    if "pos_embedding" in shapes:
+        prefixes = (0,) if not class_token else (1, 0) if vit_jax else (0, 1)
+        cell = tuple(stride * side for side in patch)
+        prefix, grid = position_grid(
+            shapes["pos_embedding"][1], prefixes, cell, image_sizes(overrides, expected), overrides.get("position_grid")
+        )
+    crop = VIT_JAX_CROP if vit_jax else BIG_VISION_CROP
+    preprocessing = config.get("preprocessing") or dict(mean=0.5, std=0.5, interpolation="bilinear", **crop)
     return dict(
         input_shape=(*(side * stride * p for side, p in zip(grid, patch)), channels) if grid else None,
         patch_size=tuple(patch) if patch[0] != patch[1] else patch[0],
@@ -60,6 +76,7 @@ def architecture(names, shapes, config, overrides):
         activation="gelu_tanh",
         num_classes=head[-1] if head else None,
         include_top=head is not None,
+        class_names=class_names(config.get("class_names"), head[-1] if head else None),
         pooling="map" if "MAPHead_0/probe" in shapes else "token" if class_token else "gap",
         representation_size=shapes["pre_logits/kernel"][-1] if "pre_logits/kernel" in shapes else None,
         class_token=class_token,
@@ -67,7 +84,7 @@ def architecture(names, shapes, config, overrides):
         position_embedding="learned" if grid else "sincos2d",
         position_grid=grid,
         stem=stem,
-        preprocessing=dict(mean=0.5, std=0.5, interpolation="bilinear", **VIT_JAX_CROP if vit_jax else BIG_VISION_CROP),
+        preprocessing={key: tuple(value) if isinstance(value, list) else value for key, value in preprocessing.items()},
         position_resample="bilinear_align_corners",
         patch_resample="bilinear",
     ), dict(stacked=stacked)
@@ -219,4 +236,13 @@ def file(a):
             name = re.sub(pattern, replacement, name)
         return name
 
-    return File({**a, **changes}, key)
+    comment = {
+        "class_names": a["class_names"] if a["include_top"] else None,
+        "preprocessing": {key: _one(value) for key, value in a["preprocessing"].items() if key != "size"},
+    }
+    return File({**a, **changes}, key, comment=comment)
+
+
+def _one(value):
+    """Returns one number for channels that all have it."""
+    return value[0] if isinstance(value, (list, tuple)) and len(set(value)) == 1 else value

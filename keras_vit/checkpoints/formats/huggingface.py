@@ -5,31 +5,43 @@ import re
 import numpy as np
 
 from keras_vit.checkpoints.formats.mapping import (
+    ACTIVATIONS,
     CONV,
     JOINED,
     JOINED_BIAS,
     LINEAR,
     File,
     Layout,
+    agree,
+    class_names,
     count,
     dense,
+    image_sizes,
+    known,
     lacking,
     norm,
+    position_grid,
     position_row,
     resnet_rows,
     resnet_stem,
     row,
     square,
-    square_grid,
 )
+from keras_vit.checkpoints.formats.preprocessing import MODEL_TYPES, from_processor, to_processor
 from keras_vit.presets import num_heads_of
 
 NAME = "huggingface"
 IS_FOLDER = True
 
+# What the tensors of a model begin with, maybe behind the name that the family's own classifier gives its backbone.
+ANCHOR = r"embeddings\.(patch_embedding|patch_embeddings\.projection|patch_embeddings\.backbone\.bit\.embedder\.convolution)\.weight"
+FAMILY = r"(vit|deit|dinov2|dinov2_with_registers|vision_model|siglip)\."
+# What may stand beside such a backbone in files of transformers' own classes.
+BESIDE = r"(cls_|distillation_)?classifier\.(weight|bias)"
+
 # Names since version 5, and those of each family, brought to the oldest ones of ViT.
 RENAMES = [
-    (r"^(vit|deit|dinov2|dinov2_with_registers|vision_model|siglip)\.", ""),
+    (rf"^{FAMILY}", ""),
     (r"^(encoder\.)?layers?\.", "encoder.layer."),
     (r"\.self_attn\.", ".attention."),
     (r"\.attention\.attention\.", ".attention."),
@@ -54,27 +66,31 @@ IGNORED = (
     r"backbone\.layernorm.*|.*num_batches_tracked"
 )
 
-INTERPOLATIONS = {0: "nearest", 1: "lanczos3", 2: "bilinear", 3: "bicubic"}  # Pillow's numbers
-ACTIVATIONS = {
-    "gelu": "gelu",
-    "gelu_pytorch_tanh": "gelu_tanh",
-    "gelu_new": "gelu_tanh",
-    "quick_gelu": "quick_gelu",
-    "silu": "silu",
-    "relu": "relu",
-}
+# What a classifier's problem makes of its logits.
+PROBLEMS = {None: None, "single_label_classification": None, "multi_label_classification": "sigmoid", "regression": "linear"}
 
 
-def recognises(names):
+def recognizes(names):
     return "embeddings.patch.weight" in names and "encoder.layer.0.layernorm_before.weight" in names
 
 
-def architecture(names, shapes, config, overrides):
-    """As in `timm.architecture`; `config` holds config.json and preprocessor_config.json."""
-    config = {**config, **config.get("vision_config", {})}
-    kind = config.get("model_type", "")
+def architecture(names, shapes, config, overrides, expected):
+    """As in `timm.architecture`; `config` is config.json, with preprocessor_config.json under "image_processor"."""
+    processor = config.get("image_processor")
+    problem = config.get("problem_type")
+    labels = config.get("id2label")
+    config = {**config, **(config.get("vision_config") or {})}
+    kind = config.get("model_type") or ""
+    if kind:
+        known("model_type", kind, MODEL_TYPES)
     patch_kernel = shapes["embeddings.patch.weight"]
+    if len(patch_kernel) != 4:
+        raise ValueError(
+            f"Patches must be embedded by a convolution of two dimensions: videos and NaFlex are not read. "
+            f"Received: {names['embeddings.patch.weight']} of shape {tuple(patch_kernel)}"
+        )
     width, layers = patch_kernel[0], count(shapes, "encoder.layer.{}.layernorm_before.weight")
+    agree(config, {"hidden_size": width, "num_hidden_layers": layers})
     split_gate = "encoder.layer.0.mlp.gate_proj.weight" in shapes
     gated = shapes["encoder.layer.0.mlp.fc2.weight"][1]
     swiglu = split_gate or shapes["encoder.layer.0.mlp.fc1.weight"][0] == 2 * gated
@@ -88,6 +104,10 @@ def architecture(names, shapes, config, overrides):
     pooling = "gap" if siglip_classifier else "map" if has_map else "token" if class_token else "gap"
     if head is not None and head[1] == 2 * width:
         pooling = "token_gap"
+    elif head is not None and head[1] != width:
+        raise ValueError(f"A classifier must read features of {width} or {2 * width}. Received: classifier.weight of shape {tuple(head)}")
+    if "pooler.weight" in shapes and not clip:
+        known("pooler_act", config.get("pooler_act"), {None: None, "tanh": None})
 
     stem, stride, channels = None, 1, patch_kernel[1]
     if "backbone.embedder.convolution.weight" in shapes:
@@ -96,27 +116,32 @@ def architecture(names, shapes, config, overrides):
         stride, channels = 4 * 2 ** max(0, len(stem["block_counts"]) - 1), shapes["backbone.embedder.convolution.weight"][1]
     patch = tuple(patch_kernel[2:])
     class_tokens = class_token + distillation
-    size = config.get("image_size")
-    size = (size, size) if isinstance(size, int) else tuple(size or ())
-    prefix, grid = class_tokens, tuple(side // (stride * p) for side, p in zip(size, patch))
-    found = shapes["embeddings.positions"][-2]
-    if not size or found != prefix + grid[0] * grid[1]:
-        prefix, grid = square_grid(found, (class_tokens,))
+    size = config.get("image_size") or ()
+    size = (size, size) if isinstance(size, int) else tuple(size)
+    sizes = [size, *image_sizes(overrides, expected)]
+    if "embeddings.positions" not in shapes:
+        raise ValueError(f"The file has no position embeddings: models without are not read. Received: model_type={kind!r}")
+    found, cell = shapes["embeddings.positions"][-2], tuple(stride * side for side in patch)
+    _, grid = position_grid(found, (class_tokens,), cell, sizes, overrides.get("position_grid"))
 
-    activation = ACTIVATIONS.get(config.get("hidden_act", "quick_gelu" if clip else "gelu_pytorch_tanh" if has_map else "gelu"))
-    heads = overrides.get("num_heads") or config.get("num_attention_heads") or num_heads_of(width, layers, gated)
+    activation = "quick_gelu" if clip else "gelu_tanh" if has_map else "gelu"
+    if config.get("hidden_act") is not None:
+        activation = known("hidden_act", config["hidden_act"], ACTIVATIONS)
+    heads = next(filter(None, (overrides.get("num_heads"), config.get("num_attention_heads"), expected.get("num_heads"))), None)
     resample = "bicubic_antialias" if registers else "bicubic"
     arguments = dict(
-        input_shape=(*(side * stride * p for side, p in zip(grid, patch)), channels) if grid else None,
+        input_shape=(*(side * p for side, p in zip(grid, cell)), channels),
         patch_size=patch if patch[0] != patch[1] else patch[0],
         hidden_dim=width,
         num_layers=layers,
-        num_heads=heads,
+        num_heads=heads or num_heads_of(width, layers, gated),
         mlp_dim=gated,
         mlp="swiglu" if swiglu else "mlp",
         activation="silu" if swiglu else activation,
         num_classes=head[0] if include_top else None,
         include_top=include_top,
+        class_names=class_names(labels, head[0] if include_top else None),
+        classifier_activation=known("problem_type", problem, PROBLEMS) if include_top else None,
         pooling=pooling,
         representation_size=shapes["pooler.weight"][0] if "pooler.weight" in shapes and not clip else None,
         class_token=class_token,
@@ -131,29 +156,18 @@ def architecture(names, shapes, config, overrides):
         norm_embeddings=clip,
         # SigLIP's classifier averages after the normalization, as "gap" does.
         stem=stem,
-        preprocessing=_preprocessing(config, kind),
+        preprocessing={} if "preprocessing" in overrides else _preprocessing(processor, kind or ("clip" if clip else "vit")),
         position_resample=resample,
     )
-    unused = dict(unused_map=has_map and siglip_classifier, unused_head=head is not None and not include_top)
-    return arguments, dict(split_gate=split_gate, **unused)
+    details = dict(unused_map=has_map and siglip_classifier, unused_head=head is not None and not include_top)
+    untold = () if config.keys() - {"image_processor"} else ("num_heads", "activation", "norm_epsilon", "position_grid")
+    details["assumed"] = (*untold, *(() if processor else ("preprocessing",)))
+    return arguments, dict(split_gate=split_gate, **details)
 
 
-def _preprocessing(config, kind):
-    found = {}
-    if "image_mean" in config:
-        found = {"mean": tuple(config["image_mean"]), "std": tuple(config["image_std"])}
-    elif kind in ("deit", "dinov2", "dinov2_with_registers", "vit_mae"):
-        found = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-    if "resample" in config:
-        found["interpolation"] = INTERPOLATIONS.get(config["resample"], "bicubic")
-    size, crop = config.get("size"), config.get("crop_size")
-    if isinstance(size, dict):
-        side = size.get("shortest_edge") or size.get("height")
-        cropped = crop.get("height") if isinstance(crop, dict) and config.get("do_center_crop") else None
-        found["crop_fraction"] = cropped / side if cropped and side else 1.0
-        if "height" in size and not cropped:
-            found["crop_mode"] = "squash"
-    return found
+def _preprocessing(processor, kind):
+    """Returns what the processor's file says, or without one what the published models of that type have."""
+    return from_processor(processor, kind) if processor else MODEL_TYPES[kind][1]
 
 
 def rows(a, split_gate=False, unused_map=False, unused_head=False):
@@ -259,24 +273,15 @@ _TOWER = [
     (r"^", "vision_model."),
 ]
 
-# How each family writes the canonical names: as before version 5, whose names only version 5 reads.
-WRITTEN = {
-    "vit": _VIT,
-    "deit": _VIT + [(r"^classifier\.", "cls_classifier.")],
-    "dinov2": _DINOV2,
-    "dinov2_with_registers": _DINOV2,
-    "siglip": _TOWER,
-    "clip": _TOWER,
-}
-
-# The classes with a classifier and without.
-CLASSES = {
-    "vit": ("ViTForImageClassification", "ViTModel"),
-    "deit": ("DeiTForImageClassificationWithTeacher", "DeiTModel"),
-    "dinov2": ("Dinov2ForImageClassification", "Dinov2Model"),
-    "dinov2_with_registers": ("Dinov2WithRegistersForImageClassification", "Dinov2WithRegistersModel"),
-    "siglip": ("SiglipForImageClassification", "SiglipVisionModel"),
-    "clip": ("CLIPForImageClassification", "CLIPVisionModel"),
+# How each family writes the canonical names, as before version 5, whose names only version 5 reads; its classes with a classifier and
+# without.
+FORMS = {
+    "vit": (_VIT, "ViTForImageClassification", "ViTModel"),
+    "deit": (_VIT + [(r"^classifier\.", "cls_classifier.")], "DeiTForImageClassificationWithTeacher", "DeiTModel"),
+    "dinov2": (_DINOV2, "Dinov2ForImageClassification", "Dinov2Model"),
+    "dinov2_with_registers": (_DINOV2, "Dinov2WithRegistersForImageClassification", "Dinov2WithRegistersModel"),
+    "siglip": (_TOWER, "SiglipForImageClassification", "SiglipVisionModel"),
+    "clip": (_TOWER, "CLIPForImageClassification", "CLIPVisionModel"),
 }
 
 ALLOWED = dict(
@@ -348,7 +353,7 @@ def file(a):
         qkv_bias=a["qkv_bias"] or tower,
         pooling="token_gap" if dinov2 and top else a["pooling"],
     )
-    renames = list(WRITTEN[family])
+    renames, with_top, without = list(FORMS[family][0]), *FORMS[family][1:]
     if a["mlp"] == "swiglu":
         renames += [(r"\.mlp\.fc1\.", ".mlp.weights_in."), (r"\.mlp\.fc2\.", ".mlp.weights_out.")]
     if top and not tower:
@@ -388,23 +393,9 @@ def file(a):
         if top:
             config, model_type = dict(vision_config={"model_type": model_type, **config}), family
     if top:
-        labels = {i: f"LABEL_{i}" for i in range(a["num_classes"])}
+        labels = dict(enumerate(a["class_names"] or [f"LABEL_{i}" for i in range(a["num_classes"])]))
         config |= dict(id2label=labels, label2id={label: i for i, label in labels.items()})
-    config = dict(architectures=[CLASSES[family][0 if top else 1]], model_type=model_type, dtype="float32", **config)
+    config = dict(architectures=[with_top if top else without], model_type=model_type, dtype="float32", **config)
     # Of training alone, but transformers misses it where it is not.
     mask = {f"{f'{family}.' if top else ''}embeddings.mask_token": np.zeros((1, a["hidden_dim"]), "float32")} if dinov2 else {}
-    return File({**a, **changes}, key, {"config.json": config, "preprocessor_config.json": _processor(a["preprocessing"], size)}, mask)
-
-
-def _processor(prepare, size):
-    """The configuration of the image processor that prepares images as the model wants them."""
-    height, width = size
-    if prepare["crop_mode"] == "squash":
-        form = dict(image_processor_type="ViTImageProcessor", size=dict(height=height, width=width))
-    else:
-        side = round(min(size) / prepare["crop_fraction"])
-        form = dict(image_processor_type="BitImageProcessor", size=dict(shortest_edge=side))
-        form |= dict(do_center_crop=True, crop_size=dict(height=height, width=width))
-    resample = {name: number for number, name in INTERPOLATIONS.items()}.get(prepare["interpolation"], 3)
-    colours = dict(do_rescale=True, rescale_factor=1 / 255, do_normalize=True, image_mean=prepare["mean"], image_std=prepare["std"])
-    return dict(**form, do_resize=True, resample=resample, **colours)
+    return File({**a, **changes}, key, {"config.json": config, "preprocessor_config.json": to_processor(a["preprocessing"], size)}, mask)

@@ -1,10 +1,30 @@
 """What a checkpoint format is made of: rows from our weights to its keys, with how each is laid out there."""
 
+import logging
 import math
 from collections.abc import Callable
 from typing import NamedTuple
 
+import keras
 import numpy as np
+
+from keras_vit.layers import checks
+
+log = logging.getLogger("keras_vit")
+
+# Names of activations in other libraries' configurations; of several for one of ours, the first is written.
+ACTIVATIONS = {
+    "gelu": "gelu",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "gelu_tanh": "gelu_tanh",
+    "gelu_new": "gelu_tanh",
+    "gelu_fast": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+    "quickgelu": "quick_gelu",
+    "silu": "silu",
+    "swish": "silu",
+    "relu": "relu",
+}
 
 
 class Layout(NamedTuple):
@@ -22,12 +42,14 @@ class File(NamedTuple):
         key: function from a canonical key to the file's.
         configs: dict from the name of a JSON file beside the weights to its content.
         extra: dict from key to array. Tensors that the format wants and no model of ours has.
+        comment: dict. What a format without configuration has no place for, as JSON has it.
     """
 
     arguments: dict
     key: Callable
     configs: dict = {}
     extra: dict = {}
+    comment: dict = {}
 
 
 class Row(NamedTuple):
@@ -121,13 +143,87 @@ def count(names, pattern, start=0):
     return number - start
 
 
-def square_grid(positions, prefixes):
-    """Returns (prefix, grid) for a number of positions that fit a square grid behind one of the `prefixes`, the likeliest first."""
-    for prefix in prefixes:
-        side = math.isqrt(max(0, positions - prefix))
-        if side and side * side == positions - prefix:
+def position_grid(found, prefixes, cell, sizes=(), given=None, guesses=None):
+    """Returns (prefix, grid): how many of a file's positions belong to prefix tokens, and the rows and columns of the others.
+
+    Args:
+        found: int. Positions in the file.
+        prefixes: numbers of prefix positions that the format allows, the likeliest first.
+        cell: (rows, columns), the pixels of a patch in the image.
+        sizes: (height, width) of images that the file may be for, the likeliest first; those with None do not count.
+        given: (rows, columns) or None. A grid that is likelier than those of `sizes`.
+        guesses: the prefixes beside which a square grid may be assumed. Defaults to `prefixes`.
+
+    Raises:
+        ValueError: if the grid is not certain, saying what to give.
+    """
+    grids = [] if given is None else [checks.positive_pair("position_grid", given)]
+    grids += [tuple(side // pixels for side, pixels in zip(size, cell)) for size in sizes if len(size) == 2 and None not in size]
+    for grid in grids:
+        if (prefix := found - math.prod(grid)) in prefixes:
+            return prefix, grid
+    for prefix in prefixes if guesses is None else guesses:
+        side = math.isqrt(max(0, found - prefix))
+        if side and side * side == found - prefix:
             return prefix, (side, side)
-    return None, None
+    raise ValueError(
+        f"The checkpoint has {found} positions, and their grid does not show: give `input_shape=(height, width, channels)` of the images "
+        f"that it was trained on, or `position_grid=(rows, columns)`. Received: {found} positions for patches of {cell[0]} x {cell[1]} "
+        f"pixels" + "".join(f", which are not {rows} x {columns}" for rows, columns in grids)
+    )
+
+
+def image_sizes(overrides, expected):
+    """Returns the (height, width) of `input_shape` in arguments that a user gives and in those of a preset, where there is one."""
+    channels_first = (overrides.get("data_format") or keras.config.image_data_format()) == "channels_first"
+    given, preset = overrides.get("input_shape") or (), expected.get("input_shape") or ()
+    return [tuple(given[1:] if channels_first else given[:-1]), tuple(preset[:-1])]
+
+
+def agree(config, found):
+    """Raises a ValueError if the configuration beside a file states another architecture than its tensors have.
+
+    Args:
+        config: dict.
+        found: dict from the configuration's key to what the tensors say.
+    """
+    differ = [f"{key}={config[key]!r}, the tensors {value!r}" for key, value in found.items() if config.get(key) not in (None, value)]
+    if differ:
+        raise ValueError(
+            f"The config.json beside the checkpoint is of another model: it says {'; '.join(differ)}. Put the file into a folder of its "
+            f"own, or its own config.json beside it. Received: {differ[0].partition(',')[0]}"
+        )
+
+
+def known(key, value, values):
+    """Returns what `values`, a dict, has for a value in a configuration.
+
+    Raises:
+        ValueError: if it has nothing.
+    """
+    if value not in values:
+        raise ValueError(
+            f"The checkpoint's configuration has {key}={value!r}, which is not read; {key} may be {', '.join(map(repr, values))}. "
+            f"Received: {key}={value!r}"
+        )
+    return values[value]
+
+
+def class_names(names, num_classes):
+    """Returns the names of a checkpoint's classes as a tuple, or None if there are none, only placeholders, or too few or many.
+
+    Args:
+        names: list of str, or dict from number to name as in `id2label`, or None.
+        num_classes: int or None. Outputs of the head; None if there is none.
+    """
+    if isinstance(names, dict):
+        names = [names.get(str(i), names.get(i)) for i in range(len(names))]
+    if not names or num_classes is None or all(name == f"LABEL_{i}" for i, name in enumerate(names)):
+        return None
+    if len(names) != num_classes or None in names:
+        log.warning("The configuration's names are not those of classes 0 to %d, and are left out: %s", num_classes - 1, names[:3])
+        return None
+    return tuple(map(str, names))
 
 
 def lacking(arguments, allowed):

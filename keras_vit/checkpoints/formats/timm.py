@@ -5,27 +5,35 @@ import re
 import numpy as np
 
 from keras_vit.checkpoints.formats.mapping import (
+    ACTIVATIONS,
     CONV,
     File,
     Layout,
+    agree,
+    class_names,
     count,
     dense,
+    image_sizes,
+    known,
     lacking,
     norm,
+    position_grid,
     position_row,
     resnet_rows,
     resnet_stem,
     row,
     square,
-    square_grid,
 )
-from keras_vit.presets import num_heads_of
+from keras_vit.checkpoints.formats.preprocessing import from_timm, to_timm
+from keras_vit.presets import IMAGENET, num_heads_of
 
 NAME = "timm"
 IS_FOLDER = True
 
+# What the tensors of a model begin with: everything before it in a key is a wrapper's.
+ANCHOR = r"patch_embed\.proj\.weight"
+
 RENAMES = [
-    (r"^(module|backbone|encoder)\.", ""),
     (r"\.gamma_1$", ".ls1.gamma"),  # DeiT-III
     (r"\.gamma_2$", ".ls2.gamma"),
     (r"^register_tokens$", "reg_token"),  # DINOv2
@@ -40,37 +48,64 @@ RENAMES = [
 # The architectures of timm 1.0.31 with that activation: the other ones of SigLIP have the exact one, also where Google's model has not.
 GELU_TANH = r"base_patch32_siglip|large_patch16_siglip(_gap)?_512|so400m_patch16_siglip|giantopt"
 
+# Architectures whose tensors have a plain ViT's names and shapes, but which compute something else.
+OTHER_MODELS = {
+    r"_rpn_": "normalizes after each branch",
+    r"_rope_": "has rotary positions",
+    r"_18x2_|_xp_|parallel": "has parallel blocks",
+    r"^(eva|beit|swin|deit_.*_relpos|.*relpos)": "is no plain Vision Transformer",
+}
+GLOBAL_POOLS = {"": None, "token": "token", "avg": "gap", "map": "map"}
+# Arguments of timm's model that change the result but no name or shape of a tensor, with the values that are read.
+MODEL_ARGS = {"norm_layer": (None,), "block_fn": (None,), "mlp_layer": (None,), "attn_layer": (None,), "pool_include_prefix": (None, False)}
+
 IGNORED = r"mask_token|decoder.*|num_batches_tracked|.*\.num_batches_tracked|.*relative_position_index|mlm_head.*"
 
 
-def recognises(names):
+def recognizes(names):
     return "patch_embed.proj.weight" in names and "blocks.0.norm1.weight" in names
 
 
-def architecture(names, shapes, config, overrides):
+def architecture(names, shapes, config, overrides, expected):
     """Returns the arguments of `VisionTransformer` that a file stands for, and how its form departs from them (see `rows`).
 
     Args:
-        names: dict from canonical key to the file's.
+        names: dict from canonical key to the file's, without what wrappers put before it.
         shapes: dict from canonical key to shape.
         config: dict, timm's config.json; empty for Meta's files.
         overrides: dict of arguments that the user gives, for what the file does not tell.
+        expected: dict of the arguments of the preset that the file is loaded into; empty if there is none.
+
+    Raises:
+        ValueError: if the configuration has a value that is not read, or belongs to another model, or the file leaves something open.
     """
-    given, trained = config.get("model_args", {}), config.get("pretrained_cfg", {})
-    arch = config.get("architecture", "")
+    config = {key: value for key, value in config.items() if key != "image_processor"}
+    given = config.get("model_args") or {}
+    trained = config.get("pretrained_cfg") or config  # older files have its entries at the top
+    arch = config.get("architecture") or ""
+    for pattern, what in OTHER_MODELS.items():
+        if re.search(pattern, arch):
+            raise ValueError(f"timm's {arch} {what}, which is not read. Received: architecture={arch!r}")
+    for key, values in MODEL_ARGS.items():
+        known(key, given.get(key), dict.fromkeys(values))
     width = shapes["patch_embed.proj.weight"][0]
     layers = count(shapes, "blocks.{}.norm1.weight")
+    agree({**config, **given}, {"num_features": width, "embed_dim": width, "depth": layers})
     hidden, gated = shapes["blocks.0.mlp.fc1.weight"][0], shapes["blocks.0.mlp.fc2.weight"][1]
     class_token, distillation = "cls_token" in shapes, "dist_token" in shapes
     registers = shapes["reg_token"][1] if "reg_token" in shapes else 0
     after_pooling = "fc_norm.weight" in names.values()
-    pooling = given.get("global_pool", config.get("global_pool", trained.get("global_pool")))
+    stated = next((c["global_pool"] for c in (given, config, trained) if c.get("global_pool") is not None), None)
+    if stated is not None:
+        pooling = known("global_pool", stated, GLOBAL_POOLS)
+    else:
+        pooling = "gap" if after_pooling or not class_token else "token"
     if "attn_pool.latent" in shapes:
         pooling = "map"
-    elif after_pooling or pooling == "avg" or not class_token:
-        pooling = "gap" if pooling != "" else None
-    else:
-        pooling = None if pooling == "" else "token"
+    elif pooling is not None and not class_token:
+        pooling = "gap"
+    elif pooling == "map":
+        raise ValueError("The configuration says global_pool='map', but the file has no attn_pool. Received: global_pool='map'")
 
     if "patch_embed.backbone.stem.conv.weight" in shapes:
         root = "patch_embed.backbone.stem.conv.weight"
@@ -84,31 +119,44 @@ def architecture(names, shapes, config, overrides):
     patch = tuple(shapes["patch_embed.proj.weight"][2:])
 
     class_tokens = class_token + distillation
-    found = shapes["pos_embed"][1] if "pos_embed" in shapes else 0
+    if "pos_embed" not in shapes:
+        raise ValueError(
+            f"The file has no pos_embed: models without learned positions are not read from it. Received: {arch or 'no config'}"
+        )
     size = given.get("img_size") or trained.get("input_size", (None, None, None))[1:]
     size = (size, size) if isinstance(size, int) else tuple(size)
-    prefix, grid = None, None
-    if None not in size:
-        grid = tuple(side // (stride * p) for side, p in zip(size, patch))
-        prefix = found - grid[0] * grid[1]
-    if prefix not in (0, class_tokens, class_tokens + registers):
-        # The file knows better than its config, which a fine-tuning at another size may not have changed.
-        prefix, grid = square_grid(found, (class_tokens, 0, class_tokens + registers))
+    sizes = [size, *image_sizes(overrides, expected)]
+    # A square of positions beside a class token may be a rectangle's, with one more: only some families give positions to patches alone.
+    patches_alone = config or registers or "blocks.0.ls1.gamma" in shapes or expected.get("prefix_positions") is False
+    prefix, grid = position_grid(
+        shapes["pos_embed"][1],
+        tuple(dict.fromkeys((class_tokens, 0, class_tokens + registers))),
+        tuple(stride * side for side in patch),
+        sizes,
+        overrides.get("position_grid"),
+        None if patches_alone else (class_tokens,),
+    )
+    heads = next(filter(None, (c.get("num_heads") for c in (overrides, given, expected))), None)
     head = shapes.get("head.weight")
+    if head and head[1] not in (width, *shapes.get("pre_logits.weight", ())[:1]):
+        raise ValueError(f"A head must read features of {width}. Received: {names['head.weight']} of shape {tuple(head)}")
     clip = "norm_pre.weight" in shapes
     tanh = re.search(GELU_TANH, arch)
-    activation = given.get("act_layer", "quick_gelu" if "quickgelu" in arch else "gelu_tanh" if tanh else "gelu")
+    activation = "quick_gelu" if "quickgelu" in arch else "gelu_tanh" if tanh else "gelu"
+    if given.get("act_layer") is not None:
+        activation = known("act_layer", given["act_layer"], ACTIVATIONS)
     arguments = dict(
-        input_shape=(*(side * stride * p for side, p in zip(grid, patch)), channels) if grid else None,
+        input_shape=(*(side * stride * p for side, p in zip(grid, patch)), channels),
         patch_size=patch if patch[0] != patch[1] else patch[0],
         hidden_dim=width,
         num_layers=layers,
-        num_heads=overrides.get("num_heads") or given.get("num_heads") or num_heads_of(width, layers, gated),
+        num_heads=heads or num_heads_of(width, layers, gated),
         mlp_dim=gated,
         mlp="swiglu" if hidden == 2 * gated else "mlp",
         activation="silu" if hidden == 2 * gated else activation,
         num_classes=head[0] if head else None,
         include_top=head is not None,
+        class_names=class_names(_labels(config, trained), head[0] if head else None),
         pooling=pooling,
         representation_size=shapes["pre_logits.weight"][0] if "pre_logits.weight" in shapes else None,
         class_token=class_token,
@@ -124,20 +172,21 @@ def architecture(names, shapes, config, overrides):
         norm_embeddings=clip,
         norm_after_pooling=after_pooling,
         stem=stem,
-        preprocessing=_preprocessing(trained),
+        preprocessing={} if "preprocessing" in overrides else from_timm(trained) if config else IMAGENET,
         position_resample="bicubic_antialias",
     )
-    if not config:  # Meta's own files
+    details = dict(register_positions=registers > 0 and prefix == class_tokens + registers)
+    if not config:  # Meta's own files, and bare ones of timm's
         dinov2 = len(shapes.get("mask_token", ())) == 2  # that of MAE's decoder has three axes
         arguments["position_resample"] = "bicubic_dinov2" if dinov2 and not registers else "bicubic_antialias" if dinov2 else "bicubic"
-        arguments["preprocessing"] = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
-    return arguments, dict(register_positions=registers > 0 and prefix == class_tokens + registers)
+        details["assumed"] = ("num_heads", "activation", "norm_epsilon", "pooling", "position_grid", "preprocessing")
+    elif "mean" not in trained:
+        details["assumed"] = ("preprocessing",)
+    return arguments, details
 
 
-def _preprocessing(trained):
-    keys = {"mean": "mean", "std": "std", "interpolation": "interpolation", "crop_fraction": "crop_pct", "crop_mode": "crop_mode"}
-    found = {ours: trained[theirs] for ours, theirs in keys.items() if theirs in trained}
-    return {key: tuple(value) if isinstance(value, list) else value for key, value in found.items()}
+def _labels(config, trained):
+    return next((c[key] for c in (config, trained) for key in ("label_names", "labels") if c.get(key)), None)
 
 
 def _conv_stem(shapes):
@@ -307,16 +356,11 @@ def file(a):
     )
     if a["mlp"] == "mlp" and a["activation"] != "gelu":
         model_args["act_layer"] = a["activation"]
-    prepare = a["preprocessing"]
     pretrained_cfg = dict(
         custom_load=False,
         input_size=[channels, *size],
         fixed_input_size=True,
-        interpolation=prepare["interpolation"],
-        crop_pct=prepare["crop_fraction"],
-        crop_mode=prepare["crop_mode"],
-        mean=prepare["mean"],
-        std=prepare["std"],
+        **to_timm(a["preprocessing"]),
         num_classes=num_classes,
         pool_size=None,
         first_conv=key("patch_embed.proj" if a["stem"] is None else "patch_embed.backbone.stem.conv"),
@@ -330,7 +374,8 @@ def file(a):
         model_args=model_args,
         pretrained_cfg=pretrained_cfg,
     )
-
+    if a["class_names"] and a["include_top"]:
+        config["label_names"] = list(a["class_names"])
     return File({**a, **changes}, key, {"config.json": config})
 
 

@@ -17,8 +17,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from keras_vit.checkpoints.formats import tensors as module
-from keras_vit.checkpoints.formats.tensors import CheckpointError, find_checkpoint, open_tensors
+from keras_vit.checkpoints.formats import archives as module
+from keras_vit.checkpoints.formats.files import find_checkpoint, open_tensors
+from keras_vit.checkpoints.formats.tensors import CheckpointError
 
 FLOATS = np.random.default_rng(0).standard_normal((3, 4)).astype("float32")
 ARRAYS = {
@@ -98,26 +99,25 @@ def test_npz_with_slashes_in_names_and_bfloat16_as_void(tmp_path):
         assert_reads(tmp_path / "x.npz", {**ARRAYS, "fortran": FLOATS})
 
 
-@pytest.mark.parametrize(
-    "wrap", [lambda d: d, lambda d: {"model": d}, lambda d: {"epoch": 1, "teacher": d}, lambda d: {"model": {"state_dict": d}}]
-)
-def test_torch(tmp_path, wrap):
+@pytest.mark.parametrize("wrappers", [(), ("model",), ("teacher",), ("model", "state_dict")])
+def test_torch(tmp_path, wrappers):
+    """What wraps a dict of tensors becomes a part of their names."""
     torch = pytest.importorskip("torch")
     arrays = {key: value for key, value in ARRAYS.items() if key != "b/bfloat16"}
     state = {key: torch.from_numpy(np.array(value)) for key, value in arrays.items()}
     state["b/bfloat16"] = torch.from_numpy(FLOATS).bfloat16()
     state["transposed"] = torch.nn.Parameter(torch.from_numpy(FLOATS).T)
-    torch.save(wrap(state), tmp_path / "x.pth")
-    assert_reads(tmp_path / "x.pth", {**ARRAYS, "transposed": FLOATS.T})
+    for wrapper in reversed(wrappers):
+        state = {wrapper: state, "epoch": 1}
+    torch.save(state, tmp_path / "x.pth")
+    assert_reads(tmp_path / "x.pth", {".".join([*wrappers, key]): value for key, value in {**ARRAYS, "transposed": FLOATS.T}.items()})
 
 
-def test_torch_with_arguments_beside_the_model(tmp_path):
+def test_torch_with_plain_values_beside_the_model(tmp_path):
     torch = pytest.importorskip("torch")
-    content = {"model": {"w": torch.ones(2)}, "args": argparse.Namespace(lr=0.1), "model_ema": {"w": torch.zeros(2)}}
-    torch.save(content, tmp_path / "deit.pth")
-    assert_reads(tmp_path / "deit.pth", {"w": np.ones(2, "float32")})
-    torch.save({"model": {"depth": 12}, "state_dict": {"w": torch.ones(2)}}, tmp_path / "other.pth")
-    assert_reads(tmp_path / "other.pth", {"w": np.ones(2, "float32")})
+    beside = {"args": argparse.Namespace(lr=0.1), "best": np.float64(0.5), "step": np.int64(3), "optimizer": {"state": {0: {}}}}
+    torch.save({"model": {"w": torch.ones(2), "depth": 12}, **beside, "model_ema": {"w": torch.zeros(2)}}, tmp_path / "x.pth")
+    assert_reads(tmp_path / "x.pth", {"model.w": np.ones(2, "float32"), "model_ema.w": np.zeros(2, "float32")})
 
 
 def test_torch_renews_its_mapping(tmp_path, monkeypatch):
@@ -149,6 +149,23 @@ def test_shapes_without_data(tmp_path):
 
 
 # --- folders ---
+
+
+def test_a_shard_alone_is_read_with_its_index_and_so_are_shards_of_torch(tmp_path):
+    torch = pytest.importorskip("torch")
+    arrays = {f"w{i}": np.full(3, i, "float32") for i in (1, 2)}
+    for suffix, save in (
+        ("safetensors", save_file),
+        ("bin", lambda d, path: torch.save({k: torch.from_numpy(v) for k, v in d.items()}, path)),
+    ):
+        names = {key: f"pytorch_model-0000{i}-of-00002.{suffix}" for i, key in enumerate(arrays, 1)}
+        (tmp_path / suffix).mkdir()
+        for key, name in names.items():
+            save({key: arrays[key]}, tmp_path / suffix / name)
+        index = tmp_path / suffix / f"pytorch_model.{suffix}.index.json"
+        index.write_text(json.dumps({"weight_map": names}))
+        for path in (tmp_path / suffix, index, tmp_path / suffix / names["w2"]):
+            assert_reads(path, arrays)
 
 
 def write_shards(folder, weight_map, metadata=None):
@@ -375,33 +392,30 @@ def test_torch_not_installed(tmp_path, monkeypatch):
 # --- memory ---
 
 MEASURE = """
-import importlib.util, pathlib, re, sys
-spec = importlib.util.spec_from_file_location("tensors", sys.argv[1])
-module = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(module)
-if sys.argv[2].endswith("pth"):
-    import torch
-    torch.ones(3).clone()
+import pathlib, re, sys
+import torch
+from keras_vit.checkpoints.formats import files
+torch.ones(3).clone()
 memory = lambda name: int(re.search(name + r":\\s+(\\d+) kB", pathlib.Path("/proc/self/status").read_text())[1])
-pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
-before = memory("VmRSS")
-with module.open_tensors(sys.argv[2]) as tensors:
-    for key in tensors:
-        assert tensors[key][-1] == 1
-print(memory("VmHWM") - before)
+for path in sys.argv[1:]:
+    pathlib.Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    before = memory("VmRSS")
+    with files.open_tensors(path) as tensors:
+        for key in tensors:
+            assert tensors[key][-1] == 1
+    print("PEAK", memory("VmHWM") - before)
 """
 
 
 @pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="peak memory is read from Linux's /proc")
-@pytest.mark.parametrize("suffix", ["safetensors", "npz", "pth"])
-def test_memory_holds_one_tensor_at_a_time(tmp_path, suffix):
-    path = tmp_path / f"x.{suffix}"
+def test_memory_holds_one_tensor_at_a_time(tmp_path):
+    torch = pytest.importorskip("torch")
     arrays = {str(i): np.ones(2 << 20, "float32") for i in range(40)}  # 320 MiB in tensors of 8 MiB
-    if suffix == "pth":
-        torch = pytest.importorskip("torch")
-        torch.save({key: torch.from_numpy(value) for key, value in arrays.items()}, path)
-    else:
-        save_file(arrays, path) if suffix == "safetensors" else np.savez(path, **arrays)
+    paths = [tmp_path / name for name in ("x.safetensors", "x.npz", "x.pth")]
+    save_file(arrays, paths[0])
+    np.savez(paths[1], **arrays)
+    torch.save({key: torch.from_numpy(value) for key, value in arrays.items()}, paths[2])
     del arrays
-    run = subprocess.run([sys.executable, "-c", MEASURE, module.__file__, path], capture_output=True, text=True, check=True)
-    assert int(run.stdout) < 200 << 10  # kB, of 320 MiB; the mapping of a torch file is renewed every 32 MiB
+    run = subprocess.run([sys.executable, "-c", MEASURE, *paths], capture_output=True, text=True, check=True)
+    peaks = [int(line.split()[1]) for line in run.stdout.splitlines() if line.startswith("PEAK")]
+    assert len(peaks) == 3 and max(peaks) < 200 << 10  # kB, of 320 MiB; the mapping of a torch file is renewed every 32 MiB

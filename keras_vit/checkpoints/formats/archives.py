@@ -1,0 +1,171 @@
+"""Zip archives of tensors: numpy's npz and torch's files. No pickle is executed, and no claim about sizes is believed."""
+
+import argparse
+import contextlib
+import json
+import math
+import pathlib
+import pickletools
+import re
+import zipfile
+
+import ml_dtypes
+import numpy as np
+
+from keras_vit.checkpoints.formats.tensors import MAX_HEADER, CheckpointError, Tensors
+
+_DEFLATE_RATIO = 1032  # the most that deflate can expand (zlib's technical note), so a larger claim is a lie
+_UNPACKED_RATIO, _UNPACKED_FLOOR = 100, 256 << 20  # weights hardly compress: what unpacks to more than this is a bomb
+_MAPPED_BYTES = 32 << 20
+
+# torch's own safe list also holds constructors that allocate what the file asks for (bytearray, torch.Tensor): these do not.
+# Namespace, in the files of DeiT, MAE and DINO, only keeps attributes; numpy's scalars are accuracies and losses beside a model.
+_TORCH_NAMES = re.compile(
+    r"collections OrderedDict|argparse Namespace|torch\._utils _rebuild_(tensor_v2|parameter)"
+    r"|torch (Size|device|b?float\d+|u?int\d+|\w+Storage)"
+    r"|numpy\._?core\.multiarray scalar|numpy dtype|numpy\.dtypes \w+DType|_codecs encode"
+)
+_MAX_DEPTH = 8  # of dicts in a torch file: one may hold itself
+
+
+def open_zip(path):
+    with contextlib.ExitStack() as stack:
+        archive = stack.enter_context(zipfile.ZipFile(path))
+        members = _checked_members(path, archive)
+        pickles = [name for name in members if pathlib.PurePosixPath(name).name == "data.pkl"]
+        if pickles:
+            return _open_torch(path, archive, members, *pickles)
+        shapes = {name.removesuffix(".npy"): _npy_shape(path, archive, info) for name, info in members.items()}
+
+        def read(key, scratch):
+            with archive.open(members[key + ".npy"]) as member:
+                array = np.lib.format.read_array(member, allow_pickle=False)
+            return array.view(ml_dtypes.bfloat16) if array.dtype.kind == "V" else array
+
+        return Tensors(path, shapes, read, close=stack.pop_all().close, configuration=_comment(archive))
+
+
+def _comment(archive):
+    """Returns the JSON object in an archive's comment, or an empty dict: other programs leave it empty, or write what they like."""
+    with contextlib.suppress(ValueError):
+        content = json.loads(archive.comment)
+        return content if isinstance(content, dict) else {}
+    return {}
+
+
+def _checked_members(path, archive):
+    """Returns {name: ZipInfo} once every claim of the zip's own table is possible for a file of this size."""
+    members = {}
+    for info in archive.infolist():
+        parts = pathlib.PurePosixPath(info.filename).parts
+        if info.filename in members or ".." in parts or parts[:1] == ("/",) or "\\" in info.filename:
+            raise CheckpointError(f"The members of a zip must have distinct relative names. Received: {info.filename!r} in path={path}")
+        stored = info.compress_type == zipfile.ZIP_STORED and info.file_size == info.compress_size
+        deflated = info.compress_type == zipfile.ZIP_DEFLATED and info.file_size <= _DEFLATE_RATIO * info.compress_size
+        if info.flag_bits & 1 or not (stored or deflated):
+            raise CheckpointError(
+                "The members of a zip must be stored or deflated, unencrypted, and of a size that their bytes can hold. "
+                f"Received: {info.filename!r} of {info.file_size} bytes from {info.compress_size} in path={path}"
+            )
+        members[info.filename] = info
+    packed, unpacked = (sum(getattr(i, size) for i in members.values()) for size in ("compress_size", "file_size"))
+    size = path.stat().st_size
+    if packed > size or unpacked > max(_UNPACKED_RATIO * size, _UNPACKED_FLOOR):
+        raise CheckpointError(
+            f"A zip may unpack to {_UNPACKED_RATIO} times its size at most. Received: {unpacked} bytes from {size} in path={path}"
+        )
+    return members
+
+
+def _npy_shape(path, archive, info):
+    if not info.filename.endswith(".npy"):
+        raise CheckpointError(f"The members of an npz must be .npy arrays. Received: {info.filename!r} in path={path}")
+    with archive.open(info) as member:
+        version = np.lib.format.read_magic(member)
+        header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+        shape, _, dtype = header(member)
+        start = member.tell()
+    # Arrays of bfloat16 were saved by a numpy that did not know the type: two bytes of nothing, V2.
+    if not (dtype.kind in "biuf" or dtype == np.dtype("V2")):
+        raise CheckpointError(
+            "The arrays of an npz must be numbers; an object array is a pickle, which can run code and is never opened. "
+            f"Received: dtype {dtype} in {info.filename!r} of path={path}"
+        )
+    if min(shape, default=0) < 0 or start + math.prod(shape) * dtype.itemsize != info.file_size:
+        raise CheckpointError(
+            "The shape in an npy header must account for the member's bytes exactly. "
+            f"Received: shape {shape} of {dtype} in {info.file_size} bytes of {info.filename!r} in path={path}"
+        )
+    return shape
+
+
+def _open_torch(path, archive, members, name, *others):
+    if others or any(info.compress_type != zipfile.ZIP_STORED for info in members.values()) or members[name].file_size > MAX_HEADER:
+        raise CheckpointError(
+            f"A torch file must store its members unpacked, with one data.pkl of at most {MAX_HEADER} bytes. Received: path={path}"
+        )
+    wanted = set()
+    for opcode, argument, _ in pickletools.genops(archive.read(name)):
+        if opcode.name in ("GLOBAL", "INST"):
+            wanted.add(argument)
+        elif opcode.name in ("STACK_GLOBAL", "OBJ", "EXT1", "EXT2", "EXT4"):
+            wanted.add(opcode.name)  # pickle's later ways of naming code, which torch.save does not use
+    refused = sorted(n for n in wanted if not _TORCH_NAMES.fullmatch(n))
+    if refused:
+        raise CheckpointError(
+            "A torch file may hold only tensors and plain values; this one wants to run code and was refused. "
+            f"Received: {', '.join(refused)} in path={path}"
+        )
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(
+            "A torch checkpoint is read with torch: `pip install torch`, or convert the file to safetensors elsewhere. "
+            f"Received: path={path}"
+        ) from error
+
+    def load():
+        with torch.serialization.safe_globals(_safe_globals()):
+            content = torch.load(path, weights_only=True, mmap=True, map_location="cpu")
+        return dict(_named(content, torch.Tensor)) if isinstance(content, dict) else {}
+
+    tensors, touched = load(), 0
+    if not tensors:
+        raise CheckpointError(f"A torch file must hold a dict of tensors, or of such dicts. Received: path={path}")
+    for key, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+            raise CheckpointError(f"A tensor must be dense and held in full by the file. Received: {key!r} in path={path}")
+
+    def read(key, scratch):
+        nonlocal tensors, touched
+        if touched > _MAPPED_BYTES:  # the pages of a mapping count as this process's memory until it is dropped
+            tensors, touched = load(), 0
+        tensor = tensors[key].detach()
+        touched += tensor.numel() * tensor.element_size()
+        tensor = tensor.clone(memory_format=torch.contiguous_format)
+        if tensor.dtype == torch.bfloat16:
+            return tensor.view(torch.int16).numpy().view(ml_dtypes.bfloat16)
+        return tensor.numpy()
+
+    def close():
+        nonlocal tensors
+        tensors = {}
+
+    return Tensors(path, {key: tuple(tensor.shape) for key, tensor in tensors.items()}, read, close=close)
+
+
+def _safe_globals():
+    """Returns what `_TORCH_NAMES` allows beyond torch's own list."""
+    multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
+    scalars = [(multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]  # before numpy 2, and since
+    kinds = {type(np.dtype(kind)) for kind in ("f8", "f4", "f2", "i8", "i4", "?")}
+    return [argparse.Namespace, np.dtype, *scalars, *kinds]
+
+
+def _named(content, tensor_type, prefix="", depth=0):
+    """Yields (key, tensor) of a dict and the dicts in it, as "model.cls_token": what wraps a model is then part of its names."""
+    for key, value in content.items():
+        if isinstance(key, str) and isinstance(value, tensor_type):
+            yield prefix + key, value
+        elif isinstance(key, str) and isinstance(value, dict) and depth < _MAX_DEPTH:
+            yield from _named(value, tensor_type, f"{prefix}{key}.", depth + 1)

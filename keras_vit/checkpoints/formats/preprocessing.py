@@ -1,0 +1,167 @@
+"""What images go through, as other libraries' configurations say it: from there to `preprocessing` of `VisionTransformer`, and back.
+
+Where a file leaves something out, its own library's default counts. What has no equal here is refused by name.
+"""
+
+import logging
+import re
+
+from keras_vit.presets import CLIP, IMAGENET
+
+log = logging.getLogger("keras_vit")
+
+HALF = {"mean": 0.5, "std": 0.5}
+
+# Pillow's numbers, which transformers writes, and timm's names.
+PILLOW_FILTERS = {0: "nearest", 1: "lanczos3", 2: "bilinear", 3: "bicubic", 4: "area"}
+TIMM_FILTERS = {"nearest": "nearest", "bilinear": "bilinear", "bicubic": "bicubic", "lanczos": "lanczos3", "box": "area"}
+
+# transformers' image processors: the colors, the filter, whether one number for `size` is the shorter edge, and `size` and `crop_size`.
+_CLIP = dict(colors=CLIP, resample=3, shortest=True, size=224, crop_size=224)
+PROCESSORS = {
+    "ViT": dict(colors=HALF, resample=2, shortest=False, size=224, crop_size=None),
+    "DeiT": dict(colors=HALF, resample=3, shortest=False, size=256, crop_size=224),
+    "Beit": dict(colors=HALF, resample=3, shortest=False, size=256, crop_size=224),
+    "Siglip": dict(colors=HALF, resample=3, shortest=False, size=224, crop_size=None),
+    "CLIP": _CLIP,
+    "Bit": _CLIP,
+    "ViTHybrid": _CLIP,
+}
+
+# For each model type of transformers: its image processor, and the colors of its published weights.
+MODEL_TYPES = {
+    "vit": ("ViT", HALF),
+    "vit_mae": ("ViT", IMAGENET),
+    "vit_msn": ("ViT", IMAGENET),
+    "vit-hybrid": ("ViTHybrid", HALF),
+    "deit": ("DeiT", IMAGENET),
+    "dinov2": ("Bit", IMAGENET),
+    "dinov2_with_registers": ("Bit", IMAGENET),
+    "siglip": ("Siglip", HALF),
+    "siglip_vision_model": ("Siglip", HALF),
+    "clip": ("CLIP", CLIP),
+    "clip_vision_model": ("CLIP", CLIP),
+}
+
+
+def from_timm(settings):
+    """Returns `preprocessing` for the settings of a timm config: those under "pretrained_cfg", or at the top of older files.
+
+    Raises:
+        ValueError: if a value has no equal here.
+    """
+    filter, mode = settings.get("interpolation") or "bicubic", settings.get("crop_mode") or "center"
+    if filter not in TIMM_FILTERS:
+        raise _unknown("interpolation", filter, TIMM_FILTERS)
+    if mode not in ("center", "squash"):
+        raise _unknown("crop_mode", mode, ("center", "squash"))
+    return {
+        "mean": _values(settings.get("mean", IMAGENET["mean"])),
+        "std": _values(settings.get("std", IMAGENET["std"])),
+        "interpolation": TIMM_FILTERS[filter],
+        "crop_fraction": settings.get("crop_pct") or 0.875,
+        "crop_mode": mode,
+    }
+
+
+def to_timm(preprocessing):
+    """Returns the entries of a timm config for a complete `preprocessing`."""
+    return dict(
+        interpolation=_key_of(TIMM_FILTERS, preprocessing["interpolation"]),
+        crop_pct=preprocessing["crop_fraction"],
+        crop_mode=preprocessing["crop_mode"],
+        mean=preprocessing["mean"],
+        std=preprocessing["std"],
+    )
+
+
+def from_processor(file, model_type):
+    """Returns `preprocessing` for the content of a preprocessor_config.json, new or old.
+
+    Args:
+        file: dict.
+        model_type: str. That of config.json, which tells the processor where the file does not.
+
+    Raises:
+        ValueError: if a value has no equal here.
+    """
+    stated = file.get("image_processor_type") or file.get("feature_extractor_type") or ""
+    name = re.sub(r"(FeatureExtractor|ImageProcessor)(Fast|Pil)?$", "", stated) or MODEL_TYPES.get(model_type, ("ViT",))[0]
+    if name not in PROCESSORS:
+        raise _unknown("image_processor_type", stated, [f"{known}ImageProcessor" for known in PROCESSORS])
+    default = PROCESSORS[name]
+
+    resample = file.get("resample", default["resample"])
+    if resample not in PILLOW_FILTERS:
+        raise _unknown("resample", resample, PILLOW_FILTERS)
+    found = {"interpolation": PILLOW_FILTERS[resample], **_colors(file, default["colors"])}
+    if not file.get("do_resize", True):
+        log.warning("do_resize=false in preprocessor_config.json: images of another size are resized here all the same")
+
+    size = file.get("size") or default["size"]
+    if isinstance(size, int):
+        size = {"shortest_edge": size} if default["shortest"] else {"height": size, "width": size}
+    elif isinstance(size, (list, tuple)) and len(size) == 2:
+        size = dict(zip(("height", "width"), size))
+    size = {key: side for key, side in size.items() if side is not None} if isinstance(size, dict) else {}
+    if set(size) not in ({"height", "width"}, {"shortest_edge"}):
+        raise _unknown("size", file["size"], ['{"height": ..., "width": ...}', '{"shortest_edge": ...}', "one number"])
+    squash = "height" in size
+    found["crop_mode"] = "squash" if squash else "center"
+
+    crop = file.get("crop_size", default["crop_size"])
+    if not file.get("do_center_crop", default["crop_size"] is not None) or crop is None:
+        return {**found, "crop_fraction": 1.0}
+    if isinstance(crop, dict):
+        crop = (crop.get("height") or crop.get("shortest_edge"), crop.get("width") or crop.get("shortest_edge"))
+    rows, columns = (crop, crop) if isinstance(crop, int) else crop
+    fractions = {rows / size["height"], columns / size["width"]} if squash else {min(rows, columns) / size["shortest_edge"]}
+    if len(fractions) > 1 or max(fractions) > 1:
+        raise _unknown("crop_size", file.get("crop_size"), ["as large as `size` or smaller", "in the proportions of `size`"])
+    return {**found, "crop_fraction": fractions.pop()}
+
+
+def _colors(file, default):
+    """Returns mean and std of pixels between 0 and 1 for a processor that rescales and normalizes, or does not."""
+    scale = 255 * file.get("rescale_factor", 1 / 255) if file.get("do_rescale", True) else 255
+    scale = 1 if abs(scale - 1) < 1e-6 else scale
+    mean, std = (file.get(f"image_{key}") or default[key] for key in ("mean", "std"))
+    if not file.get("do_normalize", True):
+        mean, std = 0.0, 1.0
+    divided = lambda value: tuple(v / scale for v in value) if isinstance(value, tuple) else value / scale  # noqa: E731
+    return {"mean": divided(_values(mean)), "std": divided(_values(std))}
+
+
+def to_processor(preprocessing, size):
+    """Returns the content of a preprocessor_config.json for a complete `preprocessing` and images of (rows, columns)."""
+    height, width = size
+    fraction = preprocessing["crop_fraction"]
+    crop = dict(do_center_crop=True, crop_size=dict(height=height, width=width))
+    if preprocessing["crop_mode"] == "center":
+        form = dict(image_processor_type="BitImageProcessor", size=dict(shortest_edge=round(min(size) / fraction)), **crop)
+    elif fraction == 1:
+        form = dict(image_processor_type="ViTImageProcessor", size=dict(height=height, width=width))
+    else:
+        resized = dict(height=round(height / fraction), width=round(width / fraction))
+        form = dict(image_processor_type="DeiTImageProcessor", size=resized, **crop)
+    resample = _key_of(PILLOW_FILTERS, preprocessing["interpolation"])
+    colors = dict(
+        do_rescale=True, rescale_factor=1 / 255, do_normalize=True, image_mean=preprocessing["mean"], image_std=preprocessing["std"]
+    )
+    return dict(**form, do_resize=True, resample=resample, **colors)
+
+
+def _key_of(filters, name):
+    name = "lanczos3" if name == "lanczos" else name
+    return next(key for key, ours in filters.items() if ours == name)
+
+
+def _values(value):
+    return tuple(value) if isinstance(value, (list, tuple)) else value
+
+
+def _unknown(key, value, known):
+    return ValueError(
+        f"The checkpoint's preprocessing has {key}={value!r}, which has no equal here; known are {', '.join(map(str, known))}. "
+        f"Give the argument `preprocessing=` in its place. Received: {key}={value!r}"
+    )

@@ -1,0 +1,178 @@
+"""Which tensors of a file are the Vision Transformer: training code wraps it, and leaves heads, copies and optimizers beside it."""
+
+import collections
+import difflib
+import logging
+import re
+from typing import NamedTuple
+
+from keras_vit.checkpoints.formats import google, huggingface, timm
+from keras_vit.checkpoints.formats.files import KNOWN_FORMATS
+from keras_vit.cost import arguments as all_arguments
+from keras_vit.vision_transformer import PREPROCESSING
+
+log = logging.getLogger("keras_vit")
+
+FORMATS = {format.NAME: format for format in (huggingface, timm, google)}
+
+# Parts of a key that wrappers add and that name nothing: data-parallel, compiled, sharded and checkpointed modules.
+TRANSPARENT = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
+# What training code calls a running average of weights; a teacher is one of its student, a momentum or target encoder of the other.
+AVERAGED = re.compile(r"(?:^|[._])(?:ema|swa|avg|averaged?|shadow|teacher|target|momentum|encoder_k)(?=[._])")
+# What is left beside a model without a word.
+TRAINING_STATE = re.compile(r"(optim|sched|lr_|scaler|amp|epoch|step|iter|loop|callback|rng|loss|criterion|n_averaged|args|metric|best)")
+
+# Other libraries' and models' names, to say whose a file is that is not read.
+OTHERS = {
+    r"(.*\.)?blocks\.0\.(attns|ffns)\.0\..*": "timm's Vision Transformers with parallel blocks (such as vit_small_patch16_18x2_224)",
+    r"(.*\.)?blocks\.0\.attn\.(q_bias|[qkv]_proj\..*)": "EVA, EVA-02, BEiT and their relatives",
+    r"(.*\.)?(rope|rope_embed)\..*|(.*\.)?storage_tokens": "models with rotary positions, such as DINOv3",
+    r".*relative_position_bias.*|.*rel_pos.*": "models with relative positions, such as BEiT, Swin and SAM",
+    r"(.*\.)?conv_proj\.weight": "torchvision",
+    r"(.*\.)?transformer\.resblocks\.0\..*": "OpenAI's CLIP and open_clip (hf://timm and hf://openai have the same image towers)",
+    r"(.*\.)?to_patch_embedding\..*": "vit-pytorch",
+    r"(.*\.)?patch_embed\.projection\.weight": "mmpretrain",
+    r"(.*\.)?layers\.0\.blocks\.0\..*": "hierarchical models, such as Swin",
+    r".*(lora_[AB]|base_layer)\..*": "PEFT's adapters (merge them first: `merge_and_unload()`)",
+}
+
+
+class Found(NamedTuple):
+    """The tensors of one model in a file.
+
+    Attributes:
+        format: module of its format.
+        root: str. What wrappers put before each of its keys.
+        names: dict from canonical key to the file's.
+        keys: dict from canonical key to the file's without the wrappers' part.
+    """
+
+    format: object
+    root: str
+    names: dict
+    keys: dict
+
+
+def recognize(tensors, ema=None):
+    """Finds the one model in a file.
+
+    Args:
+        tensors: a `Tensors`.
+        ema: bool or None. Of a model and its running average: True reads the average, False the other, None the average, too.
+
+    Returns:
+        A `Found`.
+
+    Raises:
+        ValueError: if there is none in a known format, or several.
+    """
+    keys = {}
+    for key in tensors:
+        clean = TRANSPARENT.sub("", key)
+        if clean in keys:
+            raise ValueError(f"Two tensors have one name but for their wrappers: {keys[clean]!r}, {key!r}. Received: {tensors.path}")
+        keys[clean] = key
+    models = [found for format in FORMATS.values() for found in _models(format, keys)]
+    if not models:
+        raise _unknown(tensors.path, keys)
+    model = _chosen(tensors.path, models, ema)
+    strange = _whose(model.keys.values())
+    if strange:
+        raise ValueError(f"The tensor {strange[0]!r} is one of {strange[1]}, which are not read. Received: {tensors.path}")
+    _say(tensors.path, model, models, keys)
+    return model
+
+
+def _models(format, keys):
+    """Yields a `Found` for each model of a format."""
+    roots = {}
+    for key in keys:
+        if match := re.fullmatch(rf"(?P<root>(?:.*[./])?){format.ANCHOR}", key):
+            roots.setdefault(match["root"])
+    if format is google:
+        roots = {"": None} if roots else {}  # its prefixes are few, and in its table
+    for root in roots:
+        if match := re.fullmatch(rf"(?P<root>(?:.*\.)?){getattr(format, 'FAMILY', '(?!)')}", root):
+            # The family's own name for its backbone, or a wrapper's? Its own, if nothing but what transformers has stands beside it.
+            beside = [key.removeprefix(match["root"]) for key in keys if key.startswith(match["root"]) and not key.startswith(root)]
+            if all(re.fullmatch(f"{format.BESIDE}|{format.IGNORED}", key) for key in beside):
+                root = match["root"]
+        names, short = {}, {}
+        for key in keys:
+            if key.startswith(root):
+                name = short_key = key.removeprefix(root)
+                for pattern, replacement in format.RENAMES:
+                    name = re.sub(pattern, replacement, name)
+                names[name], short[name] = keys[key], short_key
+        if format.recognizes(names):
+            yield Found(format, root, names, short)
+
+
+def _chosen(path, models, ema):
+    averaged = [model for model in models if AVERAGED.search(model.root)]
+    raw = [model for model in models if model not in averaged]
+    if ema is not None and not (averaged if ema else raw):
+        which = "no running average of weights beside the model" if ema else "nothing but a running average of weights"
+        raise ValueError(f"The file has {which}. Received: ema={ema}, {path}")
+    models = (averaged or raw) if ema is None else averaged if ema else raw
+    if len(models) > 1:
+        roots = ", ".join(repr(model.root) for model in models)
+        raise ValueError(f"The file holds several models; write the one that is meant to a file of its own. Received: {path} with {roots}")
+    return models[0]
+
+
+def _say(path, model, models, keys):
+    """Logs, in one line, what was chosen and what was left out."""
+    said = []
+    if others := [other for other in models if other is not model]:
+        averaged = bool(AVERAGED.search(model.root))
+        kind = "running average" if averaged else "last weights"
+        said.append(f"the {kind} under {model.root!r} (`ema={not averaged}` reads {others[0].root!r})")
+    elif model.root:
+        said.append(f"the model under {model.root!r}")
+    roots = [other.root for other in models]
+    beside = [key for key in keys if keys[key] not in model.names.values() and not any(root and key.startswith(root) for root in roots)]
+    wrappers = {part for root in roots for part in root.split(".")}
+    counts = collections.Counter(_part(key, wrappers) for key in beside if not TRAINING_STATE.match(key))
+    if counts:
+        said.append(f"leaving out {', '.join(f'{part!r} ({number} tensors)' for part, number in counts.items())}")
+    if others or counts:
+        log.warning("From %s: %s", path, "; ".join(said))
+
+
+def _part(key, wrappers):
+    """Returns what of a key stands before the name of a tensor, without the layers of one module: "teacher.head"."""
+    parts = re.split(r"[./]", key)
+    depth = next((i for i, part in enumerate(parts) if part not in wrappers), 0)
+    return ".".join(parts[: depth + 1])
+
+
+def _whose(keys):
+    """Returns (key, whose it is) for the first key of a library or model that is known but not read, or None."""
+    return next(((key, what) for pattern, what in OTHERS.items() for key in keys if re.fullmatch(pattern, key)), None)
+
+
+def _unknown(path, keys):
+    """Returns the error for a file without a model in a known format: whose it is, or which format is nearest and where it departs."""
+    if strange := _whose(keys):
+        return ValueError(f"The tensor {strange[0]!r} is one of {strange[1]}, which are not read. Received: {path}")
+    shape = lambda key: re.sub(r"\d+", "N", key)  # noqa: E731
+    there = list(dict.fromkeys(map(shape, keys)))
+    expected = {name: list(dict.fromkeys(map(shape, _keys_of(format)))) for name, format in FORMATS.items()}
+    shared = {name: sum(any(key.endswith(part) for key in there) for part in parts) for name, parts in expected.items()}
+    ratio = {name: difflib.SequenceMatcher(None, " ".join(there[:20]), " ".join(parts)).ratio() for name, parts in expected.items()}
+    nearest = max(FORMATS, key=lambda name: (shared[name], ratio[name]))
+    missing = [part for part in expected[nearest] if not any(key.endswith(part) for key in there)]
+    other = [key for key in keys if not any(shape(key).endswith(part) for part in expected[nearest])]
+    return ValueError(
+        "The tensors' names are those of no Vision Transformer of timm's, Meta's, Hugging Face's, Google's or big_vision's. "
+        f"The nearest format is {nearest!r}; it has {', '.join(missing[:4])}, and the file has {', '.join(other[:4])}. "
+        f"Files may be {KNOWN_FORMATS}. Received: {path}"
+    )
+
+
+def _keys_of(format):
+    """Returns the keys that a file of a small model has in a format."""
+    form = dict(patch_size=(16, 16), position_grid=(14, 14), activation="gelu_tanh", preprocessing=PREPROCESSING)
+    file = format.file({**all_arguments({"num_layers": 1}), **form})
+    return [file.key(key) for row in format.rows(file.arguments) for key in row.keys]
