@@ -1,14 +1,26 @@
 """Look inside a Vision Transformer: what it attends to, what speaks for a class, and what its weights have learned."""
 
+from keras_vit.visualize.attention_distance import attention_distance, mean_attention_distances
 from keras_vit.visualize.attention_maps import attention_maps, attention_weights
 from keras_vit.visualize.attention_rollout import attention_rollout
 from keras_vit.visualize.grad_cam import grad_cam
+from keras_vit.visualize.overlay import overlay
+from keras_vit.visualize.patch_filters import patch_filters
+from keras_vit.visualize.patch_pca import patch_components, patch_pca
+from keras_vit.visualize.position_similarity import position_similarity
 from keras_vit.visualize.relevance import relevance
 
 __all__ = [
+    "attention_distance",
     "attention_maps",
     "attention_rollout",
     "attention_weights",
     "grad_cam",
+    "mean_attention_distances",
+    "overlay",
+    "patch_components",
+    "patch_filters",
+    "patch_pca",
+    "position_similarity",
     "relevance",
 ]

@@ -70,7 +70,7 @@ def block_weights(block, tokens, queries=None):
 
 def check_model(model):
     """Raises ValueError for a model without a VisionTransformer."""
-    if not any(isinstance(layer, PatchEmbedding) for layer in _layers(model)):
+    if not any(isinstance(layer, PatchEmbedding) for layer in layers_of(model)):
         what = f"{type(model).__name__} {getattr(model, 'name', '')!r}" if isinstance(model, keras.Model) else f"{type(model).__name__}"
         raise ValueError(f"`model` must be a keras_vit.VisionTransformer, or a model that holds one. Received: a {what}")
 
@@ -101,7 +101,7 @@ def to_array(tensor):
 
 def count_blocks(model):
     """Returns the number of a model's encoder blocks."""
-    return sum(isinstance(layer, TransformerEncoderBlock) for layer in _layers(model))
+    return sum(isinstance(layer, TransformerEncoderBlock) for layer in layers_of(model))
 
 
 def block_numbers(blocks, count):
@@ -116,9 +116,9 @@ def block_numbers(blocks, count):
 def read_by_head(model):
     """Returns the name of the tokens that a model's head reads: "class", "classes" (class and distillation token), "class_patches",
     "patches" or "pooling"."""
-    kinds = {type(layer) for layer in _layers(model)}
-    vits = [layer for layer in _layers(model) if isinstance(layer, VisionTransformer)]
-    pooling = vits[0].get_config()["pooling"] if vits else None
+    kinds = {type(layer) for layer in layers_of(model)}
+    vit = vision_transformer(model)
+    pooling = vit.get_config()["pooling"] if vit else None
     if AttentionPooling in kinds:
         return "pooling"
     if pooling == "gap" or ClassToken not in kinds:
@@ -159,9 +159,15 @@ def query_tokens(model, query, grid):
     return weights
 
 
-def _layers(model):
+def vision_transformer(model):
+    """Returns the VisionTransformer that a model is or holds; None if it holds only its layers."""
+    return next((layer for layer in layers_of(model) if isinstance(layer, VisionTransformer)), None)
+
+
+def layers_of(model):
+    """Returns all layers of a model, those within others too; none of what is no model."""
     return list(model._flatten_layers()) if isinstance(model, keras.Model) else []
 
 
 def _count(model, kind):
-    return sum(layer.num_tokens for layer in _layers(model) if isinstance(layer, kind))
+    return sum(layer.num_tokens for layer in layers_of(model) if isinstance(layer, kind))

@@ -1,0 +1,97 @@
+"""How far heads look."""
+
+import numpy as np
+from keras import ops
+
+from keras_vit.visualize.figures import axes_of, pixels_of
+from keras_vit.visualize.inside import block_weights, check_images, check_model, forward_pass, in_batches
+
+
+def mean_attention_distances(model, images, batch_size=8):
+    """Returns how far away the patches are that a patch attends to, for each block and head.
+
+    Args:
+        model: a `VisionTransformer`, or a model that holds one.
+        images: array `(batch, rows, columns, channels)`, what the model takes.
+        batch_size: int. Images in a forward pass.
+
+    Returns:
+        A float32 array `(block, head)`, in pixels between the centers of patches: the mean over images and patches, weighted with the
+        attention. Attention to class, distillation and register tokens does not count.
+
+    Raises:
+        ValueError: if the model holds no `VisionTransformer`, or `images` is no batch.
+
+    Example:
+    >>> model = keras_vit.VisionTransformer((32, 48, 3), 8, 64, 4, 2, 128)
+    >>> keras_vit.visualize.mean_attention_distances(model, keras.ops.ones((1, 32, 48, 3))).shape
+    (4, 2)
+    """
+    check_model(model)
+    sides = pixels_of(model, check_images(images)[:1]).shape[1:3]
+
+    def distances(images):
+        seen = forward_pass(model, images)
+        between = patch_distances(seen.grid, sides)
+        count, found = len(between), []
+        for block, tokens in zip(seen.blocks, seen.tokens):
+            weights = ops.cast(block_weights(block, tokens)[:, :, -count:, -count:], "float32")
+            mean = ops.sum(weights * between, axis=-1) / ops.sum(weights, axis=-1)
+            found.append(ops.mean(mean, axis=-1))
+        return ops.stack(found, axis=1)
+
+    return in_batches(distances, images, batch_size).mean(axis=0)
+
+
+def patch_distances(grid, sides):
+    """Returns the distances between the centers of patches, `(patches, patches)`, in pixels.
+
+    Args:
+        grid: (rows, columns) of patches.
+        sides: (rows, columns) of pixels.
+    """
+    places = np.stack(np.meshgrid(*(np.arange(n) * (side / n) for n, side in zip(grid, sides)), indexing="ij"), axis=-1).reshape(-1, 2)
+    return np.linalg.norm(places[:, None] - places[None], axis=-1).astype("float32")
+
+
+def attention_distance(model, images, ax=None, batch_size=8):
+    """Draws how far each head looks, against the depth of its block.
+
+    In a well-trained model the heads of the first blocks differ: some look near, like a convolution, others everywhere; in the last blocks
+    all look far. Heads of all blocks at the dashed line, where attention is the same everywhere, have learned nothing.
+
+    Args:
+        model: a `VisionTransformer`, or a model that holds one.
+        images: array `(batch, rows, columns, channels)`, what the model takes. A few dozen are enough.
+        ax: matplotlib axes. None: those of a new figure.
+        batch_size: int. Images in a forward pass.
+
+    Returns:
+        The matplotlib axes.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+        ValueError: if the model holds no `VisionTransformer`, or `images` is no batch.
+
+    Reference:
+        Dosovitskiy et al., "An Image is Worth 16x16 Words", 2020, figure 7, right.
+
+    Example:
+    >>> model = keras_vit.VisionTransformer((32, 48, 3), 8, 64, 4, 2, 128)
+    >>> ax = keras_vit.visualize.attention_distance(model, keras.ops.ones((1, 32, 48, 3)))
+    """
+    check_model(model)
+    ax = axes_of(ax, 6.0, 3.8)
+    found = mean_attention_distances(model, images, batch_size)
+    ax.scatter(*zip(*((block, distance) for block, heads in enumerate(found) for distance in heads)), s=26, alpha=0.8, color="#1f6fb4")
+    ax.plot(range(len(found)), found.mean(axis=1), color="#1f6fb4", linewidth=1.2, label="mean of the heads")
+    sides = pixels_of(model, check_images(images)[:1]).shape[1:3]
+    grid = forward_pass(model, ops.convert_to_tensor(check_images(images)[:1])).grid
+    ax.axhline(patch_distances(grid, sides).mean(), color="black", linewidth=1.0, linestyle="--", label="attention the same everywhere")
+    ax.set(xlabel="Block", ylabel="Mean attention distance (pixels)", ylim=(0, None), title="How far heads look")
+    ax.xaxis.get_major_locator().set_params(integer=True)
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.grid(True, axis="y", color="#e5e5e5")
+    ax.set_axisbelow(True)
+    ax.legend(loc="lower right", frameon=False)
+    return ax

@@ -1,0 +1,92 @@
+"""What the drawing functions share: axes, pixels to show, and mosaics."""
+
+import math
+
+import numpy as np
+
+from keras_vit.layers import checks
+from keras_vit.visualize.inside import vision_transformer
+
+COLORS = "viridis"  # perceptually uniform: its lightness alone tells the values apart, in gray and to the color-blind
+
+
+def axes_of(ax, width=6.4, height=4.8):
+    """Returns `ax`, or the axes of a new matplotlib figure, which no window shows.
+
+    Args:
+        ax: matplotlib axes, or None.
+        width, height: float. Size of a new figure in inches.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise ImportError('Drawing needs matplotlib: pip install "keras-vit-zoo[plot]"') from None
+    if ax is not None:
+        return ax
+    return Figure(figsize=(width, height), dpi=110, layout="constrained").add_subplot()
+
+
+def pixels_to_show(name, images):
+    """Returns images as floats from 0 to 1, `(batch, rows, columns, 3)`.
+
+    Raises:
+        ValueError: if they are no images with values from 0 to 255.
+    """
+    images = np.asarray(images, "float32")
+    if images.ndim != 4 or images.shape[-1] not in (1, 3):
+        raise ValueError(
+            f"`{name}` must have 1 or 3 channels, the last axis. Received: {name} of shape {images.shape[1:]}"
+            if images.ndim == 4
+            else f"`{name}` must be an array of images. Received: shape {images.shape}"
+        )
+    if (odd := checks.odd_pixels(images)) is not None:
+        raise ValueError(f"`{name}` must hold pixels from 0 to 255. Received: {odd}")
+    return np.broadcast_to(images / 255.0, (*images.shape[:-1], 3))
+
+
+def pixels_of(model, images):
+    """Returns what a model takes as pixels from 0 to 255, channels last: undoes the normalization of a model that takes normalized ones."""
+    images, vit = np.asarray(images, "float32"), vision_transformer(model)
+    if vit is None:
+        return images
+    config = vit.get_config()
+    if config["data_format"] == "channels_first":
+        images = np.transpose(images, (0, 2, 3, 1))
+    if vit is model and not config["include_preprocessing"]:
+        mean, std = (np.asarray(vit.preprocessing[key], "float32") for key in ("mean", "std"))
+        images = 255.0 * (images * std + mean)
+    return images.clip(0.0, 255.0)
+
+
+def enlarge(map, rows, columns):
+    """Returns a map `(grid rows, grid columns, ...)` with each cell repeated to fill an image of `rows` x `columns` pixels."""
+    down, across = (np.arange(size) * cells // size for size, cells in zip((rows, columns), map.shape))
+    return map[down][:, across]
+
+
+def mosaic(tiles, across=None, gap=1, fill=1.0):
+    """Lays tiles `(count, rows, columns, ...)` out row by row, with a gap between them.
+
+    Args:
+        tiles: float array.
+        across: int, the tiles in a row. None: as many as make the mosaic square.
+        gap: int, pixels.
+        fill: float. What gaps and missing tiles hold.
+    """
+    count, rows, columns = tiles.shape[:3]
+    across = across or math.ceil(math.sqrt(count))
+    down = math.ceil(count / across)
+    sheet = np.full((down * (rows + gap) - gap, across * (columns + gap) - gap, *tiles.shape[3:]), fill, tiles.dtype)
+    for i, tile in enumerate(tiles):
+        top, left = i // across * (rows + gap), i % across * (columns + gap)
+        sheet[top : top + rows, left : left + columns] = tile
+    return sheet
+
+
+def show(ax, picture, **more):
+    """Draws a picture without axes lines, each pixel as it is."""
+    ax.axis("off")
+    return ax.imshow(picture, **{"interpolation": "nearest", "aspect": "equal", **more})

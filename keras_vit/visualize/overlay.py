@@ -1,0 +1,67 @@
+"""A map of patches over its image."""
+
+import numpy as np
+
+from keras_vit.layers import checks
+from keras_vit.layers.resampling import resample_grid
+from keras_vit.visualize.figures import COLORS, axes_of, enlarge, pixels_to_show
+
+GRAY = 0.2  # the share of the gray image: the rest is the map's color, so that the lightness tells its value in gray print, too
+DARKEST = 0.35  # how bright the map's color is on a black pixel: enough to tell it from others
+
+
+def overlay(image, map, ax=None, label="value", limits=None, smooth=False, cell=None):
+    """Draws a map of patches over its image: the color tells the map's value, the shading shows the image in gray.
+
+    Args:
+        image: array `(rows, columns, 3)`, `(rows, columns, 1)` or `(rows, columns)`, pixels from 0 to 255.
+        map: array `(grid rows, grid columns)`, such as one of those that `attention_rollout` returns.
+        ax: matplotlib axes. None: those of a new figure.
+        label: str. What the map's values are, with their unit: it stands at the color bar.
+        limits: pair of floats. The values of the darkest and of the brightest color, to compare maps. None: 0 and the map's 99th
+            percentile, because single patches often stand out; an arrow at the color bar tells that there are larger values.
+        smooth: bool. False: patches are drawn as the squares that they are. True: values are interpolated between their centers, which
+            reads more easily but shows more detail than there is.
+        cell: pair of ints. The rows and columns of pixels that an entry of the map covers, such as the model's patch size. Needed only for
+            a model that pads its images (`dynamic_padding`). None: the map covers the image.
+
+    Returns:
+        The matplotlib axes; `.figure` is their figure.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+        ValueError: if `image` or `map` is none, or `limits` are not in order.
+
+    Example:
+    >>> model = keras_vit.VisionTransformer((32, 48, 3), 8, 64, 4, 2, 128)
+    >>> images = 127 * keras.ops.ones((1, 32, 48, 3))
+    >>> ax = keras_vit.visualize.overlay(images[0], keras_vit.visualize.attention_rollout(model, images)[0], label="Share of attention")
+    """
+    ax = axes_of(ax)
+    from matplotlib import colormaps
+    from matplotlib.cm import ScalarMappable
+    from matplotlib.colors import Normalize
+
+    image = np.asarray(image)
+    pixels = pixels_to_show("image", (image[..., None] if image.ndim == 2 else image)[None])[0]
+    map = np.asarray(map, "float32")
+    if map.ndim != 2 or not map.size or not np.isfinite(map).all():
+        raise ValueError(f"`map` must be an array (grid rows, grid columns) of finite numbers. Received: shape {map.shape}")
+    low, high = (0.0, float(np.percentile(map, 99)) or float(map.max()) or 1.0) if limits is None else limits
+    if not low < high:
+        raise ValueError(f"`limits` must be a smaller and a larger number. Received: limits=({low}, {high})")
+    rows, columns = pixels.shape[:2]
+    whole = (rows, columns) if cell is None else tuple(n * side for n, side in zip(map.shape, checks.positive_pair("cell", cell)))
+    if whole[0] < rows or whole[1] < columns:
+        raise ValueError(
+            f"A map of {map.shape[0]} x {map.shape[1]} such cells must cover the image, {rows} x {columns}. Received: cell={cell}"
+        )
+    values = resample_grid(map[..., None], whole, "bilinear")[..., 0] if smooth else enlarge(map, *whole)
+    scale = ScalarMappable(Normalize(low, high), colormaps[COLORS])
+    gray = pixels @ np.float32([0.299, 0.587, 0.114])
+    shading = (DARKEST + (1.0 - DARKEST) * gray)[..., None]
+    drawn = GRAY * gray[..., None] + (1.0 - GRAY) * shading * scale.to_rgba(values[:rows, :columns])[..., :3]
+    ax.imshow(drawn, interpolation="nearest" if min(rows, columns) < 100 else "antialiased")
+    ax.axis("off")
+    ax.figure.colorbar(scale, ax=ax, label=label, shrink=0.85, extend="max" if map.max() > high else "neither")
+    return ax

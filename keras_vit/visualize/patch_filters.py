@@ -1,0 +1,62 @@
+"""What the patch embedding looks for."""
+
+import numpy as np
+
+from keras_vit.layers import PatchEmbedding, checks
+from keras_vit.visualize.figures import axes_of, mosaic, show
+from keras_vit.visualize.inside import check_model, layers_of, to_array, vision_transformer
+
+
+def patch_filters(model, count=28, ax=None):
+    """Draws the first principal components of the patch embedding's filters, as RGB images of a patch.
+
+    They are a basis of what a patch's token can tell about its pixels. In a well-trained model the first ones are smooth: flat colors, then
+    edges and waves of growing frequency. Noise in all of them means too little training, or too high a learning rate at its start.
+
+    Args:
+        model: a `VisionTransformer`, or a model that holds one. Behind a stem the filters of its first convolution are drawn.
+        count: int. Components, in the order of the variance that they explain.
+        ax: matplotlib axes. None: those of a new figure.
+
+    Returns:
+        The matplotlib axes.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+        ValueError: if the model holds no `VisionTransformer`, or takes images of neither 1 nor 3 channels.
+
+    Reference:
+        Dosovitskiy et al., "An Image is Worth 16x16 Words", 2020, figure 7, left.
+
+    Example:
+    >>> ax = keras_vit.visualize.patch_filters(keras_vit.VisionTransformer((32, 48, 3), 8, 64, 4, 2, 128))
+    """
+    check_model(model)
+    checks.integer("count", count)
+    ax = axes_of(ax, 5.6, 3.6)
+    tiles = components(kernel_on_pixels(model))[:count]
+    tiles = 0.5 + 0.5 * tiles / np.abs(tiles).max(axis=(1, 2, 3), keepdims=True)
+    show(ax, np.broadcast_to(sheet := mosaic(tiles, across=min(7, len(tiles))), (*sheet.shape[:2], 3)))
+    ax.set_title(f"First {len(tiles)} components of the patch embedding")
+    return ax
+
+
+def kernel_on_pixels(model):
+    """Returns the kernel `(rows, columns, channels, filters)` of the first convolution of a model's images."""
+    vit = vision_transformer(model)
+    stem = vit is not None and vit.get_config()["stem"] and vit.get_layer("stem")
+    if stem:
+        kernel = next(weight for weight in stem.weights if len(weight.shape) == 4)
+    else:
+        kernel = next(layer for layer in layers_of(model) if isinstance(layer, PatchEmbedding)).kernel
+    if kernel.shape[2] not in (1, 3):
+        raise ValueError(f"Filters are drawn of images with 1 or 3 channels. Received: a model of {kernel.shape[2]}")
+    return to_array(kernel)
+
+
+def components(kernel):
+    """Returns the principal components of filters, `(count, rows, columns, channels)`, each up to its sign."""
+    flat = kernel.reshape(-1, kernel.shape[-1])
+    axes, _, _ = np.linalg.svd(flat - flat.mean(axis=1, keepdims=True), full_matrices=False)
+    axes = axes * np.sign(axes.sum(axis=0) + 1e-12)  # bright rather than dark
+    return axes.T.reshape(-1, *kernel.shape[:3])

@@ -1,0 +1,90 @@
+"""What patches have in common: the first principal components of their features."""
+
+import numpy as np
+
+from keras_vit.layers import checks
+from keras_vit.visualize.figures import axes_of, enlarge, mosaic, pixels_of, pixels_to_show, show
+from keras_vit.visualize.inside import block_numbers, check_images, check_model, count_blocks, forward_pass, in_batches, vision_transformer
+
+
+def patch_components(model, images, block=None, components=3, batch_size=8):
+    """Returns the first principal components of the patches' features, with the axes that all images have in common.
+
+    Args:
+        model: a `VisionTransformer`, or a model that holds one.
+        images: array `(batch, rows, columns, channels)`, what the model takes.
+        block: int. The block whose output are the features, counted from 0, or from the end if negative. None: the last one. They go
+            through the model's last normalization.
+        components: int.
+        batch_size: int. Images in a forward pass.
+
+    Returns:
+        A float32 array `(batch, rows, columns, components)`, centered. A component's sign is such that its largest value is positive.
+
+    Raises:
+        ValueError: if the model holds no `VisionTransformer`, `images` is no batch, the block does not exist, or there are fewer
+            components.
+
+    Example:
+    >>> model = keras_vit.VisionTransformer((32, 48, 3), 8, 64, 4, 2, 128)
+    >>> keras_vit.visualize.patch_components(model, 9.0 * np.random.rand(2, 32, 48, 3)).shape
+    (2, 4, 6, 3)
+    """
+    check_model(model)
+    (number,) = block_numbers(-1 if block is None else block, count_blocks(model))
+    vit, grids = vision_transformer(model), []
+
+    def features(images):
+        seen = forward_pass(model, images)
+        grids.append(seen.grid)
+        tokens = seen.blocks[number](seen.tokens[number])
+        return (tokens if vit is None else vit.get_layer("norm")(tokens))[:, -seen.grid[0] * seen.grid[1] :]
+
+    found = in_batches(features, images, batch_size)
+    flat = found.reshape(-1, found.shape[-1])
+    flat = flat - flat.mean(axis=0)
+    if checks.integer("components", components) > min(flat.shape):
+        raise ValueError(f"{flat.shape[0]} patches of {flat.shape[1]} features have no more components. Received: components={components}")
+    _, axes = np.linalg.eigh(flat.T.astype("float64") @ flat)
+    projected = flat @ axes[:, : -components - 1 : -1].astype("float32")
+    signs = np.sign(projected[np.argmax(np.abs(projected), axis=0), np.arange(components)])
+    return (projected * signs).reshape(len(found), *grids[0], components)
+
+
+def patch_pca(model, images, block=None, ax=None, batch_size=8):
+    """Draws images above the first three principal components of their patches' features, as red, green and blue.
+
+    Patches of one color have like features, also from one image to another. In DINOv2 and its kind parts of objects have colors of their
+    own, wherever they are. Colors without relation to the image mean features that tell patches apart by their position, or not at all.
+
+    Args:
+        model: a `VisionTransformer`, or a model that holds one.
+        images: array `(batch, rows, columns, channels)`, what the model takes.
+        block: int. The block whose output is looked at, as in `patch_components`. None: the last one.
+        ax: matplotlib axes. None: those of a new figure.
+        batch_size: int. Images in a forward pass.
+
+    Returns:
+        The matplotlib axes.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+        ValueError: as `patch_components`.
+
+    Reference:
+        Oquab et al., "DINOv2: Learning Robust Visual Features without Supervision", 2023, figure 1.
+
+    Example:
+    >>> model = keras_vit.VisionTransformer((32, 48, 3), 8, 64, 4, 2, 128)
+    >>> ax = keras_vit.visualize.patch_pca(model, 9.0 * np.random.rand(2, 32, 48, 3))
+    """
+    check_model(model)
+    found = patch_components(model, images, block, 3, batch_size)
+    low, high = np.percentile(found, (1, 99), axis=(0, 1, 2))
+    colors = ((found - low) / np.maximum(high - low, 1e-12)).clip(0.0, 1.0)
+    pixels = pixels_to_show("images", pixels_of(model, check_images(images)))
+    rows, columns = pixels.shape[1:3]
+    ax = axes_of(ax, 2.4 * len(pixels), 4.8 * rows / columns)
+    below = np.stack([enlarge(each, rows, columns) for each in colors])
+    show(ax, mosaic(np.concatenate([pixels, below]), across=len(pixels), gap=max(2, columns // 50)))
+    return ax

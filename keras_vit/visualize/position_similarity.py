@@ -1,0 +1,68 @@
+"""What the position embedding has learned of the grid."""
+
+import math
+
+import numpy as np
+from keras import ops
+
+from keras_vit.layers import PositionEmbedding
+from keras_vit.visualize.figures import COLORS, axes_of, mosaic, show
+from keras_vit.visualize.inside import check_model, layers_of, to_array, vision_transformer
+
+MOST = 8  # positions a side that have a tile of their own: more could not be seen
+
+
+def position_similarity(model, ax=None):
+    """Draws how similar each position's embedding is to all others': a tile for each position, in its place.
+
+    In a well-trained model each tile is brightest at its own position, and its row and column are bright: the embedding has learned that
+    the image has two dimensions. Tiles without such a pattern mean positions that the model has not learned to use.
+
+    Args:
+        model: a `VisionTransformer`, or a model that holds one. On a fine grid every second or third position has a tile.
+        ax: matplotlib axes. None: those of a new figure.
+
+    Returns:
+        The matplotlib axes.
+
+    Raises:
+        ImportError: if matplotlib is not installed.
+        ValueError: if the model holds no `VisionTransformer`, or has no position embedding.
+
+    Reference:
+        Dosovitskiy et al., "An Image is Worth 16x16 Words", 2020, figure 7, center.
+
+    Example:
+    >>> ax = keras_vit.visualize.position_similarity(keras_vit.VisionTransformer((32, 48, 3), 8, 64, 4, 2, 128))
+    """
+    check_model(model)
+    ax = axes_of(ax, 6.0, 5.2)
+    found = similarities(positions_of(model))
+    rows, columns = found.shape[:2]
+    step = math.ceil(max(rows, columns) / MOST)
+    chosen = found[step // 2 :: step, step // 2 :: step]
+    tiles = chosen.reshape(-1, rows, columns)
+    shown = show(ax, mosaic(tiles, across=chosen.shape[1], gap=max(1, rows // 14), fill=np.nan), cmap=COLORS, vmin=-1.0, vmax=1.0)
+    ax.figure.colorbar(shown, ax=ax, label="Cosine similarity", shrink=0.8)
+    ax.set_title(f"Similarity of positions, grid of {rows} x {columns}")
+    return ax
+
+
+def positions_of(model):
+    """Returns a model's position embeddings of the patches, `(rows, columns, D)`."""
+    layers = [layer for layer in layers_of(model) if isinstance(layer, PositionEmbedding)]
+    if not layers:
+        raise ValueError("The model has no position embedding: position_embedding='none'")
+    (layer,) = layers
+    if layer.kind == "learned":
+        return to_array(layer.table)
+    vit = vision_transformer(model)
+    width, grid = vit.get_config()["hidden_dim"], vit.grid_size if None not in vit.grid_size else (14, 14)
+    tokens = ops.zeros((1, layer.num_prefix_tokens + grid[0] * grid[1], width))
+    return to_array(layer(tokens, ops.zeros((1, *grid, 1))))[0, layer.num_prefix_tokens :].reshape(*grid, width)
+
+
+def similarities(positions):
+    """Returns the cosine similarity of each position to each other, `(rows, columns, rows, columns)`."""
+    unit = positions / np.maximum(np.linalg.norm(positions, axis=-1, keepdims=True), 1e-12)
+    return np.einsum("ijd,kld->ijkl", unit, unit)
