@@ -87,7 +87,7 @@ def cost_by_part(model, bytes_per_value=4, **overrides):
 
 def arguments(model, **overrides):
     """Returns all arguments of `VisionTransformer` for a model, a preset's name or a dict of arguments."""
-    given = preset(model) if isinstance(model, str) else model.get_config() if isinstance(model, VisionTransformer) else dict(model)
+    given = preset(model) if isinstance(model, str) else model._config if isinstance(model, VisionTransformer) else dict(model)
     signature = inspect.signature(VisionTransformer).parameters
     if unknown := (set(given) | set(overrides)) - set(signature):
         raise ValueError(f"These are no arguments of VisionTransformer. Received: {', '.join(sorted(unknown))}")

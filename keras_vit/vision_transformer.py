@@ -22,6 +22,7 @@ from keras_vit.layers import (
 )
 from keras_vit.layers.position_embedding import KINDS
 from keras_vit.layers.resampling import METHODS
+from keras_vit.layers.sublayers import KeepsSublayers, unshared
 from keras_vit.runtime.replicas import ReplicaTrainer
 
 STEMS = {"conv": ConvStem, "resnet": ResNetStem}
@@ -31,7 +32,7 @@ PREPROCESSING = {"mean": 0.5, "std": 0.5, "size": None, "interpolation": "bicubi
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class VisionTransformer(ReplicaTrainer, keras.Model):
+class VisionTransformer(KeepsSublayers, ReplicaTrainer, keras.Model):
     """A Vision Transformer as a functional Keras model.
 
     The defaults make ViT-B/16. Layers by name, in order: `stem`, `patch_embedding`, `class_token`, `position_embedding`,
@@ -271,55 +272,78 @@ class VisionTransformer(ReplicaTrainer, keras.Model):
         config["dtype"] = keras.dtype_policies.serialize(policy["dtype"])
         for key in ("activation", "classifier_activation"):
             config[key] = activations.config(config[key])
-        self._config = _plain(config)
+        self._config = _plain(unshared(config))
         self.grid_size = grid
         self.num_prefix_tokens = num_prefix_tokens
         self.preprocessing = preprocessing
         self.class_names = self._config["class_names"]
+        self.sublayers_built()
 
     def adapt(self, **changes):
         """Returns a new model, of this one's arguments but for `changes`, that carries this one's weights over.
 
         Positions are resampled if the grid changes and the patch kernel if the patch does. A head for another number of classes, and
-        any layer that this model has not, starts new.
+        any layer that this model has not, starts new. Layers that are frozen, quantized or of another precision stay so; low-rank updates
+        (`keras_vit.training.add_lora`) are merged into their kernels.
 
         Args:
             **changes: arguments of `VisionTransformer`, such as `num_classes`, `input_shape`, `patch_size`, `drop_path_rate`.
                 `num_classes` asks for a head, also of a model that has none.
 
         Returns:
-            A `VisionTransformer`, not compiled.
+            A `VisionTransformer`, or a model of the same subclass of it, not compiled.
 
         Raises:
-            ValueError: if a change is wrong, or gives weights a shape that they cannot be brought to.
+            ValueError: if a change is wrong, gives weights a shape that they cannot be brought to, or if a subclass cannot be built from
+                its `get_config`.
 
         Example:
         >>> model = keras_vit.VisionTransformer((32, 32, 3), 8, 64, 2, 4, 128)
         >>> model.adapt(num_classes=10, input_shape=(48, 64, 3)).grid_size
         (6, 8)
         """
-        if not set(changes) <= set(self._config):
-            unknown = sorted(set(changes) - set(self._config))
+        config = {key: value for key, value in self.get_config().items() if key not in ("trainable", "sublayers")}
+        if unknown := sorted(set(changes) - set(config)):
             raise ValueError(f"`adapt` takes arguments of VisionTransformer. Received: {', '.join(unknown)}")
         if "num_classes" in changes:
             changes.setdefault("include_top", True)
         if changes.get("num_classes", self._config["num_classes"]) != self._config["num_classes"]:
             changes.setdefault("class_names", None)  # the names are of other classes
-        config = {**self._config, "name": None, **changes}
-        model = VisionTransformer(**config)
+        try:
+            model = type(self).from_config({**config, "name": None, **changes})
+        except TypeError as error:
+            cls = type(self).__name__
+            raise ValueError(
+                f"`adapt` builds the new model by `{cls}.from_config`, which failed: {error}. Give {cls} a `get_config` with all arguments "
+                "of its constructor."
+            ) from error
         heads = ("head", "distillation_head") if model._config["num_classes"] != self._config["num_classes"] else ()
-        mine = {layer.name: layer for layer in self.layers}
-        for layer in model.layers:
-            if layer.name in mine and layer.name not in heads:
-                _carry_over(mine[layer.name], layer)
+        mine, changed = {layer.name: layer for layer in self.layers}, self._changed_sublayers()
+        carried = [layer for layer in model.layers if layer.name in mine and layer.name not in heads]
+        model.trainable = self.trainable or any(layer.weights for layer in model.layers if layer not in carried)
+        for layer in carried:
+            source = mine[layer.name]
+            layer.trainable = source.trainable
+            built, now = self._as_built[layer.name], unshared(layer.get_config())
+            wanted = {key: value for key, value in changed.get(layer.name, {}).items() if built.get(key) == now.get(key)}
+            model.restore_sublayers({layer.name: _kept(wanted, layer)})
+            _carry_over(source, layer)
         return model
 
     def get_config(self):
-        return dict(self._config)
+        """Returns the constructor's arguments; where they are changed, also "trainable" and "sublayers": see `KeepsSublayers`."""
+        changed = self._changed_sublayers()
+        return {**self._config, **({} if self.trainable else {"trainable": False}), **({"sublayers": changed} if changed else {})}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
-        return cls(**config)
+        config = dict(config)
+        trainable, sublayers = config.pop("trainable", True), config.pop("sublayers", {})
+        model = cls(**config)
+        if not trainable:
+            model.trainable = False
+        model.restore_sublayers(sublayers)
+        return model
 
 
 def feature_maps(model, blocks=None, norm=True):
@@ -381,6 +405,14 @@ class PatchMap(keras.layers.Layer):
 
     def get_config(self):
         return {**super().get_config(), "num_prefix_tokens": self.num_prefix_tokens}
+
+
+def _kept(changes, layer):
+    """Returns the changes of a layer's configuration that `adapt` keeps: not low-rank updates, nor those of sublayers that are gone."""
+    sublayers = {child.name: child for child in layer._layers}
+    changes = {key: value for key, value in changes.items() if key not in ("lora_rank", "lora_alpha")}
+    kept = {name: _kept(changes, sublayers[name]) for name, changes in changes.pop("sublayers", {}).items() if name in sublayers}
+    return {**changes, **({"sublayers": kept} if kept else {})}
 
 
 def _carry_over(source, target):

@@ -6,11 +6,12 @@ from keras import ops
 from keras_vit.layers import activations, checks
 from keras_vit.layers.mlp import MLP
 from keras_vit.layers.multi_head_self_attention import QKVInitializer, scaled_dot_product_attention
+from keras_vit.layers.sublayers import KeepsSublayers
 from keras_vit.runtime.intermediates import observe
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class AttentionPooling(keras.layers.Layer):
+class AttentionPooling(KeepsSublayers, keras.layers.Layer):
     """Multi-head attention pooling (MAP): one learned probe attends to all tokens, and a feed-forward network follows.
 
     Its weights are `probe` (1, 1, D) and the sublayers `query` (D, D), `key_value` (D, 2D; keys first), `projection` (D, D), `norm` and
@@ -57,6 +58,7 @@ class AttentionPooling(keras.layers.Layer):
         self.mlp = MLP(self.mlp_dim, self.activation, name="mlp", **policy)
         for layer in (self.query, self.key_value, self.projection, self.norm, self.mlp):
             layer.build((None, width))
+        self.sublayers_built()
 
     def call(self, tokens):
         tokens = observe("tokens", tokens, self)

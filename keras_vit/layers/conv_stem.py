@@ -6,11 +6,12 @@ import keras
 from keras import ops
 
 from keras_vit.layers import checks
+from keras_vit.layers.sublayers import KeepsSublayers
 from keras_vit.runtime.replicas import replicas
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class ConvStem(keras.layers.Layer):
+class ConvStem(KeepsSublayers, keras.layers.Layer):
     """A stack of 3x3 convolutions, each followed by batch normalization and ReLU.
 
     A PatchEmbedding of patch size 1, which is the stem's last, 1x1 convolution, turns its map into tokens. Sublayers `conv_0`, `norm_0`,
@@ -71,6 +72,7 @@ class ConvStem(keras.layers.Layer):
             self.stages.append((conv, norm))
             setattr(self, f"conv_{i}", conv)
             setattr(self, f"norm_{i}", norm)
+        self.sublayers_built()
 
     def call(self, images, training=False):
         x = images

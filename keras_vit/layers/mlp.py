@@ -4,11 +4,12 @@ import keras
 from keras import ops
 
 from keras_vit.layers import activations, checks
+from keras_vit.layers.sublayers import KeepsSublayers
 from keras_vit.runtime.calls import bare
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class MLP(keras.layers.Layer):
+class MLP(KeepsSublayers, keras.layers.Layer):
     """The paper's feed-forward network: `fc2(activation(fc1(x)))`.
 
     Its sublayers are `fc1` (D, mlp_dim) and `fc2` (mlp_dim, D), with biases.
@@ -47,6 +48,7 @@ class MLP(keras.layers.Layer):
         self.dropout2 = keras.layers.Dropout(self.dropout_rate, name="dropout2", dtype=self.dtype_policy)
         self.fc1.build(input_shape)
         self.fc2.build((*input_shape[:-1], self.mlp_dim))
+        self.sublayers_built()
 
     def _dense(self, units, name):
         bias = keras.initializers.RandomNormal(stddev=1e-6)

@@ -4,6 +4,8 @@ import keras
 from keras import ops
 
 from keras_vit.layers import checks
+from keras_vit.layers.dense import Dense
+from keras_vit.layers.sublayers import KeepsSublayers
 from keras_vit.runtime import attention_by_head, fused_attention
 from keras_vit.runtime.calls import bare
 from keras_vit.runtime.intermediates import observe, observed
@@ -11,7 +13,7 @@ from keras_vit.runtime.replicas import model_mesh
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class MultiHeadSelfAttention(keras.layers.Layer):
+class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
     """Scaled dot-product attention of tokens to each other, over several heads.
 
     Its sublayers are `qkv` (D, 3D), the queries' columns first, then the keys' and the values', each head by head; `projection` (D, D);
@@ -61,8 +63,8 @@ class MultiHeadSelfAttention(keras.layers.Layer):
         width = input_shape[-1]
         head_dim = width // checks.divides("num_heads", self.num_heads, "hidden_dim", width)
         policy = dict(dtype=self.dtype_policy)
-        self.qkv = keras.layers.Dense(3 * width, use_bias=self.use_qkv_bias, kernel_initializer=QKVInitializer(), name="qkv", **policy)
-        self.projection = keras.layers.Dense(width, kernel_initializer="glorot_uniform", name="projection", **policy)
+        self.qkv = Dense(3 * width, use_bias=self.use_qkv_bias, kernel_initializer=QKVInitializer(), name="qkv", **policy)
+        self.projection = Dense(width, kernel_initializer="glorot_uniform", name="projection", **policy)
         self.attention_dropout = keras.layers.Dropout(self.attention_dropout_rate, name="attention_dropout", **policy)
         self.dropout = keras.layers.Dropout(self.dropout_rate, name="dropout", **policy)
         self.qkv.build((None, width))
@@ -72,6 +74,7 @@ class MultiHeadSelfAttention(keras.layers.Layer):
             self.key_norm = keras.layers.LayerNormalization(epsilon=self.norm_epsilon, name="key_norm", **policy)
             self.query_norm.build((None, head_dim))
             self.key_norm.build((None, head_dim))
+        self.sublayers_built()
 
     def call(self, tokens, batch_size=None, num_queries=None, training=False):
         width = tokens.shape[-1]

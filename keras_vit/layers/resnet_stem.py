@@ -6,13 +6,14 @@ import keras
 from keras import ops
 
 from keras_vit.layers import checks
+from keras_vit.layers.sublayers import KeepsSublayers
 from keras_vit.runtime import kernels
 
 STANDARDIZATIONS = ("std", "variance")
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class ResNetStem(keras.layers.Layer):
+class ResNetStem(KeepsSublayers, keras.layers.Layer):
     """The first stages of a ResNet with weight standardization and group normalization (BiT), post-activation.
 
     A root (7x7 convolution of stride 2, normalization, ReLU, 3x3 max pooling of stride 2) and stages of bottleneck units. A
@@ -85,6 +86,7 @@ class ResNetStem(keras.layers.Layer):
                 shape = layer.compute_output_shape(shape)
                 setattr(self, layer.name, layer)
                 self.units.append(layer)
+        self.sublayers_built()
 
     def call(self, images):
         x = self.root_norm(self.root(images), relu=True)
@@ -113,7 +115,7 @@ class ResNetStem(keras.layers.Layer):
         }
 
 
-class BottleneckUnit(keras.layers.Layer):
+class BottleneckUnit(KeepsSublayers, keras.layers.Layer):
     """A residual unit: 1x1, 3x3 and 1x1 convolutions, the last one four times as wide. Built by ResNetStem alone."""
 
     def __init__(self, width, stride, conv, norm, **kwargs):
@@ -133,6 +135,7 @@ class BottleneckUnit(keras.layers.Layer):
         self.projects = self.stride != 1 or input_shape[-1] != 4 * self.width
         if self.projects:
             self._add("shortcut", "shortcut_norm", input_shape, 4 * self.width, 1, self.stride, "ones")
+        self.sublayers_built()
 
     def _add(self, conv_name, norm_name, input_shape, filters, kernel, stride, gamma):
         conv = StandardizedConv2D(filters, kernel, stride, name=conv_name, **self.conv)
@@ -152,6 +155,9 @@ class BottleneckUnit(keras.layers.Layer):
         batch, height, width, _ = input_shape
         height, width = (None if size is None else -(-size // self.stride) for size in (height, width))
         return (batch, height, width, 4 * self.width)
+
+    def get_config(self):
+        return {**super().get_config(), "width": self.width, "stride": self.stride}
 
 
 class GroupNormalization(keras.layers.GroupNormalization):
@@ -215,6 +221,16 @@ class StandardizedConv2D(keras.layers.Layer):
         kernel, function = ops.convert_to_tensor(self.kernel), _standardize(self.standardization, self.epsilon)
         kernel = kernels.fused(function, kernel) if kernels.step() else function(kernel)
         return ops.conv(inputs, ops.cast(kernel, inputs.dtype), self.stride, padding="same", data_format="channels_last")
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "filters": self.filters,
+            "kernel_size": self.kernel_size,
+            "stride": self.stride,
+            "standardization": self.standardization,
+            "epsilon": self.epsilon,
+        }
 
 
 @functools.cache

@@ -11,6 +11,7 @@ from keras_vit.layers.layer_normalization import LayerNormalization
 from keras_vit.layers.layer_scale import LayerScale
 from keras_vit.layers.mlp import MLP, SwiGLU
 from keras_vit.layers.multi_head_self_attention import MultiHeadSelfAttention
+from keras_vit.layers.sublayers import KeepsSublayers
 from keras_vit.runtime.calls import bare
 from keras_vit.runtime.intermediates import observe
 
@@ -18,7 +19,7 @@ FEED_FORWARD = {"mlp": MLP, "swiglu": SwiGLU}
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class TransformerEncoderBlock(keras.layers.Layer):
+class TransformerEncoderBlock(KeepsSublayers, keras.layers.Layer):
     """`x = x + attention(norm1(x))`, then `x = x + mlp(norm2(x))`.
 
     Its sublayers are `norm1`, `attention`, `norm2`, `mlp` and, with `layer_scale_init`, `layer_scale1` and `layer_scale2`.
@@ -116,6 +117,7 @@ class TransformerEncoderBlock(keras.layers.Layer):
             self.layer_scale2.build(tokens_shape)
         self.drop_path1 = DropPath(self.drop_path_rate, name="drop_path1", **policy)
         self.drop_path2 = DropPath(self.drop_path_rate, name="drop_path2", **policy)
+        self.sublayers_built()
 
     def call(self, tokens, num_queries=None, training=False):
         if not (self.remat and training):

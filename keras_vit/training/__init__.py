@@ -1,5 +1,6 @@
 """What `model.fit` needs around it: recipes, optimizers, checkpoints to go on from, and a report with pictures."""
 
+# `import keras_vit` imports this package, so that saved models find their optimizers and losses: nothing here may import TensorFlow.
 from keras_vit.files import replacing
 from keras_vit.training import losses
 from keras_vit.training.distillation import Distillation

@@ -7,6 +7,7 @@ from keras_vit.layers import checks
 from keras_vit.runtime.replicas import ReplicaTrainer
 
 
+@keras.saving.register_keras_serializable(package="keras_vit")
 class Distillation(ReplicaTrainer, keras.Model):
     """Trains a student with a distillation token: `fit` this model, then use the student, which holds the weights.
 
@@ -18,7 +19,8 @@ class Distillation(ReplicaTrainer, keras.Model):
     Args:
         student: a `VisionTransformer` with `distillation_token=True`.
         teacher: a Keras model from images, raw pixels in 0..255, to the probabilities of the same classes. Images are resized to
-            its input's size. It is neither trained nor saved.
+            its input's size. It is neither trained nor saved. None, as in a loaded model: `predict` and `evaluate` work, and `fit` needs
+            `model.set_teacher(teacher)` before.
         kind: "hard" or "soft".
         alpha: float in [0, 1].
         temperature: float above 0, for "soft".
@@ -36,20 +38,34 @@ class Distillation(ReplicaTrainer, keras.Model):
     >>> trainer.compile("adamw", "categorical_crossentropy", metrics=["accuracy"])
     """
 
-    def __init__(self, student, teacher, kind="hard", alpha=0.5, temperature=3.0, **kwargs):
+    def __init__(self, student, teacher=None, kind="hard", alpha=0.5, temperature=3.0, **kwargs):
         if not any(layer.name == "distillation_head" for layer in student.layers):
             raise ValueError(f"The student must have a distillation head: `distillation_token=True`. Received: {student.name}")
-        if student.output_shape != teacher.output_shape:
-            raise ValueError(
-                "Student and teacher must tell the same classes. "
-                f"Received: outputs of {student.output_shape[-1]} and {teacher.output_shape[-1]} classes"
-            )
         checks.one_of("kind", kind, ("hard", "soft"))
         if not 0.0 <= alpha <= 1.0 or not temperature > 0.0:
             raise ValueError(f"`alpha` must lie in [0, 1] and `temperature` above 0. Received: alpha={alpha}, temperature={temperature}")
         super().__init__(**kwargs)
         self.student, self.kind, self.alpha, self.temperature = student, kind, alpha, temperature
         self._heads = keras.Model(student.input, [student.get_layer(name).output for name in ("head", "distillation_head", "predictions")])
+        self._teach = None
+        if teacher is not None:
+            self.set_teacher(teacher)
+        self.built = True
+
+    def set_teacher(self, teacher):
+        """Sets the model that the distillation head learns from.
+
+        Args:
+            teacher: as in the constructor.
+
+        Raises:
+            ValueError: if teacher and student have different numbers of classes.
+        """
+        if self.student.output_shape != teacher.output_shape:
+            raise ValueError(
+                "Teacher and student must have the same number of classes. "
+                f"Received: a student of {self.student.output_shape[-1]} classes, a teacher of {teacher.output_shape[-1]}"
+            )
         size = teacher.input_shape[1:3]
 
         def teach(images):
@@ -58,7 +74,6 @@ class Distillation(ReplicaTrainer, keras.Model):
             return ops.stop_gradient(teacher(images, training=False))
 
         self._teach = teach  # a function, because Keras would take the teacher's weights for this model's
-        self.built = True
 
     def call(self, images, training=False):
         return self._heads(images, training=True) if training else self.student(images, training=False)
@@ -66,6 +81,8 @@ class Distillation(ReplicaTrainer, keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         if not training:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
+        if self._teach is None:
+            raise ValueError("A loaded Distillation has no teacher: call `model.set_teacher(teacher)` before `fit`")
         class_logits, distillation_logits, _ = y_pred
         activate, said = self.student.get_layer("predictions"), self._teach(x)
         by_labels = super().compute_loss(x, y, activate(class_logits), sample_weight, training)
@@ -84,3 +101,12 @@ class Distillation(ReplicaTrainer, keras.Model):
 
     def compute_metrics(self, x, y, y_pred, sample_weight=None):
         return super().compute_metrics(x, y, y_pred[-1] if isinstance(y_pred, (list, tuple)) else y_pred, sample_weight)
+
+    def get_config(self):
+        student = keras.saving.serialize_keras_object(self.student)
+        more = {"kind": self.kind, "alpha": self.alpha, "temperature": self.temperature}
+        return {"name": self.name, "student": student, **more}
+
+    @classmethod
+    def from_config(cls, config):
+        return cls(**{**config, "student": keras.saving.deserialize_keras_object(config["student"])})

@@ -45,8 +45,8 @@ def add_lora(model, rank=8, alpha=None):
     """Trains low-rank updates of the attention kernels, and the head, in place of all weights. Compile the model afterwards.
 
     Each kernel of queries, keys and values, and of the projection, becomes `kernel + alpha / rank * a @ b` with `a` `(D, rank)` and `b`
-    `(rank, 3 D or D)`, which starts at zero. `model.adapt()` returns the model with the updates merged into the kernels, and so
-    does a saved file.
+    `(rank, 3 D or D)`, which starts at zero. `model.adapt()` returns the model with the updates merged into the kernels. A saved
+    model keeps them apart; a model without updates reads the merged kernels from its weights.
 
     Args:
         model: a `VisionTransformer`.

@@ -103,7 +103,7 @@ def test_a_teacher_of_another_size_any_keras_model():
 def test_what_cannot_be_distilled_is_refused():
     with pytest.raises(ValueError, match="must have a distillation head"):
         Distillation(teacher(), teacher())
-    with pytest.raises(ValueError, match="Received: outputs of 3 and 4 classes"):
+    with pytest.raises(ValueError, match="Received: a student of 3 classes, a teacher of 4"):
         Distillation(student(), keras_vit.VisionTransformer(**SMALL | dict(num_classes=4)))
     with pytest.raises(ValueError, match="`kind` must be one of"):
         Distillation(student(), teacher(), kind="firm")
