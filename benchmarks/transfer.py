@@ -94,7 +94,7 @@ class Benchmark:
     def part(self, side, part):
         """Returns the batches of "train", for the largest number of images, "validation" or "test"."""
         counts = {"train": max(self.options.images), "validation": self.options.validation_images, "test": self.options.test_images}
-        return load("fashion_mnist", EVALUATION_BATCH, image_size=side).parts[part].take(counts[part] // EVALUATION_BATCH)
+        return load("fashion_mnist", EVALUATION_BATCH, image_size=side).splits[part].take(counts[part] // EVALUATION_BATCH)
 
     def pixel_values(self):
         """Returns {part: (pixels, labels)}."""

@@ -62,7 +62,7 @@ def evaluate(
         if mine != theirs:
             raise ValueError(f"Model and data must have the same classes. Received: {mine!r} in the model, {theirs!r} in the data")
     names_of_parts = ("train", "validation", "test") if part == Part.ALL else (part.value,)
-    parts = {id(loaded.parts[name]): loaded.parts[name] for name in names_of_parts}.values()  # one may be another one, too
+    parts = {id(loaded.splits[name]): loaded.splits[name] for name in names_of_parts}.values()  # one may be another one, too
     batches = (batch for dataset in parts for batch in dataset.rebatch(batch_size))
     predictions = predict_dataset(classifier, batches)
     result = evaluate_predictions(predictions.probabilities, predictions.labels, names)

@@ -25,7 +25,7 @@ def predict(
     if model is None and weights is None:
         raise ValueError("A model is missing: give `--model`, `--weights`, or both")
     with quiet():
-        from keras_vit.data.evaluation import evaluation_transform, read_image
+        from keras_vit.data.preprocessing import evaluation_transform, read_image
     for image in images:
         read_image(image)  # before minutes of loading, or hours of downloading, for a name mistyped
     source = weights if model is None else model

@@ -1,21 +1,14 @@
 """From a source to batches. A training batch is a pure function of the seed and the step, so a run can resume at any step."""
 
 import dataclasses
-import logging
-import os
-import re
 from collections.abc import Callable
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from keras_vit.data.augmentation import ADDITIONS, AUGMENTATIONS, Augmentation
-from keras_vit.data.crops import evaluation_crop
-from keras_vit.data.folders import folder
-from keras_vit.data.sources import SOURCES, arrays
-from keras_vit.data.tfds import tfds as tfds_source
-from keras_vit.names import choose
+from keras_vit.data.augmentation import open_augmentation
+from keras_vit.data.augmentation.crops import evaluation_crop
+from keras_vit.data.sources import open_source
 
 AUTOTUNE = tf.data.AUTOTUNE
 
@@ -37,7 +30,7 @@ class Data:
             batch does not count; the next pass begins the same epoch again.
         train_from: function from a step, counted from the start of training, to the endless dataset that begins with its batch.
             Nothing before that batch is read.
-        parts: dict from "train", "validation" and "test" to the `tf.data.Dataset` of the images in a fixed order, once, not augmented.
+        splits: dict from "train", "validation" and "test" to the `tf.data.Dataset` of the images in a fixed order, once, not augmented.
     """
 
     class_names: tuple[str, ...]
@@ -46,15 +39,15 @@ class Data:
     steps_per_epoch: int
     train: tf.data.Dataset
     train_from: Callable[[int], tf.data.Dataset]
-    parts: dict[str, tf.data.Dataset]
+    splits: dict[str, tf.data.Dataset]
 
     @property
     def validation(self) -> tf.data.Dataset:
-        return self.parts["validation"]
+        return self.splits["validation"]
 
     @property
     def test(self) -> tf.data.Dataset:
-        return self.parts["test"]
+        return self.splits["test"]
 
 
 def load(source, batch_size=64, augmentation="none", seed=0, preprocessing=None, train_images=None, part=(0, 1), **options):
@@ -62,20 +55,20 @@ def load(source, batch_size=64, augmentation="none", seed=0, preprocessing=None,
 
     Args:
         source: a name, `"digits"`, `"fashion_mnist"` or `"tfds:NAME"`; the path of a folder with one subfolder a class; or a tuple
-            `(images, labels)` of arrays.
+            `(images, labels)` of arrays; or `((images, labels), (test images, test labels))`, as `keras.datasets` gives.
         batch_size: int. Images a batch.
-        augmentation: name of a row of `AUGMENTATIONS`, to which "+randaugment(MAGNITUDE)" and "+mixup(ALPHA)" may be added, or an
-            `Augmentation`, applied to training images. Or a Keras layer, or a function
-            from a batch of images to a batch: then an exact resume is impossible, because Keras's layers draw by the order in which
-            batches come to them, which threads decide.
+        augmentation: what training images go through: the name of a row of `AUGMENTATIONS`, to which "+randaugment(MAGNITUDE)" and
+            "+mixup(ALPHA)" may be added; or an `Augmentation`; or a Keras layer or a function from a batch of images to a batch, which
+            make an exact resume impossible: Keras's layers draw by the order in which threads bring batches to them.
         seed: int. Seed of the order and of the augmentation. The split into training, validation and test images is always the same.
-        preprocessing: dict such as `model.preprocessing`, which says how images of different sizes are brought to one for evaluation
-            (see `keras_vit.data.evaluation_transform`). Default: the shorter side is resized to `image_size / 0.875`, bicubic, and
-            the centre is taken.
-        train_images: int or None. Trains on so many of the training images alone, always the same, with the classes in the same shares.
-        part: (index, count). With (1, 4) training batches are the second quarter of those of `batch_size` images, and nothing else is
-            read: each of several machines that train together has its own part. Changes of batches, such as mixup, then stay in the part.
-        **options: passed to the source, such as `image_size`: see `arrays`, `digits`, `fashion_mnist`, `folder` and `tfds`.
+        preprocessing: dict such as `model.preprocessing`. It says how images of different sizes are brought to one for evaluation, see
+            `keras_vit.data.evaluation_transform`. Defaults to: the shorter side is resized to `image_size / 0.875`, bicubic, and the
+            center is taken.
+        train_images: int or None. Trains on a fixed, stratified subset of this many training images. Defaults to all of them.
+        part: (index, count). The shard of one of several machines that train together: with (1, 4) training batches are the second
+            quarter of those of `batch_size` images, and nothing else is read. MixUp and CutMix mix within a shard.
+        **options: passed to the source, such as `image_size`: see `arrays`, `digits`, `fashion_mnist`, `folder` and `tfds` in
+            `keras_vit.data.sources`.
 
     Returns:
         A `Data`.
@@ -99,11 +92,11 @@ def load(source, batch_size=64, augmentation="none", seed=0, preprocessing=None,
     augmentation = open_augmentation(augmentation)
     resize = evaluation_crop(preprocessing)
     if train_images is not None:
-        train = source.parts["train"]
+        train = source.splits["train"]
         if not 1 <= train_images <= train.size:
             raise ValueError(f"`train_images` must lie between 1 and the {train.size} there are. Received: train_images={train_images}")
-        source.parts["train"] = dataclasses.replace(train, size=train_images)
-    train = source.parts["train"]
+        source.splits["train"] = dataclasses.replace(train, size=train_images)
+    train = source.splits["train"]
     if not 1 <= batch_size <= train.size:
         raise ValueError(f"`batch_size` must lie between 1 and the {train.size} training images. Received: batch_size={batch_size}")
     index, count = part
@@ -118,22 +111,22 @@ def load(source, batch_size=64, augmentation="none", seed=0, preprocessing=None,
         return images, labels, *seeds
 
     def draw(positions):
-        """From places in the endless row of training images to the images' indexes and seeds, one pair each."""
+        """Returns the indices and seeds of the images at positions counted from the start of training."""
         steps = positions // batch_size
         epochs, places = steps // steps_per_epoch, steps % steps_per_epoch * batch_size + positions % batch_size
         seeds = tf.fill(tf.shape(epochs), tf.constant(seed, tf.int64))
         copies, places = places % augmentation.repeats, places // augmentation.repeats
         # All positions asked for at once are of one batch, and so of one epoch.
-        indexes = tf.random.experimental.index_shuffle(places, seed=(seed, epochs[0]), max_index=train.size - 1)
-        return indexes, tf.stack([seeds, (epochs * train.size + indexes) * augmentation.repeats + copies], axis=-1)
+        indices = tf.random.experimental.index_shuffle(places, seed=(seed, epochs[0]), max_index=train.size - 1)
+        return indices, tf.stack([seeds, (epochs * train.size + indices) * augmentation.repeats + copies], axis=-1)
 
     def read_batch(positions):
-        indexes, seeds = draw(positions)
-        return *train.read(indexes), seeds
+        indices, seeds = draw(positions)
+        return *train.read(indices), seeds
 
     def read_image(position):
-        indexes, seeds = draw(position[None])
-        image, label = read_one(train, indexes[0])
+        indices, seeds = draw(position[None])
+        image, label = train.read_one(indices[0])
         changes = augmentation.image
         if augmentation.crop or not train.same_shape:
             crop = augmentation.crop or resize
@@ -170,27 +163,27 @@ def load(source, batch_size=64, augmentation="none", seed=0, preprocessing=None,
     train_batches = epoch_by_epoch(batches_at, steps_per_epoch, mine)
     mixes = train_batches.element_spec[1].shape.rank == 2
 
-    def in_order(part):
-        indexes = tf.data.Dataset.range(part.size)
-        if part.same_shape:
-            batches = indexes.batch(batch_size).map(part.read, AUTOTUNE, deterministic=True)
+    def in_order(split):
+        indices = tf.data.Dataset.range(split.size)
+        if split.same_shape:
+            batches = indices.batch(batch_size).map(split.read, AUTOTUNE, deterministic=True)
         else:
-            images = indexes.map(lambda index: read_one(part, index), AUTOTUNE, deterministic=True)
+            images = indices.map(split.read_one, AUTOTUNE, deterministic=True)
             batches = images.map(lambda image, label: (resize(image, None, size), label), AUTOTUNE, deterministic=True).batch(batch_size)
         batches = batches.map(finished)
         if mixes and batches.element_spec[1].shape.rank == 1:  # one loss and one metric must take the labels of all splits
             batches = batches.map(lambda images, labels: (images, tf.one_hot(labels, num_classes)))
         return batches.prefetch(AUTOTUNE)
 
-    ordered = {id(part): in_order(part) for part in source.parts.values()}
+    ordered = {id(split): in_order(split) for split in source.splits.values()}  # two may be one
     return Data(
         class_names=source.class_names,
         image_shape=source.image_shape,
-        sizes={name: part.size for name, part in source.parts.items()},
+        sizes={name: split.size for name, split in source.splits.items()},
         steps_per_epoch=steps_per_epoch,
         train=train_batches,
         train_from=train_from,
-        parts={name: ordered[id(part)] for name, part in source.parts.items()},
+        splits={name: ordered[id(split)] for name, split in source.splits.items()},
     )
 
 
@@ -223,48 +216,3 @@ def epoch_by_epoch(batches_at, steps, batch_size):
     batches = batches_at(tf.data.Dataset.from_tensors(0).flat_map(positions))
     batches = batches.enumerate().map(count).apply(tf.data.experimental.assert_cardinality(steps))
     return batches.with_options(options)
-
-
-def open_source(source, options):
-    """Returns the `Source` that the user named."""
-    if isinstance(source, tuple):
-        return arrays(*source, **options)
-    if isinstance(source, str) and source.startswith("tfds:"):
-        return tfds_source(source.removeprefix("tfds:"), **options)
-    if source not in SOURCES and (os.path.isdir(source) or os.path.basename(source) != source):
-        return folder(source, **options)
-    return choose("data source", source, SOURCES)(**options)
-
-
-def open_augmentation(augmentation):
-    """Returns the `Augmentation` that the user named, or that holds the user's layer."""
-    if isinstance(augmentation, Augmentation):
-        return augmentation
-    if not callable(augmentation):
-        return named_augmentation(augmentation)
-    arguments = {"training": True} if isinstance(augmentation, keras.layers.Layer) else {}
-    name = getattr(augmentation, "name", getattr(augmentation, "__name__", type(augmentation).__name__))
-    logging.getLogger(__name__).warning("Augmentation by %s: a resumed run will see other images than an unbroken one", name)
-    return Augmentation(name, batch=(lambda images, labels, seeds: (augmentation(images, **arguments), labels),))
-
-
-def named_augmentation(name):
-    """Returns the `Augmentation` of a name such as "digits+mixup(0.2)"."""
-    row, *additions = str(name).split("+")
-    augmentation = choose("augmentation", row, AUGMENTATIONS)
-    for addition in additions:
-        form = re.fullmatch(r"(\w+)\((\d+\.?\d*)\)", addition)
-        if not form or form[1] not in ADDITIONS:
-            known = ", ".join(f"{kind}(NUMBER)" for kind in ADDITIONS)
-            raise ValueError(f"What is added to an augmentation must be one of {known}. Received: {name!r}")
-        place, make = ADDITIONS[form[1]]
-        augmentation = dataclasses.replace(augmentation, **{place: (*getattr(augmentation, place), make(float(form[2])))})
-    return augmentation
-
-
-def read_one(part, index):
-    """Returns one image and its label."""
-    if not part.same_shape:
-        return part.read(index)
-    images, labels = part.read(index[None])
-    return images[0], labels[0]

@@ -13,7 +13,7 @@ import keras_tuner
 from keras_vit import zoo
 from keras_vit.cost import arguments
 from keras_vit.data import SOURCES, load
-from keras_vit.data.pipeline import named_augmentation
+from keras_vit.data.augmentation import named_augmentation
 from keras_vit.files import replacing
 from keras_vit.names import choose
 from keras_vit.presets import preset

@@ -9,7 +9,7 @@ from helpers import randomise
 from PIL import Image
 
 import keras_vit
-from keras_vit.data.evaluation import evaluation_transform
+from keras_vit.data.preprocessing import evaluation_transform
 from keras_vit_cli import main
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
@@ -105,7 +105,7 @@ def test_more_images_than_a_batch_holds(capsys, photos):
     [
         (["{photo}"], "A model is missing"),
         (["--weights", PLAIN], "Missing argument"),
-        (["--weights", PLAIN, "nowhere.png"], "An image must exist. Received: nowhere.png"),
+        (["--weights", PLAIN, "nowhere.png"], "No such image file. Received: nowhere.png"),
         (["--weights", PLAIN, "{photo}", __file__], f"Received: {__file__}"),
         (["--weights", PLAIN, "--top", "0", "{photo}"], "--top"),
         (["--weights", GOLDEN / "timm" / "dinov2", "{photo}"], "have no head: they give features, not classes"),

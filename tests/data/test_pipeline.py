@@ -141,7 +141,7 @@ def test_several_labels_an_image():
     images, labels = rng.integers(0, 256, (40, 8, 8, 3), dtype="uint8"), rng.integers(0, 2, (40, 3))
     data = load((images, labels), batch_size=8, augmentation=Augmentation("", batch=(mixup(0.2),)))
     assert data.class_names == ("0", "1", "2")
-    found = np.concatenate([target for _, target in data.parts["train"]])
+    found = np.concatenate([target for _, target in data.splits["train"]])
     assert found.dtype == "float32" and set(found.ravel()) == {0.0, 1.0} and (found.sum(axis=-1) != 1).any()
     mixed = np.concatenate([target for _, target in data.train_from(0).take(3)])
     assert mixed.shape == (24, 3) and mixed.min() >= 0 and mixed.max() <= 1
@@ -157,11 +157,30 @@ def test_several_labels_an_image():
 def test_fewer_training_images_are_the_first_ones():
     every, few = load("digits", batch_size=10), load("digits", batch_size=10, train_images=50)
     assert few.sizes == every.sizes | {"train": 50} and few.steps_per_epoch == 5
-    one, other = (np.concatenate([labels for _, labels in data.parts["train"]]) for data in (every, few))
+    one, other = (np.concatenate([labels for _, labels in data.splits["train"]]) for data in (every, few))
     np.testing.assert_array_equal(one[:50], other)
     assert np.bincount(other, minlength=10).min() >= 4
     with pytest.raises(ValueError, match="`train_images` must lie between 1 and the 1294 there are. Received: train_images=0"):
         load("digits", train_images=0)
+
+
+@pytest.mark.parametrize(
+    "source, rule",
+    [
+        ([1, 2, 3], "tuple .images, labels.. Received: list of 3 values"),
+        ({"images": 1}, "name, the path of a folder, or a tuple .images, labels. of arrays. Received: source of type dict"),
+        (tf.data.Dataset.range(3), "Received: source of type"),
+    ],
+)
+def test_sources_of_no_known_kind_are_refused(source, rule):
+    with pytest.raises(ValueError, match=rule):
+        load(source)
+
+
+def test_arrays_in_lists_and_as_keras_gives_them(numbered):
+    images, labels = numbered
+    assert load([images, labels], 10).sizes == {"train": 72, "validation": 8, "test": 20}
+    assert load(((images, labels[:, None]), (images[:9], labels[:9, None])), 10).sizes == {"train": 90, "validation": 10, "test": 9}
 
 
 @pytest.mark.parametrize("augmentation", ["none", "digits"])  # read by batches, and image by image

@@ -7,7 +7,7 @@ import numpy as np
 import tensorflow as tf
 
 import keras_vit
-from keras_vit.data.batches import mixup
+from keras_vit.data.augmentation.batches import mixup
 from keras_vit.training import SGD, AdamW, Distillation, Lamb, add_lora
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import tensorflow as tf
 
-from keras_vit.data import pixels, single
+from keras_vit.data.augmentation import images, pixels
 
 IMAGE = tf.constant(np.random.default_rng(0).integers(0, 256, (24, 32, 3)).astype("uint8"))
 
@@ -12,7 +12,7 @@ def drawn(change, count, image=IMAGE):
 
 
 def test_flip_mirrors_half_of_the_images():
-    shown = drawn(single.flip(), 200)
+    shown = drawn(images.flip(), 200)
     mirrored = [np.array_equal(image, IMAGE[:, ::-1]) for image in shown]
     assert all(m or np.array_equal(image, IMAGE) for m, image in zip(mirrored, shown))
     assert 0.35 < np.mean(mirrored) < 0.65
@@ -20,7 +20,7 @@ def test_flip_mirrors_half_of_the_images():
 
 def test_three_augment_is_one_of_three():
     gray, solarized = np.repeat(pixels.gray(IMAGE), 3, axis=-1), pixels.solarize(IMAGE, 128.0).numpy()
-    shown = drawn(single.three_augment(), 90)
+    shown = drawn(images.three_augment(), 90)
     kinds = [0 if np.array_equal(i, gray) else 1 if np.array_equal(i, solarized) else 2 for i in shown]
     assert min(np.bincount(kinds, minlength=3)) > 15
     blurred = [image.astype(float).std() for image, kind in zip(shown, kinds) if kind == 2]
@@ -29,15 +29,15 @@ def test_three_augment_is_one_of_three():
 
 def test_color_jitter_stays_within_its_factors():
     flat = tf.fill((8, 8, 3), tf.constant(100, tf.uint8))
-    levels = np.array([image[0, 0, 0] for image in drawn(single.color_jitter(brightness=0.3), 100, flat)])
+    levels = np.array([image[0, 0, 0] for image in drawn(images.color_jitter(brightness=0.3), 100, flat)])
     assert 69 <= levels.min() < 78 and 122 < levels.max() <= 130
-    np.testing.assert_array_equal(drawn(single.color_jitter(), 1)[0], IMAGE)
+    np.testing.assert_array_equal(drawn(images.color_jitter(), 1)[0], IMAGE)
 
 
 def test_random_erasing_erases_one_rectangle_of_the_published_sizes():
     black = tf.zeros((40, 40, 3), tf.uint8)
     areas, proportions = [], []
-    shown = drawn(single.random_erasing(0.5), 200, black)
+    shown = drawn(images.random_erasing(0.5), 200, black)
     for image in shown:
         rows, columns = np.nonzero(image.any(axis=-1))
         if len(rows):

@@ -6,7 +6,7 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_vit.data import AUGMENTATIONS, load, read_image
-from keras_vit.data.folders import check, decode
+from keras_vit.data.sources.folder import check, decode
 
 generator = np.random.default_rng(0)
 

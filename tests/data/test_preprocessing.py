@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 import keras_vit
-from keras_vit.data.evaluation import evaluation_transform, read_image
+from keras_vit.data.preprocessing import evaluation_transform, read_image
 
 GOLDEN = dict(np.load(pathlib.Path(__file__).parents[1] / "golden" / "evaluation.npz"))
 CASES = json.loads(str(GOLDEN["cases"]))
@@ -135,10 +135,10 @@ def test_broken_files_are_named(tmp_path):
     (tmp_path / "text.jpg").write_text("not an image")
     (tmp_path / "empty.png").touch()
     for name in ("cut.png", "text.jpg", "empty.png", ""):
-        with pytest.raises(ValueError, match="must be a whole file.*Received: ") as caught:
+        with pytest.raises(ValueError, match="must be whole and of a format.*Received: ") as caught:
             read_image(tmp_path / name)
         assert str(tmp_path / name) in str(caught.value)
-    with pytest.raises(ValueError, match="An image must exist. Received: nowhere.png"):
+    with pytest.raises(ValueError, match="No such image file. Received: nowhere.png"):
         read_image("nowhere.png")
 
 

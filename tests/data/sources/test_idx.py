@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from keras_vit.data import load
-from keras_vit.data.idx import read_idx, restore_downloads
+from keras_vit.data.sources.idx import read_idx, restore_downloads
 
 
 def write(path, array, packed=True):

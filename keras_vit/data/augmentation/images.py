@@ -4,7 +4,7 @@ import math
 
 import tensorflow as tf
 
-from keras_vit.data import pixels
+from keras_vit.data.augmentation import pixels
 
 
 def flip():

@@ -4,14 +4,18 @@ Keras's own random layers cannot promise this: under a parallel map their draws 
 """
 
 import dataclasses
+import logging
+import re
 from collections.abc import Callable
 
-from keras_vit.data.batches import affine, cutmix, cutout, mirror, mixup, mixup_or_cutmix, pad_and_crop, whole_labels
-from keras_vit.data.crops import inception_crop, random_resized_crop, resize_and_crop, simple_random_crop
-from keras_vit.data.randaugment import TIMM, rand_augment
-from keras_vit.data.single import color_jitter, flip, random_erasing, three_augment
+import keras
+
+from keras_vit.data.augmentation.batches import affine, cutmix, cutout, mirror, mixup, mixup_or_cutmix, pad_and_crop, whole_labels
+from keras_vit.data.augmentation.crops import inception_crop, random_resized_crop, resize_and_crop, simple_random_crop
+from keras_vit.data.augmentation.images import color_jitter, flip, random_erasing, three_augment
+from keras_vit.data.augmentation.randaugment import TIMM, rand_augment
 from keras_vit.layers import checks
-from keras_vit.names import Table
+from keras_vit.names import Table, choose
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +24,7 @@ class Augmentation:
 
     Args:
         source: str. Where it is published.
-        crop: function `(image, seed, size) -> image` of `keras_vit.data.crops`, or None: images are resized as for evaluation.
+        crop: function `(image, seed, size) -> image` of `keras_vit.data.augmentation.crops`, or None: images are resized as for evaluation.
         image: tuple of functions `(image, seed) -> image`, for one image of uint8 at a time.
         batch: tuple of functions `(images, labels, seeds) -> (images, labels)`, for a batch of float32.
         repeats: int. Repeated augmentation: as many versions of an image follow each other, and an epoch shows as many times fewer images.
@@ -121,3 +125,29 @@ ADDITIONS = {
     "randaugment": ("image", lambda magnitude: rand_augment(2, magnitude, operations=TIMM, interpolation="bilinear")),
     "mixup": ("batch", mixup),
 }
+
+
+def open_augmentation(augmentation):
+    """Returns the `Augmentation` that the user named, or that holds the user's layer."""
+    if isinstance(augmentation, Augmentation):
+        return augmentation
+    if not callable(augmentation):
+        return named_augmentation(augmentation)
+    arguments = {"training": True} if isinstance(augmentation, keras.layers.Layer) else {}
+    name = getattr(augmentation, "name", getattr(augmentation, "__name__", type(augmentation).__name__))
+    logging.getLogger(__name__).warning("Augmentation by %s: a resumed run will see other images than an unbroken one", name)
+    return Augmentation(name, batch=(lambda images, labels, seeds: (augmentation(images, **arguments), labels),))
+
+
+def named_augmentation(name):
+    """Returns the `Augmentation` of a name such as "digits+mixup(0.2)"."""
+    row, *additions = str(name).split("+")
+    augmentation = choose("augmentation", row, AUGMENTATIONS)
+    for addition in additions:
+        form = re.fullmatch(r"(\w+)\((\d+\.?\d*)\)", addition)
+        if not form or form[1] not in ADDITIONS:
+            known = ", ".join(f"{kind}(NUMBER)" for kind in ADDITIONS)
+            raise ValueError(f"What is added to an augmentation must be one of {known}. Received: {name!r}")
+        place, make = ADDITIONS[form[1]]
+        augmentation = dataclasses.replace(augmentation, **{place: (*getattr(augmentation, place), make(float(form[2])))})
+    return augmentation

@@ -3,7 +3,8 @@ import pytest
 
 tensorflow_datasets = pytest.importorskip("tensorflow_datasets")
 
-from keras_vit.data import load, tfds  # noqa: E402
+from keras_vit.data import load  # noqa: E402
+from keras_vit.data.sources import tfds  # noqa: E402
 
 
 class Blobs(tensorflow_datasets.core.GeneratorBasedBuilder):

@@ -4,7 +4,8 @@ import tensorflow as tf
 from PIL import Image
 
 import keras_vit
-from keras_vit.data import crops, evaluation_transform
+from keras_vit.data import evaluation_transform
+from keras_vit.data.augmentation import crops
 
 generator = np.random.default_rng(0)
 SMOOTH = np.asarray(Image.fromarray(generator.integers(0, 256, (9, 12, 3)).astype("uint8")).resize((120, 90), Image.Resampling.BICUBIC))

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_vit.data import pixels
-from keras_vit.data.randaugment import BIG_VISION, TIMM, rand_augment
+from keras_vit.data.augmentation import pixels
+from keras_vit.data.augmentation.randaugment import BIG_VISION, TIMM, rand_augment
 
 IMAGE = tf.constant(np.random.default_rng(0).integers(0, 256, (24, 32, 3)).astype("uint8"))
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 import tensorflow as tf
 
-from keras_vit.data import pixels
+from keras_vit.data.augmentation import pixels
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from keras_vit.data import batches
+from keras_vit.data.augmentation import batches
 
 SEEDS = tf.constant([[0, i] for i in range(200)], tf.int64)
 

@@ -8,6 +8,7 @@ import math
 
 import tensorflow as tf
 
+from keras_vit.data.preprocessing import CROP_MODES, covering, evaluation_geometry
 from keras_vit.layers import checks
 
 # Names of `model.preprocessing` -> names of tf.image.resize.
@@ -117,15 +118,13 @@ def evaluation_crop(preprocessing=None):
     """
     preprocessing = {name: (preprocessing or EVALUATION)[name] for name in EVALUATION}
     checks.one_of("interpolation", preprocessing["interpolation"], METHODS)
-    checks.one_of("crop_mode", preprocessing["crop_mode"], ("center", "squash"))
+    checks.one_of("crop_mode", preprocessing["crop_mode"], CROP_MODES)
 
     def crop(image, seed, size):
-        # The tiny addend undoes the rounding of fractions such as 224 / 248.
-        larger = [math.floor(side / preprocessing["crop_fraction"] + 1e-6) for side in size]
-        if preprocessing["crop_mode"] == "center":
-            larger = shorter_side_to(image, larger)
+        given = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float64))
+        larger, corner = (tf.cast(pair, tf.int32) for pair in evaluation_geometry(given, size, preprocessing, tf))
         image = resized(image, larger, preprocessing["interpolation"])
-        top, left = tf.unstack(tf.cast(tf.round((tf.shape(image)[:2] - size) / 2), tf.int32))
+        top, left = tf.unstack(corner)
         return tf.ensure_shape(image[top : top + size[0], left : left + size[1]], (*size, 3))
 
     return crop
@@ -139,10 +138,7 @@ def resized(image, size, interpolation, antialias=True):
 
 def shorter_side_to(image, size):
     """Returns the size, an int32 pair, at which the image covers `size` in its own proportions."""
-    given = tf.cast(tf.shape(image)[:2], tf.float64)
-    factors = tf.constant(size, tf.float64) / given
-    whole = tf.floor if size[0] == size[1] else tf.round  # as in `evaluation_transform`
-    return tf.cast(whole(given * tf.reduce_max(factors) + 1e-6), tf.int32)
+    return tf.cast(covering(tf.unstack(tf.cast(tf.shape(image)[:2], tf.float64)), size, tf), tf.int32)
 
 
 def window(image, seed, size):

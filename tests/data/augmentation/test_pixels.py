@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image, ImageEnhance, ImageFilter, ImageOps
 
-from keras_vit.data import pixels
+from keras_vit.data.augmentation import pixels
 
 generator = np.random.default_rng(0)
 NOISE = generator.integers(0, 256, (33, 47, 3)).astype("uint8")

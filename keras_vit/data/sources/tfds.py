@@ -7,7 +7,7 @@ import socket
 import numpy as np
 import tensorflow as tf
 
-from keras_vit.data.parts import Part, Source, held_out
+from keras_vit.data.sources.source import Source, Split, held_out
 from keras_vit.layers import checks
 
 IN_MEMORY = 4 * 2**30  # bytes of encoded images
@@ -56,41 +56,41 @@ def tfds(
     builder = prepared(name, data_dir, download)
     image, label = features(builder, image, label)
     known = builder.info.splits
-    parts = {"train": train, "validation": validation or ("validation" if "validation" in known else None), "test": test}
+    splits = {"train": train, "validation": validation or ("validation" if "validation" in known else None), "test": test}
     if test is None and "test" in known and name.split("/")[0].split(":")[0] != "imagenet2012":  # its test images have no labels
-        parts["test"] = "test"
-    parts = {part: split for part, split in parts.items() if split is not None}
-    if "validation" in parts:
-        parts.setdefault("test", parts["validation"])
+        splits["test"] = "test"
+    splits = {ours: theirs for ours, theirs in splits.items() if theirs is not None}
+    if "validation" in splits:
+        splits.setdefault("test", splits["validation"])
     try:
-        sizes = {part: known[split].num_examples for part, split in parts.items()}
+        sizes = {ours: known[theirs].num_examples for ours, theirs in splits.items()}
     except (KeyError, ValueError) as error:
-        raise ValueError(f"A split must be one of {', '.join(known)}, or a slice or a sum of them ({error}). Received: {parts}") from None
+        raise ValueError(f"A split must be one of {', '.join(known)}, or a slice or a sum of them ({error}). Received: {splits}") from None
     by_index = str(getattr(builder.info.file_format, "value", builder.info.file_format)) == "array_record"
-    if not by_index and sum(known[split].num_bytes for split in parts.values()) > IN_MEMORY:
+    if not by_index and sum(known[split].num_bytes for split in splits.values()) > IN_MEMORY:
         raise ValueError(
             "A set of more than 4 GiB must be in a format that is read by index: prepare it with "
             f"`tfds build {name} --file_format=array_record`. Received: {name} in {builder.data_dir}"
         )
-    encoded = {part: (from_disk if by_index else from_memory)(builder, split, image, label) for part, split in parts.items()}
-    readers = {part: reader for part, (reader, _) in encoded.items()}
-    places = {part: np.arange(size) for part, size in sizes.items()}
+    encoded = {ours: (from_disk if by_index else from_memory)(builder, theirs, image, label) for ours, theirs in splits.items()}
+    readers = {name: reader for name, (reader, _) in encoded.items()}
+    places = {name: np.arange(size) for name, size in sizes.items()}
     fractions = {"test": test_fraction, "validation": validation_fraction}
     orders = held_out(places, encoded["train"][1], fractions)
 
-    def part_of(part):
-        reader, indexes = readers.get(part, readers["train"]), tf.constant(orders[part], tf.int64)
+    def read_by_index(name):
+        reader, indices = readers.get(name, readers["train"]), tf.constant(orders[name], tf.int64)
 
         def read(index):
-            encoded_image, label = reader(indexes[index])
+            encoded_image, label = reader(indices[index])
             pixels = tf.io.decode_image(encoded_image, channels=3, expand_animations=False)
             pixels.set_shape((None, None, 3))
             return pixels, label
 
-        return Part(len(orders[part]), read, same_shape=False)
+        return Split(len(orders[name]), read, same_shape=False)
 
     names = tuple(builder.info.features[label].names)
-    return Source(names, (*image_shape, 3), {part: part_of(part) for part in orders})
+    return Source(names, (*image_shape, 3), {name: read_by_index(name) for name in orders})
 
 
 def from_memory(builder, split, image, label):

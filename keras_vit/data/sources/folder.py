@@ -9,8 +9,8 @@ import pathlib
 import numpy as np
 import tensorflow as tf
 
-from keras_vit.data.evaluation import read_image
-from keras_vit.data.parts import Part, Source, held_out
+from keras_vit.data.preprocessing import read_image
+from keras_vit.data.sources.source import Source, Split, held_out
 from keras_vit.layers import checks
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
@@ -60,7 +60,7 @@ def folder(path, image_size=224, strict=False, validation_fraction=0.1, test_fra
     found, plain = [row for row, kind in zip(found, plain) if kind is not None], [kind for kind in plain if kind is not None]
     parts = {part: [i for i, row in enumerate(found) if row[0] == part] for part in roots}
     labels = np.array([label for _, label, _ in found], "int64")
-    empty = [part for part, indexes in parts.items() if not indexes]
+    empty = [part for part, indices in parts.items() if not indices]
     if empty:
         raise ValueError(f"Every part must hold an image ({', '.join(SUFFIXES)}). Received: none in {roots[empty[0]]}")
     if "validation" in parts and "test" not in parts:
@@ -68,17 +68,17 @@ def folder(path, image_size=224, strict=False, validation_fraction=0.1, test_fra
     parts = held_out(parts, labels, {"test": test_fraction, "validation": validation_fraction})
     paths, labels, plain = tf.constant([str(file) for _, _, file in found]), tf.constant(labels), tf.constant(plain)
 
-    def part(indexes):
-        indexes = tf.constant(indexes, tf.int64)
+    def part(indices):
+        indices = tf.constant(indices, tf.int64)
 
         def read(index):
-            index = indexes[index]
+            index = indices[index]
             return decode(paths[index], plain[index]), labels[index]
 
-        return Part(len(indexes), read, same_shape=False)
+        return Split(len(indices), read, same_shape=False)
 
-    made = {id(indexes): part(indexes) for indexes in parts.values()}  # where `val` is both, both are one
-    return Source(tuple(class_names), (*image_shape, 3), {name: made[id(indexes)] for name, indexes in parts.items()})
+    made = {id(indices): part(indices) for indices in parts.values()}  # where `val` is both, both are one
+    return Source(tuple(class_names), (*image_shape, 3), {name: made[id(indices)] for name, indices in parts.items()})
 
 
 def files(root):

@@ -1,0 +1,183 @@
+"""What images go through before a model judges them, as the authors of its weights did it."""
+
+import math
+import os
+
+import numpy as np
+
+from keras_vit.layers import checks
+
+# Names of Pillow's filters, all of which antialias when they shrink. "area" is TensorFlow's name for what Pillow calls BOX.
+INTERPOLATIONS = {
+    "nearest": "NEAREST",
+    "bilinear": "BILINEAR",
+    "bicubic": "BICUBIC",
+    "lanczos": "LANCZOS",
+    "lanczos3": "LANCZOS",
+    "area": "BOX",
+}
+CROP_MODES = ("center", "squash")
+EXIF_ORIENTATION = 0x0112
+# EXIF orientation -> name of the transposition of Pillow that turns the image upright.
+UPRIGHT = {
+    2: "FLIP_LEFT_RIGHT",
+    3: "ROTATE_180",
+    4: "FLIP_TOP_BOTTOM",
+    5: "TRANSPOSE",
+    6: "ROTATE_270",
+    7: "TRANSVERSE",
+    8: "ROTATE_90",
+}
+
+
+def evaluation_transform(model):
+    """Returns the function that brings an image to what a model takes: resized and cropped, as in the evaluation of its weights.
+
+    `model.preprocessing` says how. "crop_mode" is "center": the shorter side is resized to that of the model's input divided by
+    "crop_fraction", and the center is taken; or "squash": both sides are resized, out of proportion. "interpolation" names the filter.
+
+    Args:
+        model: a `keras_vit.VisionTransformer`. If the size of its input is open, images get the side `model.preprocessing["size"]`.
+
+    Returns:
+        A function from an image to a float32 array of the model's input shape without batch: pixels from 0 to 255 if the model normalizes
+        them itself, else normalized ones. The image is a path, a Pillow image, or an array `(rows, columns)` or
+        `(rows, columns, 1, 3 or 4)` of values from 0 to 255.
+
+    Raises:
+        ValueError: if `model` is of another kind or its preprocessing unknown. The function raises it if a file is missing, damaged or no
+            image, and names the file; and if an array does not hold pixels from 0 to 255, channels last.
+        ImportError: if Pillow is not installed.
+
+    Reference:
+        `transforms_imagenet_eval` of timm, which this equals pixel by pixel.
+
+    Example:
+    >>> model = keras_vit.VisionTransformer((32, 32, 3), 8, 64, 2, 4, 128)
+    >>> keras_vit.data.evaluation_transform(model)(np.zeros((60, 40, 3), "uint8")).shape
+    (32, 32, 3)
+    """
+    if not hasattr(model, "preprocessing"):
+        raise ValueError(
+            "`evaluation_transform` takes a VisionTransformer, whose `preprocessing` it reads. If it is a part of another model, pass that "
+            f"part, such as model.get_layer(...). Received: a model of type {type(model).__name__}"
+        )
+    config, preprocessing = model.get_config(), model.preprocessing
+    checks.one_of("interpolation", preprocessing["interpolation"], INTERPOLATIONS)
+    checks.one_of("crop_mode", preprocessing["crop_mode"], CROP_MODES)
+    if not 0.0 < preprocessing["crop_fraction"] <= 1.0:
+        raise ValueError(f"`crop_fraction` must lie in (0, 1]. Received: crop_fraction={preprocessing['crop_fraction']}")
+    channels_first = config["data_format"] == "channels_first"
+    shape = config["input_shape"]
+    *sides, channels = (*shape[1:], shape[0]) if channels_first else shape
+    if channels not in (1, 3):
+        raise ValueError(f"Images are read for models of 1 or 3 channels. Received: a model of {channels} channels")
+    target = tuple(preprocessing["size"] or 224 if side is None else side for side in sides)
+
+    def transform(image):
+        image = _resized(read_image(image, "RGB" if channels == 3 else "L"), target, preprocessing)
+        pixels = np.asarray(image, "float32").reshape(*target, channels)
+        if not config["include_preprocessing"]:
+            pixels = (pixels / 255.0 - np.float32(preprocessing["mean"])) / np.float32(preprocessing["std"])
+        return np.transpose(pixels, (2, 0, 1)) if channels_first else pixels
+
+    return transform
+
+
+def read_image(image, mode="RGB"):
+    """Returns a Pillow image, upright, in a color mode.
+
+    Args:
+        image: a path, a Pillow image or an array, as in `evaluation_transform`.
+        mode: "RGB" or "L". Transparency is left out; 16 bits become 8.
+
+    Raises:
+        ValueError: if a file is missing, damaged or no image, naming it; or if an array is none.
+    """
+    try:
+        from PIL import Image
+    except ImportError:
+        raise ImportError("Reading images needs Pillow: pip install pillow") from None
+    if isinstance(image, (str, bytes, os.PathLike)):
+        if not os.path.exists(image):
+            raise ValueError(f"No such image file. Received: {printable(image)}")
+        try:
+            with Image.open(os.fsdecode(image)) as file:
+                file.load()
+                return read_image(file, mode)
+        except Exception as error:  # a decoder may raise anything on a damaged file: struct.error, TypeError, SyntaxError ...
+            raise ValueError(
+                f"An image file must be whole and of a format that Pillow reads ({error}). Received: {printable(image)}"
+            ) from error
+    if not isinstance(image, Image.Image):
+        return Image.fromarray(_bytes(image)).convert(mode)
+    turn = UPRIGHT.get(orientation(image))
+    image = image.transpose(Image.Transpose[turn]) if turn else image
+    if image.mode.startswith("I"):  # 16 bits: Pillow would cut off what is above 255
+        image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257.0).round().astype("uint8"))
+    if "transparency" in image.info:
+        image = image.convert("RGBA")
+    image = image.convert(mode)
+    image.info = {}  # or it would be turned again where it is read again
+    return image
+
+
+def orientation(image):
+    """Returns the EXIF orientation of a Pillow image, 1 to 8, where 1 is upright."""
+    try:
+        return image.getexif().get(EXIF_ORIENTATION, 1)
+    except Exception:  # what Pillow's reader of metadata raises on odd ones is not documented; the pixels are whole
+        return 1
+
+
+def printable(path):
+    """Returns a path as text that can be printed, also where its bytes are not UTF-8."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def evaluation_geometry(given, target, preprocessing, xp=np):
+    """Returns how an image is resized and cropped for evaluation: `(rows, columns), (top, left)`, whole numbers as floats.
+
+    Args:
+        given: (rows, columns) of the image, as float64 scalars.
+        target: (rows, columns) of the model's input, as ints.
+        preprocessing: dict with "crop_fraction" and "crop_mode", such as `model.preprocessing`.
+        xp: module that computes: `numpy`, or `tensorflow` for use in a graph.
+    """
+    # The tiny addend undoes the rounding of fractions such as 224 / 248.
+    least = [float(math.floor(side / preprocessing["crop_fraction"] + 1e-6)) for side in target]
+    if preprocessing["crop_mode"] == "squash":
+        size = least
+    else:
+        size = covering(given, least, xp)
+    return size, [xp.round((side - cut) / 2) for side, cut in zip(size, target)]
+
+
+def covering(given, least, xp=np):
+    """Returns the size (rows, columns) at which an image covers `least` in its own proportions. Arguments as in `evaluation_geometry`."""
+    whole = xp.floor if least[0] == least[1] else xp.round  # torchvision's way, and timm's own for other shapes
+    rows, columns = given
+    return xp.maximum(whole(least[1] * rows / columns), least[0]), xp.maximum(whole(least[0] * columns / rows), least[1])
+
+
+def _bytes(image):
+    array = np.asarray(image)
+    if array.ndim == 3 and array.shape[-1] == 1:
+        array = array[..., 0]
+    in_form = (array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (3, 4))) and array.size and array.dtype.kind in "uifb"
+    odd = checks.odd_pixels(array) if in_form else checks.odd_layout(array.shape)
+    if not in_form or odd or not (array.min() >= 0 and array.max() <= 255):
+        raise ValueError(
+            "An array must be an image (rows, columns) or (rows, columns, 1, 3 or 4) of values from 0 to 255. "
+            f"Received: {array.dtype} of shape {array.shape}" + (f", {odd}" if odd else "")
+        )
+    return np.rint(array).astype("uint8")
+
+
+def _resized(image, target, preprocessing):
+    from PIL import Image
+
+    size, corner = evaluation_geometry((np.float64(image.height), np.float64(image.width)), target, preprocessing)
+    (rows, columns), (top, left) = ([int(value) for value in pair] for pair in (size, corner))
+    image = image.resize((columns, rows), Image.Resampling[INTERPOLATIONS[preprocessing["interpolation"]]])
+    return image.crop((left, top, left + target[1], top + target[0]))

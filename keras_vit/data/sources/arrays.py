@@ -1,0 +1,143 @@
+"""Images and labels in memory."""
+
+import logging
+
+import numpy as np
+
+from keras_vit.data.sources.source import Source, held_out, in_memory
+from keras_vit.layers import checks
+
+
+def arrays(
+    images,
+    labels,
+    validation=None,
+    test=None,
+    class_names=None,
+    image_size=None,
+    multi_label=None,
+    validation_fraction=0.1,
+    test_fraction=0.2,
+):
+    """Images and labels as arrays. What is not given is held out: test images first, then validation images, both stratified by class.
+
+    Args:
+        images: array `(n, rows, columns)` or `(n, rows, columns, channels)` with 1 or 3 channels and values in 0..255. Or a list of
+            images of one size.
+        labels: array or list. Class indices from 0, `(n,)` or `(n, 1)`; or class names, `(n,)` of str or bool; or `(n, classes)` of 0 and
+            1, where several classes may be 1, or none. If each row holds one 1 they are taken for one-hot class indices.
+        validation: tuple (images, labels) or None. The validation images, of the same form.
+        test: tuple (images, labels) or None. The test images, of the same form.
+        class_names: sequence of str in the order of the class indices. Defaults to the names among the labels, sorted, or else to the
+            numbers themselves.
+        image_size: int or (rows, columns) to resize to (bicubic), or None to leave the images as they are.
+        multi_label: bool. Whether an image may have several classes. Defaults to what `labels` of shape `(n, classes)` show.
+        validation_fraction: float in (0, 1). Share of the images that are not test images.
+        test_fraction: float in (0, 1).
+
+    Returns:
+        A `Source`.
+
+    Raises:
+        ValueError: if shapes, pixels, labels or fractions are not as said above.
+    """
+    given = {"train": (images, labels), "validation": validation, "test": test}
+    given = {name: pair for name, pair in given.items() if pair is not None}
+    for name, pair in given.items():
+        if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+            raise ValueError(f"`{name}` must be a tuple (images, labels). Received: {name} of type {type(pair).__name__}")
+    columns = {name: (read_images(pair[0]), label_array(pair[1])) for name, pair in given.items()}
+    for name, (images, labels) in columns.items():
+        if len(images) != len(labels):
+            raise ValueError(f"There must be one label an image. Received: {len(images)} {name} images, labels of shape {labels.shape}")
+    if len({(images.shape[1:], labels.shape[1:]) for images, labels in columns.values()}) > 1:
+        shapes = ", ".join(f"{name} {images.shape} and {labels.shape}" for name, (images, labels) in columns.items())
+        raise ValueError(f"Images and labels of all splits must have the same form. Received: images and labels of shapes {shapes}")
+    places = np.cumsum([0, *(len(images) for images, _ in columns.values())])
+    splits = {name: np.arange(begin, end) for name, begin, end in zip(columns, places, places[1:])}
+    images, labels = (np.concatenate(column) if len(columns) > 1 else column[0] for column in zip(*columns.values()))
+    labels, class_names = read_labels(labels, class_names, multi_label)
+    strata = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1) if labels.ndim == 2 else labels
+    image_shape = images.shape[1:3] if image_size is None else checks.positive_pair("image_size", image_size)
+    splits = held_out(splits, strata, {"test": test_fraction, "validation": validation_fraction})
+    made = {name: in_memory(images[order], labels[order], image_shape) for name, order in splits.items()}
+    return Source(class_names, (*image_shape, 3), made)
+
+
+def read_images(images):
+    """Returns images as an array `(n, rows, columns, 1 or 3)` of values in 0..255."""
+    try:
+        images = np.asarray(images)
+    except ValueError:  # what NumPy says of lists of unequal length
+        raise ValueError("All images of an array must have one size. Images of several sizes can be read from a folder") from None
+    if images.ndim == 3:
+        images = images[..., None]
+    if images.ndim != 4 or images.shape[-1] not in (1, 3) or images.dtype.kind not in "uifb":
+        odd = checks.odd_layout(images.shape)
+        raise ValueError(
+            "`images` must be numbers of the shape (n, rows, columns) or (n, rows, columns, 1 or 3). "
+            f"Received: {images.dtype} of shape {images.shape}" + (f", {odd}" if odd else "")
+        )
+    if odd := checks.odd_pixels(images):
+        raise ValueError(f"`images` must hold values from 0 to 255. Received: {odd}")
+    return images.astype("uint8") if images.dtype == bool else images
+
+
+def label_array(labels):
+    try:
+        labels = np.asarray(labels)
+    except ValueError:
+        raise ValueError(
+            "`labels` must be one class an image, or rows (n, classes) of 0 and 1 where an image may have several. "
+            "Received: lists of unequal length"
+        ) from None
+    if labels.ndim not in (1, 2):
+        raise ValueError(f"`labels` must have the shape (n,), (n, 1) or (n, classes). Received: shape {labels.shape}")
+    return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
+
+
+def read_labels(labels, class_names=None, multi_label=None):
+    """Returns labels as class indices `(n,)`, or as `(n, classes)` of 0 and 1, and the names of the classes."""
+    several = labels.ndim == 2
+    if multi_label and not several:
+        raise ValueError(f"`labels` must be (n, classes) of 0 and 1 with multi_label=True. Received: labels of shape {labels.shape}")
+    if labels.dtype.kind in "USb" or (labels.dtype.kind == "O" and all(isinstance(label, str) for label in labels.flat)):
+        if several:
+            raise ValueError(f"`labels` must be one class name an image, or numbers. Received: {labels.dtype} of shape {labels.shape}")
+        labels, class_names = indices_of(labels.astype(str), class_names)
+    if several and not (labels.dtype.kind in "uif" and np.isin(labels, (0, 1)).all()):
+        seen = f"values from {labels.min()} to {labels.max()}" if labels.size and labels.dtype.kind in "uif" else f"type {labels.dtype}"
+        raise ValueError(f"`labels` of shape (n, classes) must be 0 or 1. Received: {seen}")
+    if not several and (not np.issubdtype(labels.dtype, np.integer) or len(labels) == 0 or labels.min() < 0):
+        seen = f"labels of type {labels.dtype}" + (f" from {labels.min()}" if labels.dtype.kind in "if" and len(labels) else "")
+        cast = ". If they are whole numbers, pass labels.astype(int)" if labels.dtype.kind == "f" else ""
+        raise ValueError(f"`labels` must be ints from 0, or class names. Received: {seen}{cast}")
+    known = labels.shape[1] if several else int(labels.max()) + 1
+    class_names = tuple(map(str, range(known) if class_names is None else class_names))
+    if known > len(class_names) or (several and known < len(class_names)):
+        largest = f"{known} classes" if several else f"largest label {known - 1}"
+        raise ValueError(f"`class_names` must name every label. Received: {len(class_names)} names, {largest}")
+    if several and multi_label is not True and (multi_label is False or known > 1) and (labels.sum(axis=1) == 1).all():
+        if multi_label is None:
+            say("Labels hold one 1 in each row: taken for one class an image. Pass multi_label=True if an image may have several classes")
+        labels = labels.argmax(axis=1)
+    elif several and multi_label is False:
+        raise ValueError("`labels` must hold one 1 in each row with multi_label=False. Received: rows with several, or none")
+    present = labels.any(axis=0) if labels.ndim == 2 else np.isin(np.arange(len(class_names)), labels)
+    if lacking := [name for name, there in zip(class_names, present) if not there]:
+        say(f"{len(lacking)} of {len(class_names)} classes have no image: {', '.join(lacking[:5])}{', ...' if len(lacking) > 5 else ''}")
+    return labels, class_names
+
+
+def indices_of(labels, class_names):
+    """Returns class names as indices, and the names in order."""
+    labels = labels.tolist()
+    names = tuple(sorted({*labels})) if class_names is None else tuple(map(str, class_names))
+    if strange := sorted({*labels} - {*names}):
+        raise ValueError(f"`class_names` must name every label. Received: labels {', '.join(map(repr, strange[:5]))}, which it lacks")
+    index = {name: number for number, name in enumerate(names)}
+    return np.array([index[label] for label in labels], "int64"), names
+
+
+def say(text):
+    logging.getLogger(__name__).warning("%s", text)

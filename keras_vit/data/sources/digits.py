@@ -1,0 +1,17 @@
+"""The handwritten digits of scikit-learn, which need no download."""
+
+from keras_vit.data.sources.arrays import arrays
+
+
+def digits(image_size=16):
+    """The 1,797 handwritten digits that come with scikit-learn (8x8 pixels), enlarged to `image_size`.
+
+    Reference:
+        Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998.
+    """
+    try:
+        from sklearn.datasets import load_digits
+    except ImportError:
+        raise ImportError('The data source "digits" needs scikit-learn: pip install scikit-learn') from None
+    bunch = load_digits()
+    return arrays(bunch.images * (255.0 / 16.0), bunch.target, image_size=image_size)

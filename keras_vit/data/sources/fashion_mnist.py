@@ -1,0 +1,44 @@
+"""Fashion-MNIST: from Debian's package, from TensorFlow Datasets, or, if asked to, by Keras's download."""
+
+import os
+
+from keras_vit.data.sources import idx
+from keras_vit.data.sources.arrays import arrays
+from keras_vit.data.sources.tfds import find_prepared, tfds
+
+CLASS_NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
+
+
+def fashion_mnist(folder=idx.FOLDER, image_size=28, download=False, validation_fraction=0.1):
+    """The 70,000 pictures of clothes (28x28, gray) of Fashion-MNIST, 10,000 of them for the test.
+
+    Args:
+        folder: path of the folder with the four IDX files. Defaults to where Debian's package dataset-fashion-mnist puts them. If they are
+            not there, a copy is taken that TensorFlow Datasets has prepared.
+        image_size: int or (rows, columns) to resize to.
+        download: bool. Whether `keras.datasets` may download the set, 30 MB, if there is no copy. It keeps its files in `~/.keras`.
+        validation_fraction: float in (0, 1). Share of the training images, stratified by class.
+
+    Returns:
+        A `Source`.
+
+    Raises:
+        ValueError: if there is no copy and `download` is False.
+
+    Reference:
+        Xiao et al., "Fashion-MNIST", 2017.
+    """
+    if os.path.isdir(folder):
+        train, test = (idx.read_pair(folder, prefix) for prefix in ("train", "t10k"))
+    elif folder == idx.FOLDER and find_prepared("fashion_mnist"):
+        return tfds("fashion_mnist", image_size=image_size, validation_fraction=validation_fraction)
+    elif folder == idx.FOLDER and download:
+        import keras
+
+        train, test = keras.datasets.fashion_mnist.load_data()
+    else:
+        raise ValueError(
+            "There is no copy of Fashion-MNIST. Pass download=True (on the command line `--data-option download=true`), or run "
+            f"`apt-get install dataset-fashion-mnist` or `tfds build fashion_mnist`. Received: folder={folder}"
+        )
+    return arrays(*train, test=test, class_names=CLASS_NAMES, image_size=image_size, validation_fraction=validation_fraction)

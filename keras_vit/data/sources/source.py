@@ -1,0 +1,125 @@
+"""What a source is: images by split, read by index; and how the splits that it lacks are held out of its training images."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+import tensorflow as tf
+
+
+@dataclasses.dataclass(frozen=True)
+class Split:
+    """The training, validation or test images of a source.
+
+    Args:
+        size: int. Number of images.
+        read: function from indices, an int64 tensor `(n,)`, to images `(n, rows, columns, 3)` in 0..255 and labels `(n,)`, or
+            `(n, classes)` of 0 and 1. It is traced by `tf.data`.
+        same_shape: bool. Whether all images have the source's `image_shape`. If not, `read` takes one index, an int64 scalar, and returns
+            one image `(rows, columns, 3)` of uint8 and its label.
+    """
+
+    size: int
+    read: Callable
+    same_shape: bool = True
+
+    def read_one(self, index):
+        """Returns the image and the label at one index."""
+        if not self.same_shape:
+            return self.read(index)
+        images, labels = self.read(index[None])
+        return images[0], labels[0]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Images by split.
+
+    Args:
+        class_names: tuple of str. `class_names[i]` is the name of the class with the index i.
+        image_shape: (rows, columns, 3).
+        splits: dict from "train", "validation" and "test" to `Split`. Two may be the same.
+    """
+
+    class_names: tuple[str, ...]
+    image_shape: tuple[int, int, int]
+    splits: dict[str, Split]
+
+
+def held_out(splits, labels, fractions):
+    """Takes the missing splits out of the training images.
+
+    Args:
+        splits: dict from "train", and the other splits that there are, to indices of images.
+        labels: array with the labels of all images, or None if they are not known. Without them chance decides the shares of the classes.
+        fractions: dict from the names of the splits that are needed to their shares of the training images, taken in this order.
+
+    Returns:
+        dict with "train", "validation" and "test".
+
+    Raises:
+        ValueError: if a fraction is out of range or a split would be empty.
+    """
+    train = np.asarray(splits["train"])
+    train = train[stratified_order(np.zeros(len(train)) if labels is None else np.asarray(labels)[train])]
+    missing = {name: fraction for name, fraction in fractions.items() if name not in splits}
+    if len(train) <= len(missing):
+        raise ValueError(
+            f"There are too few training images to hold out {' and '.join(missing)} images: at least {len(missing) + 1} are needed. "
+            f"Received: {len(train)} training images. Pass more, or a source that has these splits"
+        )
+    taken = {}
+    for name, fraction in fractions.items():
+        if not 0.0 < fraction < 1.0:
+            raise ValueError(f"`{name}_fraction` must lie in (0, 1). Received: {name}_fraction={fraction}")
+        if name in missing:
+            count = round(fraction * len(train))
+            if not 0 < count < len(train):
+                raise ValueError(
+                    f"Too {'few' if count == 0 else 'many'} {name} images: {name}_fraction={fraction} of {len(train)} images is {count}. "
+                    f"Pass another `{name}_fraction`, at least {1 / len(train):.2g}, or a source with a {name} split"
+                )
+            taken[name], train = train[:count], train[count:]
+    everything = {"train": train} | {name: splits.get(name, taken.get(name)) for name in ("validation", "test")}
+    if empty := [name for name, indices in everything.items() if len(indices) == 0]:
+        raise ValueError(f"Every split must hold an image. Received: no {empty[0]} images")
+    return everything
+
+
+def stratified_order(labels, seed=0):
+    """Returns a shuffled order of the images of which every stretch holds the classes in the same shares.
+
+    The seed is no run's seed: a test image stays a test image in every run, so that runs can be compared.
+    """
+    generator = np.random.default_rng(seed)
+    order = generator.permutation(len(labels))
+    quantiles = np.empty(len(labels))
+    by_class = np.argsort(labels[order], kind="stable")  # places in the order, class by class
+    counts = np.unique(labels, return_counts=True)[1]
+    for places in np.split(by_class, np.cumsum(counts)[:-1]):
+        quantiles[places] = (np.arange(len(places)) + generator.random()) / len(places)
+    return order[np.argsort(quantiles, kind="stable")]
+
+
+def in_memory(images, labels, image_shape):
+    """Returns the `Split` of images that fit into memory.
+
+    They stay as they are there, and become RGB and `image_shape` (bicubic) as they are read.
+
+    Args:
+        images: array `(n, rows, columns, 1 or 3)`.
+        labels: array `(n,)` of ints or `(n, classes)` of 0 and 1.
+        image_shape: (rows, columns).
+    """
+    images, labels = tf.constant(images), tf.constant(labels, tf.int64 if labels.ndim == 1 else tf.float32)
+    given, shrinks = tuple(images.shape[1:3]), any(new < old for new, old in zip(image_shape, images.shape[1:3]))
+
+    def read(indices):
+        chosen = tf.gather(images, indices)
+        if given != tuple(image_shape):
+            chosen = tf.clip_by_value(tf.image.resize(chosen, image_shape, method="bicubic", antialias=shrinks), 0.0, 255.0)
+        if chosen.shape[-1] == 1:  # a gray image is a color image: pre-trained weights expect three channels
+            chosen = tf.repeat(chosen, 3, axis=-1)
+        return chosen, tf.gather(labels, indices)
+
+    return Split(len(labels), read)
