@@ -51,6 +51,13 @@ def patch_components(model, images, block=None, components=3, batch_size=8):
     return (projected * signs).reshape(len(found), *grids[0], components)
 
 
+def component_colors(model, images, block=None, batch_size=8):
+    """Returns the first three components as colors from 0 to 1, `(batch, rows, columns, 3)`; the outermost percent is cut off."""
+    found = patch_components(model, images, block, 3, batch_size)
+    low, high = np.percentile(found, (1, 99), axis=(0, 1, 2))
+    return ((found - low) / np.maximum(high - low, 1e-12)).clip(0.0, 1.0)
+
+
 def patch_pca(model, images, block=None, ax=None, batch_size=8):
     """Draws images above the first three principal components of their patches' features, as red, green and blue.
 
@@ -78,10 +85,7 @@ def patch_pca(model, images, block=None, ax=None, batch_size=8):
     >>> model = keras_vit.VisionTransformer((32, 48, 3), 8, 64, 4, 2, 128)
     >>> ax = keras_vit.visualize.patch_pca(model, 9.0 * np.random.rand(2, 32, 48, 3))
     """
-    check_model(model)
-    found = patch_components(model, images, block, 3, batch_size)
-    low, high = np.percentile(found, (1, 99), axis=(0, 1, 2))
-    colors = ((found - low) / np.maximum(high - low, 1e-12)).clip(0.0, 1.0)
+    colors = component_colors(model, images, block, batch_size)
     pixels = pixels_to_show("images", pixels_of(model, check_images(images)))
     rows, columns = pixels.shape[1:3]
     ax = axes_of(ax, 2.4 * len(pixels), 4.8 * rows / columns)

@@ -1,0 +1,94 @@
+"""One picture an image: the image beside what a method of this package makes of it."""
+
+from typing import NamedTuple
+
+import numpy as np
+
+from keras_vit.visualize.attention_maps import attention_maps
+from keras_vit.visualize.attention_rollout import attention_rollout
+from keras_vit.visualize.figures import axes_of, enlarge, pixels_of, pixels_to_show, show
+from keras_vit.visualize.grad_cam import grad_cam
+from keras_vit.visualize.inside import check_images, read_by_head, vision_transformer
+from keras_vit.visualize.overlay import overlay
+from keras_vit.visualize.patch_pca import component_colors
+from keras_vit.visualize.relevance import relevance
+
+
+class Method(NamedTuple):
+    """What a method takes beside model and images, and what stands at the color bar of its maps."""
+
+    takes: tuple
+    label: str
+
+
+METHODS = {
+    "attention": Method(("block",), "Attention of a patch (%)"),
+    "rollout": Method((), "Attention rollout of a patch (%)"),
+    "relevance": Method(("target",), "Share of the relevance (%)"),
+    "grad-cam": Method(("block", "target"), "Share of Grad-CAM (%)"),
+    "pca": Method(("block",), ""),
+}
+
+
+def explain(model, images, method="attention", block=None, target=None):
+    """Returns a method's maps of images, as `draw_explanation` takes them.
+
+    Args:
+        model: a `VisionTransformer`, or a model that holds one.
+        images: array `(batch, rows, columns, channels)`, what the model takes.
+        method: a name in `METHODS`.
+        block: int, for methods that look at one block. None: the last one, or the attention pooling of a model that has one.
+        target: class, for methods that explain one, as in `relevance`. None: the predicted class.
+
+    Returns:
+        An array `(batch, rows, columns)` in percent; of "pca" `(batch, rows, columns, 3)`, colors from 0 to 1.
+    """
+    if method == "pca":
+        return component_colors(model, images, block)
+    if method == "attention":
+        of_pooling = block is None and read_by_head(model) == "pooling"
+        found = attention_maps(model, images, None if of_pooling else -1 if block is None else block)[:, 0].mean(axis=1)
+    elif method == "rollout":
+        found = attention_rollout(model, images)
+    else:
+        found = relevance(model, images, target) if method == "relevance" else grad_cam(model, images, target, block)
+        found = found / np.maximum(found.sum(axis=(1, 2), keepdims=True), 1e-12)
+    return 100.0 * found
+
+
+def draw_explanation(model, image, map, title="", label="", smooth=False):
+    """Draws an image beside a map over it, or beside its patches' colors.
+
+    Args:
+        model: the model.
+        image: array, what the model takes, without batch.
+        map: array `(rows, columns)` or `(rows, columns, 3)`, as `explain` returns it.
+        title: str. It stands above the image.
+        label: str. What the map's values are.
+        smooth: bool, as in `overlay`.
+
+    Returns:
+        A matplotlib figure.
+    """
+    pixels = pixels_of(model, check_images(np.asarray(image)[None]))[0]
+    rows, columns = pixels.shape[:2]
+    height = min(max(3.2 * rows / columns, 1.6), 8.0)
+    figure = axes_of(None, 7.6, height + 0.5).figure
+    figure.clear()
+    left, right = figure.subplots(1, 2)
+    show(left, pixels_to_show("image", pixels[None])[0], interpolation="nearest" if min(rows, columns) < 100 else "antialiased")
+    left.set_title(title, fontsize=11)
+    if map.ndim == 3:
+        show(right, enlarge(map, rows, columns))
+    else:
+        overlay(pixels, map, right, label, smooth=smooth, cell=_cell(model))
+    return figure
+
+
+def _cell(model):
+    """Returns the pixels of a patch if the model pads images, so that its grid is larger than them; else None."""
+    vit = vision_transformer(model)
+    if vit is None or not vit.get_config()["dynamic_padding"]:
+        return None
+    stride = vit.get_layer("stem").stride if vit.get_config()["stem"] else 1
+    return tuple(stride * side for side in vit.get_layer("patch_embedding").patch_size)
