@@ -58,8 +58,7 @@ def explain(
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"`--output` must be a new or an empty folder. Received: {output}")
     with quiet():
-        from keras_vit.data.evaluation import read_image
-
+        from keras_vit.data import read_image
         from keras_vit.visualize.explanation import METHODS
         from keras_vit.visualize.figures import axes_of
 
@@ -112,8 +111,8 @@ def draw_images(model, paths, method, block, class_name, names, smooth, output):
     """Writes a picture for each image, and returns a dict from its heading to the name of its file."""
     import numpy as np
     from keras import ops
-    from keras_vit.data.evaluation import evaluation_transform
 
+    from keras_vit.data import evaluation_transform
     from keras_vit.visualize.explanation import METHODS, draw_explanation
     from keras_vit.visualize.explanation import explain as maps_of
 
@@ -145,9 +144,9 @@ def draw_images(model, paths, method, block, class_name, names, smooth, output):
 def draw_figures(model, paths, output):
     """Writes the figures of the paper, and returns a dict from their headings to the names of the files."""
     import numpy as np
-    from keras_vit.data.evaluation import evaluation_transform
 
     from keras_vit import visualize
+    from keras_vit.data import evaluation_transform
 
     figures = {"Filters of the patch embedding": ("patch_filters.png", lambda: visualize.patch_filters(model))}
     if model.get_config()["position_embedding"] != "none":
