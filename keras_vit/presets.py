@@ -1,8 +1,9 @@
 """The published configurations: a name, and the arguments of `VisionTransformer` that differ from its defaults."""
 
-import difflib
 import fnmatch
 import re
+
+from keras_vit.names import nearest
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 CLIP = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
@@ -199,10 +200,35 @@ def preset(name):
     """
     if name in PRESETS:
         return dict(PRESETS[name])
-    lower = {known.lower(): known for known in PRESETS}
-    near = [lower[match] for match in difflib.get_close_matches(str(name).lower(), lower, n=3, cutoff=0.4)]
-    hint = f"The nearest are {', '.join(near)}" if near else "`keras_vit.list_models()` lists them"
-    raise ValueError(f"There is no preset of that name. {hint}. Received: {name!r}")
+    near = nearest_presets(name)
+    raise ValueError(
+        f"There is no preset of that name. The nearest are {', '.join(near)}; `keras_vit.list_models()` lists all. Received: {name!r}"
+    )
+
+
+FAMILIES = ("dinov2", "deit3", "deit", "siglip", "clip", "flexivit")
+LETTERS = {"tiny": "ti", "small": "s", "medium": "m", "base": "b", "large": "l", "huge": "h", "giant": "g"}
+
+
+def nearest_presets(name):
+    """Returns the presets that a name means, also another library's: the one, or the three nearest.
+
+    Example:
+    >>> nearest_presets("vit_base_patch16_224")
+    ['ViTB16']
+    """
+    plain = {_plain(known): known for known in PRESETS}
+    wanted = _plain(str(name))
+    return [plain[wanted]] if wanted in plain else [plain[near] for near in nearest(wanted, plain)[:3]]
+
+
+def _plain(name):
+    """Returns family, size and patch of a name as "dinov2s14", without owner, resolution and tag."""
+    name = re.sub(r"^.*/(?=[a-z])|\..*$|patch|[-_]\d{3,}", "", name.lower())
+    name = re.sub(rf"(?<![a-z])({'|'.join(LETTERS)})(?![a-z])", lambda match: LETTERS[match[0]], name)
+    family = next((family for family in FAMILIES if family in name), "")
+    rest = name.replace(family, "").replace("vit", "") if family else name
+    return re.sub(r"[^a-z0-9]", "", family + rest)
 
 
 def num_heads_of(hidden_dim, num_layers, mlp_dim):

@@ -3,7 +3,7 @@
 import inspect
 
 from keras_vit.checkpoints import catalogue, pretrained
-from keras_vit.presets import PRESETS, preset
+from keras_vit.presets import PRESETS
 from keras_vit.vision_transformer import VisionTransformer
 
 
@@ -24,7 +24,7 @@ def create(model, /, weights=None, **overrides):
     Raises:
         ValueError: if the preset or the weights are unknown or of another model, or an argument is wrong.
     """
-    arguments = preset(model)
+    arguments = catalogue.find_preset(model)
     overrides = {"name": model.lower(), **overrides}
     if weights is not None:
         return pretrained.load(**catalogue.source(model, weights), expected=arguments, overrides=overrides)

@@ -1,10 +1,16 @@
 """`keras-vit list`: the presets and what they cost."""
 
+import fnmatch
+import json
+import pathlib
 from typing import Annotated
 
 import typer
 
 from keras_vit_cli.console import quiet, table
+
+# What is listed, as `python -m keras_vit_cli.list_presets` writes it: importing Keras and its backend would take ten seconds.
+FACTS = pathlib.Path(__file__).with_name("presets.json")
 
 
 def list_presets(
@@ -14,35 +20,26 @@ def list_presets(
 ):
     """Lists the presets.
 
-    Shows the sides of image and patch in pixels, the parameters, and the multiply-adds of one image; or the published weights with the side
-    of their images, the classes, the accuracy on ImageNet-1k in percent, the size of the file, and the licence; or the training recipes,
-    and where they are from.
+    Shows the sides of image and patch in pixels, the parameters, the multiply-adds of one image, and how many published weights there are;
+    or the published weights with the side of their images, the classes, the accuracy on ImageNet-1k in percent, the size of the file, and
+    the license; or the training recipes, and where they are from.
     """
     if recipes:
         _list_recipes(pattern)
         return
-    with quiet():
-        from keras_vit.cost import arguments, cost, grid_size
-        from keras_vit.presets import list_models
-    names = list_models(pattern)
-    if not names:
-        raise ValueError(f"No preset matches the pattern; `keras-vit list` shows all. Received: {pattern}")
-    if weights:
-        table(("Name", "Tag", "Image", "Classes", "Top-1", "MB", "Licence"), _weights(pattern), names=2)
-        return
-    rows = []
-    for name in names:
-        config, price = arguments(name), cost(name)
-        side = config["input_shape"][0]
-        # Of the image, not of a stem's map: what the number in a hybrid's name means.
-        patch = side // grid_size(config)[0]
-        rows.append((name, side, patch, f"{price.parameters:,}", f"{price.macs / 1e9:.2f}"))
-    table(("Name", "Image", "Patch", "Parameters", "GMACs"), rows)
+    listed = json.loads(FACTS.read_text())
+    rows = {kind: [row for row in listed[kind] if fnmatch.fnmatchcase(row[0].lower(), pattern.lower())] for kind in listed}
+    if not rows["presets"]:
+        with quiet():
+            from keras_vit.checkpoints.catalogue import find_preset
+        find_preset(pattern)
+    elif weights:
+        table(("Name", "Tag", "Image", "Classes", "Top-1", "MB", "License"), rows["weights"], names=2)
+    else:
+        table(("Name", "Image", "Patch", "Parameters", "GMACs", "Weights"), rows["presets"])
 
 
 def _list_recipes(pattern):
-    import fnmatch
-
     with quiet():
         from keras_vit.training import RECIPES
     found = {name: recipe for name, recipe in RECIPES.items() if fnmatch.fnmatchcase(name, pattern.lower())}
@@ -59,9 +56,26 @@ def _list_recipes(pattern):
         print(f"{name}: {recipe.source}")
 
 
-def _weights(pattern):
+def facts():
+    """Returns what `FACTS` holds: a row of strings for each preset, and for each published file of weights."""
     from keras_vit.checkpoints.catalogue import list_weights
+    from keras_vit.cost import arguments, cost, grid_size
+    from keras_vit.presets import list_models
 
-    for row in list_weights(pattern):
+    presets = []
+    for name in list_models():
+        config, price = arguments(name), cost(name)
+        side = config["input_shape"][0]
+        # Of the image, not of a stem's map: what the number in a hybrid's name means.
+        patch = side // grid_size(config)[0]
+        presets.append((name, side, patch, f"{price.parameters:,}", f"{price.macs / 1e9:.2f}", len(list_weights(name)) or ""))
+    weights = []
+    for row in list_weights():
         top1 = "" if row.top1 is None else f"{row.top1:.2f}"
-        yield row.model, row.tag, row.resolution, row.classes or "", top1, row.megabytes, row.licence
+        weights.append((row.model, row.tag, row.resolution, row.classes or "", top1, row.megabytes, row.licence))
+    return {kind: [list(map(str, row)) for row in rows] for kind, rows in (("presets", presets), ("weights", weights))}
+
+
+if __name__ == "__main__":
+    lines = (f'"{kind}": [\n' + ",\n".join(map(json.dumps, rows)) + "\n]" for kind, rows in facts().items())
+    FACTS.write_text("{\n" + ",\n".join(lines) + "\n}\n")

@@ -24,8 +24,8 @@ def open_model(source, weights=None):
     if re.fullmatch(r"\w{2,}(:\w+)?", source) and not path.exists():
         name, _, tag = source.partition(":")
         if not tag:
-            tags = ", ".join(row.tag for row in catalogue.list_weights(name)) or "none is published"
-            raise ValueError(f"The weights of {name} must be named: a file, or one of the tags ({tags}). Received: {source}")
+            catalogue.find_preset(name)
+            raise ValueError(f"The weights of {name} must be named: a file, or one of the tags {catalogue.tags(name)}. Received: {source}")
         return zoo.create(name, weights=tag)
     run = path / "model.keras"
     return from_pretrained(run if run.is_file() else source)

@@ -1,6 +1,10 @@
-"""`keras-vit predict`: what a model takes photographs for."""
+"""`keras-vit predict`: the classes of images."""
 
+import csv
 import json
+import os
+import pathlib
+import sys
 from typing import Annotated
 
 import typer
@@ -12,56 +16,125 @@ BATCH_SIZE = 32
 
 
 def predict(
-    images: Annotated[list[str], typer.Argument(help="Image files.")],
+    images: Annotated[list[str], typer.Argument(help="Image files, and folders of them.")],
     model: Annotated[str | None, typer.Option(help=f"Preset, with --weights; or {SOURCES}.")] = None,
     weights: Annotated[str | None, typer.Option(help="Tag of the preset, or weights as for --model.")] = None,
     top: Annotated[int, typer.Option(min=1, help="Classes shown for each image.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, one row for each image and class.")] = False,
 ):
     """Classifies images.
 
-    Images are resized and cropped as the weights' authors did. Classes are named where they are ImageNet-1k's or a run's, else numbered.
+    Images are resized and cropped as the authors of the weights did it. A folder stands for the images in it and in its subfolders; those
+    that cannot be read are named and skipped. Classes have the names that the model was saved with, ImageNet's where the weights are known
+    to be of ImageNet-1k, and else numbers.
     """
     if model is None and weights is None:
         raise ValueError("A model is missing: give `--model`, `--weights`, or both")
+    if as_json and as_csv:
+        raise ValueError("`--json` and `--csv` exclude each other")
     with quiet():
         from keras_vit.data.preprocessing import evaluation_transform, read_image
+    files, inside = [], set()
     for image in images:
-        read_image(image)  # before minutes of loading, or hours of downloading, for a name mistyped
+        if os.path.isdir(image):
+            found = images_in(image)
+            if not found:
+                raise ValueError(f"The folder holds no image. Received: {image}")
+            files += found
+            inside |= set(found)
+        else:
+            read_image(image)  # before minutes of loading, or hours of downloading, for a name mistyped
+            files.append(image)
     source = weights if model is None else model
     classifier = open_model(source, weights if model is not None else None)
-    results = classify(classifier, images, evaluation_transform(classifier), top, config_of(source).get("class_names"))
-    if as_json:
-        print(json.dumps([{"image": image, "predictions": predictions} for image, predictions in zip(images, results)], indent=2))
-        return
-    for image, predictions in zip(images, results):
+    labels = labels_of(classifier, config_of(source).get("class_names"))
+    results = classify(classifier, files, evaluation_transform(classifier), top, labels, skip=inside)
+    show = show_json if as_json else show_csv if as_csv else show_text
+    show(results)
+
+
+def images_in(folder):
+    """Returns the paths of the images in a folder and its subfolders, in order; hidden files, and those that systems leave, are none."""
+    from PIL import Image
+
+    suffixes = {suffix for suffix, format in Image.registered_extensions().items() if format in Image.OPEN}
+    found = []
+    for path in sorted(pathlib.Path(folder).rglob("*")):
+        hidden = any(part.startswith((".", "@", "__MACOSX")) for part in path.relative_to(folder).parts)
+        if path.suffix.lower() in suffixes and not hidden and path.is_file():
+            found.append(str(path))
+    return found
+
+
+def labels_of(model, class_names=None):
+    """Returns a dict for each class with "label" and, where it is ImageNet's, "id".
+
+    Args:
+        model: a `VisionTransformer`.
+        class_names: list of str or None. Names from the run's configuration, for models that were saved without.
+    """
+    from keras_vit.checkpoints.imagenet import imagenet_classes, imagenet_labels
+
+    config = model.get_config()
+    if not config["include_top"]:
+        raise ValueError("These weights have no head: they give features, not classes. Train one (`num_classes=`), or choose tuned weights")
+    count, names = config["num_classes"], model.class_names or class_names
+    if names is not None and len(names) != count:
+        raise ValueError(f"The run's config.toml names {len(names)} classes; its model has {count}")
+    if names is not None and tuple(names) == imagenet_labels():
+        return [{"id": wordnet_id, "label": label} for wordnet_id, label in imagenet_classes()]
+    return [{"label": name} for name in names or map(str, range(count))]
+
+
+def classify(model, images, transform, top, labels, skip=()):
+    """Yields (image, predictions): a list of dicts with "class", "label", "score" and, where it is ImageNet's, "id"; the best first.
+
+    Args:
+        model: a `VisionTransformer`.
+        images: list of paths.
+        transform: function from a path to an array.
+        top: int. Classes for each image.
+        labels: as `labels_of` returns them.
+        skip: paths that are named on stderr and left out if they cannot be read; others are an error.
+    """
+    import numpy as np
+    from keras import ops
+
+    from keras_vit.checkpoints.imagenet import best
+
+    logits = model.get_config()["classifier_activation"] in (None, "linear")
+    for first in range(0, len(images), BATCH_SIZE):
+        readable = []
+        for image in images[first : first + BATCH_SIZE]:
+            try:
+                readable.append((image, transform(image)))
+            except ValueError as error:
+                if image not in skip:
+                    raise
+                print("keras-vit: Skipped:", *str(error).split(), file=sys.stderr)
+        if not readable:
+            continue
+        scores = model(np.stack([pixels for _, pixels in readable]))
+        scores = ops.convert_to_numpy(ops.softmax(scores) if logits else scores)
+        for (image, _), row in zip(readable, scores):
+            yield image, [{"class": int(i), **labels[i], "score": float(row[i])} for i in best(row, top)]
+
+
+def show_text(results):
+    for image, predictions in results:
         print(image)
         for prediction in predictions:
             print(f"  {prediction['score']:.4f}  {prediction['label']}" + (f" ({prediction['id']})" if "id" in prediction else ""))
 
 
-def classify(model, images, transform, top, class_names=None):
-    """Returns for each image a list of dicts with "class", "label", "score" and, where it is ImageNet's, "id"; the best first."""
-    import numpy as np
-    from keras import ops
+def show_json(results):
+    print(json.dumps([{"image": image, "predictions": predictions} for image, predictions in results], indent=2))
 
-    from keras_vit.checkpoints.imagenet import best, imagenet_classes
 
-    config = model.get_config()
-    if not config["include_top"]:
-        raise ValueError("These weights have no head: they give features, not classes. Train one (`num_classes=`), or choose tuned weights")
-    count = config["num_classes"]
-    if class_names is not None and len(class_names) != count:
-        raise ValueError(f"The run's config.toml names {len(class_names)} classes; its model has {count}")
-    names = [{"label": name} for name in class_names or map(str, range(count))]
-    if class_names is None and count == len(imagenet_classes()):
-        names = [{"id": wordnet_id, "label": label} for wordnet_id, label in imagenet_classes()]
-    results = []
-    for first in range(0, len(images), BATCH_SIZE):
-        pixels = np.stack([transform(image) for image in images[first : first + BATCH_SIZE]])
-        scores = model(pixels)
-        if config["classifier_activation"] in (None, "linear"):
-            scores = ops.softmax(scores)
-        for row in ops.convert_to_numpy(scores):
-            results.append([{"class": int(i), **names[i], "score": float(row[i])} for i in best(row, top)])
-    return results
+def show_csv(results):
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    writer.writerow(("image", "rank", "class", "label", "score"))
+    for image, predictions in results:
+        for rank, prediction in enumerate(predictions, 1):
+            writer.writerow((image, rank, prediction["class"], prediction["label"], f"{prediction['score']:.6f}"))

@@ -92,10 +92,12 @@ def open_search(output, config, space, tuner, trials, wait, limits):
     with quiet():
         import keras
 
+        from keras_vit.extras import install
+
         try:
             from keras_vit.tuning import Search, ViTHyperModel
         except ModuleNotFoundError as error:
-            raise ImportError(f"A search needs {error.name}: pip install 'keras-vit-zoo[tune]'") from None
+            raise ImportError(f"A search needs {error.name}: {install('tune')}") from None
         from keras_vit.training import Recipe, virtual_devices
         from keras_vit.training import strategy as strategy_of
 

@@ -1,10 +1,13 @@
 """The published weights: what there is for each preset, where, and what its images go through."""
 
-import difflib
+import logging
 import os
 from typing import NamedTuple
 
-from keras_vit.presets import CLIP, IMAGENET, PRESETS, list_models, preset
+from keras_vit.checkpoints.formats.files import SUFFIXES
+from keras_vit.presets import CLIP, IMAGENET, PRESETS, list_models, nearest_presets, preset
+
+log = logging.getLogger("keras_vit")
 
 HALF = {"mean": 0.5, "std": 0.5}
 # How models evaluate that see the whole image, out of proportion.
@@ -207,8 +210,33 @@ def list_weights(model=None):
     """
     names = list_models("*" if model is None else model)
     if not names:
-        preset(model)
+        find_preset(model)
     return [weights for name in names for weights in CATALOGUE if weights.model == name]
+
+
+def find_preset(name):
+    """As `presets.preset`, but the error for an unknown name shows the tags of the preset that is meant.
+
+    Raises:
+        ValueError: if there is no such preset.
+    """
+    if name in PRESETS:
+        return preset(name)
+    meant = nearest_presets(name)
+    if row := next((row for row in CATALOGUE if row.source.endswith(f"/{name}")), None):
+        meaning = f"This is the preset {row.model} with `weights={row.tag!r}`"
+    elif len(meant) == 1:
+        meaning = f"This model is called {meant[0]} here. Its weights: {tags(meant[0])}"
+    else:
+        meaning = f"There is no preset of that name. The nearest are {', '.join(meant)}; `keras_vit.list_models()` lists all"
+    raise ValueError(f"{meaning}. Received: {name!r}")
+
+
+def tags(model):
+    """Returns the tags of a preset in words, the most accurate first, with their accuracy on ImageNet-1k."""
+    rows = sorted((row for row in CATALOGUE if row.model == model), key=lambda row: -(row.top1 or 0))
+    accuracy = lambda row: f" ({row.top1:.2f} %)" if row.top1 else " (features)" if not row.classes else ""  # noqa: E731
+    return ", ".join(f"{row.tag}{accuracy(row)}" for row in rows) or "none is published"
 
 
 def find(source):
@@ -219,15 +247,24 @@ def find(source):
 def source(model, weights):
     """Returns the keyword argument `source` of `pretrained.load` for the `weights` argument of a preset.
 
+    Args:
+        model: str. Name of the preset.
+        weights: a tag, a path or an address. "imagenet" means the tag with the best accuracy on ImageNet-1k.
+
     Raises:
         ValueError: if it is neither a tag of the preset nor looks like a path or an address.
     """
-    known = {row.tag: row.source for row in CATALOGUE if row.model == model}
+    rows = [row for row in CATALOGUE if row.model == model]
     path = os.fspath(weights) if isinstance(weights, (str, os.PathLike)) else ""
+    known = {row.tag: row.source for row in rows}
     if path in known:
         return {"source": known[path]}
-    if "/" in path or "\\" in path or path.endswith((".npz", ".safetensors", ".keras", ".h5", ".pth", ".bin")) or os.path.exists(path):
+    classifiers = [row for row in rows if row.top1]
+    if path == "imagenet" and classifiers:
+        best = max(classifiers, key=lambda row: row.top1)
+        log.warning('weights="imagenet" means %s of %s here, for images of %d pixels', best.tag, model, best.resolution)
+        return {"source": best.source}
+    if "/" in path or "\\" in path or path.endswith((*SUFFIXES, ".keras", ".h5", ".bin", ".index.json")) or os.path.exists(path):
         return {"source": path}
-    near = difflib.get_close_matches(path, known, n=3, cutoff=0.4) or list(known)
-    tags = f"a tag of {model} ({', '.join(near)}), " if near else ""
-    raise ValueError(f"`weights` must be {tags}a path, `hf://owner/repository` or an https URL. Received: weights={weights!r}")
+    tag, listed = (f"a tag of {model}, ", f" Its tags, with their accuracy on ImageNet-1k: {tags(model)}.") if rows else ("", "")
+    raise ValueError(f"`weights` must be {tag}a path, `hf://owner/repository` or an https URL.{listed} Received: weights={weights!r}")

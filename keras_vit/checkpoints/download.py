@@ -1,7 +1,6 @@
 """Where a checkpoint comes from: a local path, the Hugging Face Hub, or an https URL; and how it gets here whole or not at all."""
 
 import base64
-import difflib
 import hashlib
 import http.client
 import ipaddress
@@ -17,12 +16,14 @@ import urllib.parse
 import urllib.request
 
 from keras_vit.checkpoints.formats.files import find_checkpoint
+from keras_vit.names import nearest
 
 TIMEOUT = 30  # seconds without a byte
 ATTEMPTS = 4
 PAUSE = 0.5  # seconds after the first failure, doubled after each further one
 
 _HUB_SOURCE = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@(refs/(?:pr|convert)/[\w.-]+|[^/]+))?(?:/(.+))?")
+_HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w.-]+)?")
 _HUB_CONFIGS = ["config.json", "preprocessor_config.json", "processor_config.json"]
 # The first that a repository has is taken; a pickle only where there is nothing else.
 _HUB_WEIGHTS = (
@@ -56,6 +57,12 @@ def resolve(source, sha256=None, size=None):
     Example:
     >>> keras_vit.checkpoints.download.resolve("hf://timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k")  # doctest: +SKIP
     """
+    if not isinstance(source, (str, os.PathLike)):
+        what = f"a {type(source).__name__}" + (f" of {len(source)} entries" if isinstance(source, dict) else "")
+        raise ValueError(
+            "A source must be a path, `hf://owner/repo` or an `https://` URL; tensors in memory must be written to a file first, such as "
+            f"by `safetensors.numpy.save_file`. Received: {what}"
+        )
     source = os.fspath(source)
     scheme = source.partition("://")[0].lower() if "://" in source else None
     if scheme == "hf":
@@ -66,7 +73,8 @@ def resolve(source, sha256=None, size=None):
         raise ValueError(f"A source must be a local path, `hf://owner/repo` or an `https://` URL. Received: {source}")
     path = pathlib.Path(source).expanduser()
     if not path.exists():
-        raise ValueError(f"A local source must exist.{_nearest(path)} Received: {source}")
+        hub = f" A repository on the Hub is written `hf://{source}`." if _HUB_NAME.fullmatch(source) and not path.parent.exists() else ""
+        raise ValueError(f"There is no such file or folder.{_nearest(path)}{hub} Received: {source}")
     if sha256 is not None or size is not None:
         file = find_checkpoint(path) if path.is_dir() else path
         if problem := _mismatch(file, sha256, size) if file else "the folder has none":
@@ -77,9 +85,9 @@ def resolve(source, sha256=None, size=None):
 def _nearest(path):
     folder = next(parent for parent in path.absolute().parents if parent.is_dir())
     wanted = path.absolute().relative_to(folder).parts[0]
-    names = sorted(entry.name for entry in folder.iterdir())
-    near = difflib.get_close_matches(wanted, names, n=5, cutoff=0.4) or names[:5]
-    return f" {folder} has no {wanted!r}; nearest: {near}." if near else f" {folder} is empty."
+    names = sorted(entry.name for entry in folder.iterdir() if not entry.name.startswith("."))
+    there = f"; the nearest are {nearest(wanted, names)[:5]}" if names else ", and nothing else"
+    return f" {folder} has no {wanted!r}{there}."
 
 
 def _mismatch(path, sha256, size, md5=None):

@@ -1,14 +1,19 @@
 """A model from pretrained weights, whatever their format."""
 
+import os
+import re
+
 import h5py
 import keras
 
 from keras_vit.checkpoints import catalogue
 from keras_vit.checkpoints.download import resolve
+from keras_vit.checkpoints.formats.files import SUFFIXES
 from keras_vit.checkpoints.imagenet import NUM_CLASSES as IMAGENET_CLASSES
 from keras_vit.checkpoints.imagenet import imagenet_labels
 from keras_vit.checkpoints.loading import log, new_model, open_checkpoint
 from keras_vit.cost import arguments as all_arguments
+from keras_vit.presets import PRESETS, nearest_presets
 from keras_vit.vision_transformer import VisionTransformer
 
 # What makes weights those of another model, whatever else is changed.
@@ -52,6 +57,8 @@ def load(source, expected, overrides, resample=None, ema=None, sha256=None, size
     Args:
         expected: dict of a preset's arguments: the weights must be of its dimensions. Empty: of any.
     """
+    if isinstance(source, str) and re.fullmatch(r"[\w.-]+(:\w+)?", source) and not os.path.exists(source):
+        _check_name(source)
     known = catalogue.find(source)
     if known and known.licence in catalogue.NON_COMMERCIAL:
         log.warning("%s is not for commercial use: its licence is %s", source, known.licence)
@@ -77,6 +84,19 @@ def load(source, expected, overrides, resample=None, ema=None, sha256=None, size
         if "position_grid" not in overrides and None not in tuple(arguments["input_shape"]):
             arguments["position_grid"] = None  # that of the image: positions are resampled once, here
         return new_model(checkpoint, arguments, resample)
+
+
+def _check_name(name):
+    """Raises a ValueError for a name that is no file's, but that of a model or of weights: it says how they are asked for."""
+    model, _, tag = name.partition(":")
+    if model in PRESETS:
+        weights = repr(tag) if tag else "TAG"
+        raise ValueError(
+            f"{model} is a preset: `keras_vit.{model}(weights={weights})` loads its weights. Its tags: {catalogue.tags(model)}. "
+            f"Received: {name}"
+        )
+    if not name.endswith((*SUFFIXES, ".keras", ".h5", ".bin")) and len(nearest_presets(name)) == 1:
+        catalogue.find_preset(name)
 
 
 def _preprocessing(expected, checkpoint, published):

@@ -24,6 +24,7 @@ from keras_tuner.src.engine.oracle import Display
 from keras_tuner.src.engine.trial import TrialStatus
 from keras_tuner.src.engine.tuner_utils import SaveBestEpoch
 
+from keras_vit.extras import install
 from keras_vit.files import disown, own, replacing
 from keras_vit.layers import checks
 from keras_vit.training.resume import say
@@ -302,7 +303,7 @@ def duration(seconds):
 def check_packages(tuner):
     for package in (*NEEDED.get(keras.backend.backend(), ()), *NEEDED.get(tuner, ())):
         if importlib.util.find_spec(package) is None:
-            raise ImportError(f"Keras Tuner needs {package}, and does not say so: pip install 'keras-vit-zoo[tune]'")
+            raise ImportError(f"Keras Tuner needs {package}, and does not say so: {install('tune')}")
 
 
 def client(oracle, wait):

@@ -83,9 +83,11 @@ def test_list_weights():
         keras_vit.list_weights("ViTB61")
 
 
-@pytest.mark.parametrize("weights", ["augreg", "imagenet", "", True, 7, None, ["mae"]])
+@pytest.mark.parametrize("weights", ["augreg", "vit_base_patch16_224", "", True, 7, None, ["mae"]])
 def test_weights_that_are_nothing_known(weights):
-    with pytest.raises(ValueError, match=r"`weights` must be a tag of ViTB16 \(.*\), a path, .*Received: weights="):
+    with pytest.raises(
+        ValueError, match=r"must be a tag of ViTB16, a path, .*: augreg_in21k_ft_in1k_384 \(86.01 %\), .*Received: weights="
+    ):
         catalogue.source("ViTB16", weights)
 
 
@@ -95,6 +97,43 @@ def test_sources():
         assert catalogue.source("ViTe14", source) == {"source": str(source)}
     with pytest.raises(ValueError, match="`weights` must be a path"):
         catalogue.source("ViTe14", "mae")
+
+
+def test_imagenet_means_the_best_tag(caplog):
+    assert catalogue.source("ViTB16", "imagenet") == {"source": "hf://timm/vit_base_patch16_384.augreg_in21k_ft_in1k"}
+    assert "augreg_in21k_ft_in1k_384" in caplog.text
+    for preset in ("DINOv2S14", "ViTe14"):  # features alone; nothing at all
+        with pytest.raises(ValueError, match="Received: weights='imagenet'"):
+            catalogue.source(preset, "imagenet")
+
+
+@pytest.mark.parametrize(
+    "name, answer",
+    [
+        ("vit_base_patch16_224", r"called ViTB16 here. Its weights: augreg_in21k_ft_in1k_384 \(86.01 %\)"),
+        ("vit_small_patch14_reg4_dinov2", r"called DINOv2S14Reg4 here. Its weights: lvd142m \(features\)"),
+        ("ViT-L-14", "called ViTL14 here. Its weights: none is published"),
+        ("vit_large_patch16_384.augreg_in21k_ft_in1k", "preset ViTL16 with `weights='augreg_in21k_ft_in1k_384'`"),
+        ("google/vit-base-patch16-224", "hf://google/vit-base-patch16-224"),
+        ("ViTS16", "is a preset: .*augreg_in21k_ft_in1k_384"),
+        ("ViTS16:augreg_in1k", r"keras_vit.ViTS16\(weights='augreg_in1k'\)"),
+        ("dinov2_vits14", "called DINOv2S14 here"),
+    ],
+)
+def test_a_name_from_elsewhere_is_answered_by_its_meaning(name, answer, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    calls = (
+        [from_pretrained] if "/" in name or name.startswith("ViTS16") else [from_pretrained, keras_vit.zoo.create, keras_vit.list_weights]
+    )
+    for call in calls:
+        with pytest.raises(ValueError, match=f"{answer}.*Received: "):
+            call(name)
+
+
+@pytest.mark.parametrize("source", [{"cls_token": np.zeros((1, 1, 64))}, None, [1], 7])
+def test_what_is_no_source(source):
+    with pytest.raises(ValueError, match="must be a path, `hf://owner/repo`.*Received: a "):
+        from_pretrained(source)
 
 
 @pytest.fixture

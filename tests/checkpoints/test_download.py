@@ -527,7 +527,7 @@ def test_local_paths(tmp_path, monkeypatch):
 def test_missing_local_path_names_its_neighbours(tmp_path):
     (tmp_path / "vit_base.safetensors").touch()
     (tmp_path / "other.txt").touch()
-    with pytest.raises(ValueError, match=r"has no 'vit_bse.safetensors'; nearest: \['vit_base.safetensors'\]. Received: .*vit_bse"):
+    with pytest.raises(ValueError, match=r"has no 'vit_bse.safetensors'; the nearest are \['vit_base.safetensors'\]. Received: .*vit_bse"):
         resolve(tmp_path / "vit_bse.safetensors")
-    with pytest.raises(ValueError, match=r"nearest: \['other.txt', 'vit_base.safetensors'\]"):
+    with pytest.raises(ValueError, match=r"the nearest are \['other.txt', 'vit_base.safetensors'\]"):
         resolve(tmp_path / "q" / "deeper.npz")

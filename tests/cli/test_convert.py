@@ -79,7 +79,7 @@ def test_a_failure_leaves_what_was_there(capsys, tmp_path, monkeypatch):
         ([PLAIN, "{out}.keras", "--format", "timm"], "or `--format` must name another format"),
         ([PLAIN, "{out}", "--format", "onnx"], "--format"),
         ([GOLDEN / "google" / "vit" / "checkpoint.npz", "{out}", "--format", "google"], "must be named `*.npz`"),
-        (["./nowhere", "{out}.keras"], "A local source must exist"),
+        (["./nowhere", "{out}.keras"], "There is no such file or folder"),
         (["ViTB16:augreg", "{out}.keras"], "`weights` must be a tag of ViTB16"),
         ([GOLDEN / "make_timm.py", "{out}.keras"], "make_timm.py"),
     ],

@@ -1,3 +1,4 @@
+import csv
 import json
 import pathlib
 import sys
@@ -9,6 +10,7 @@ from helpers import randomise
 from PIL import Image
 
 import keras_vit
+from keras_vit.checkpoints.imagenet import imagenet_labels
 from keras_vit.data.preprocessing import evaluation_transform
 from keras_vit_cli import main
 
@@ -67,12 +69,45 @@ def test_json(capsys, photos):
 
 
 def test_labels_of_imagenet(capsys, photos, tmp_path):
-    model = keras_vit.VisionTransformer(**TINY, num_classes=1000)
+    model = keras_vit.VisionTransformer(**TINY, num_classes=1000, class_names=imagenet_labels())
     model.get_layer("head").bias.assign(20.0 * np.eye(1000)[207])
     model.save(tmp_path / "model.keras")
     code, out, _ = call(capsys, "--model", tmp_path / "model.keras", photos[0])
     assert code == 0 and out.split("\n")[1] == "  1.0000  golden retriever (n02099601)"
     assert json.loads(call(capsys, "--model", tmp_path / "model.keras", "--json", photos[0])[1])[0]["predictions"][0]["id"] == "n02099601"
+
+
+def test_names_of_classes_are_the_models_own(capsys, photos, tmp_path):
+    """Also in every format, after the file has moved; a model without names shows numbers, however many classes it has."""
+    names = ["ant", "bee, the", "cat"]
+    model = randomise(keras_vit.VisionTransformer(**TINY, num_classes=3, class_names=names, activation="gelu_tanh"))
+    model.save(tmp_path / "own.keras")
+    for format in ("timm", "huggingface", "google"):
+        keras_vit.checkpoints.save(model, tmp_path / (format + ".npz" * (format == "google")), format)
+    for source in ("own.keras", "timm", "huggingface", "google.npz"):
+        (answer,) = json.loads(call(capsys, "--model", tmp_path / source, "--json", photos[0])[1])
+        assert {p["label"] for p in answer["predictions"]} == set(names), source
+    keras_vit.VisionTransformer(**TINY, num_classes=1000).save(tmp_path / "unnamed.keras")
+    (answer,) = json.loads(call(capsys, "--model", tmp_path / "unnamed.keras", "--json", photos[0])[1])
+    assert all(p["label"] == str(p["class"]) and "id" not in p for p in answer["predictions"])
+
+
+def test_a_folder_as_csv(capsys, photos, run, tmp_path):
+    for name in ("a/1.jpg", "b/2.PNG", ".hidden/3.png", "__MACOSX/4.png", ".5.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(photos[1].read_bytes())
+    (tmp_path / "a" / "damaged.png").write_bytes(photos[1].read_bytes()[:99])
+    (tmp_path / "a" / "notes.txt").write_text("no image")
+    code, out, err = call(capsys, "--model", run, "--csv", "--top", 2, tmp_path)
+    rows = list(csv.DictReader(out.splitlines()))
+    assert code == 0 and [row["image"] for row in rows] == [str(tmp_path / name) for name in ("a/1.jpg", "a/1.jpg", "b/2.PNG", "b/2.PNG")]
+    assert [row["rank"] for row in rows] == ["1", "2"] * 2 and {row["label"] for row in rows} <= {"cat", "dog", "owl"}
+    assert err.count("\n") == 1 and "Skipped" in err and "damaged.png" in err
+    code, _, err = call(capsys, "--model", run, tmp_path / "__MACOSX")
+    assert code == 0
+    (tmp_path / "empty").mkdir()
+    code, _, err = call(capsys, "--model", run, tmp_path / "empty")
+    assert code == 2 and "The folder holds no image" in err
 
 
 @pytest.mark.parametrize("name", ["", "model.keras"])
@@ -109,11 +144,12 @@ def test_more_images_than_a_batch_holds(capsys, photos):
         (["--weights", PLAIN, "{photo}", __file__], f"Received: {__file__}"),
         (["--weights", PLAIN, "--top", "0", "{photo}"], "--top"),
         (["--weights", GOLDEN / "timm" / "dinov2", "{photo}"], "have no head: they give features, not classes"),
-        (["--model", "ViTB16", "{photo}"], "or one of the tags (augreg2_in21k_ft_in1k, "),
+        (["--model", "ViTB16", "{photo}"], "one of the tags augreg_in21k_ft_in1k_384 (86.01 %), "),
         (["--model", "ViTB61", "{photo}"], "The nearest are ViTB16"),
+        (["--model", "vit_base_patch16_224", "{photo}"], "called ViTB16 here. Its weights: augreg_in21k_ft_in1k_384 (86.01 %), "),
         (["--model", "ViTB16:augreg", "{photo}"], "`weights` must be a tag of ViTB16"),
         (["--model", "ViTB16", "--weights", PLAIN, "{photo}"], "weights of another model"),
-        (["--model", "./nowhere", "{photo}"], "A local source must exist"),
+        (["--model", "./nowhere", "{photo}"], "There is no such file or folder"),
     ],
 )
 def test_wrong_input_is_one_line_and_code_2(capsys, photos, arguments, rule):
