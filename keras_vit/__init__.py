@@ -7,13 +7,14 @@
 import importlib
 
 from keras_vit import layers, presets, training, zoo
+from keras_vit.backbone import feature_maps
 from keras_vit.checkpoints import from_pretrained
 from keras_vit.checkpoints.catalogue import list_weights
 from keras_vit.checkpoints.imagenet import decode_predictions
 from keras_vit.cost import cost
 from keras_vit.presets import list_models
 from keras_vit.version import __version__
-from keras_vit.vision_transformer import VisionTransformer, feature_maps
+from keras_vit.vision_transformer import VisionTransformer
 from keras_vit.zoo import *  # noqa: F403 (one function for each preset)
 
 __all__ = [

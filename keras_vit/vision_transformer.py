@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_vit.image_input import ChecksImages
 from keras_vit.layers import (
     AttentionPooling,
     ClassToken,
@@ -32,7 +33,7 @@ PREPROCESSING = {"mean": 0.5, "std": 0.5, "size": None, "interpolation": "bicubi
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class VisionTransformer(KeepsSublayers, ReplicaTrainer, keras.Model):
+class VisionTransformer(KeepsSublayers, ChecksImages, ReplicaTrainer, keras.Model):
     """A Vision Transformer as a functional Keras model.
 
     The defaults make ViT-B/16. Layers by name, in order: `stem`, `patch_embedding`, `class_token`, `position_embedding`,
@@ -344,67 +345,6 @@ class VisionTransformer(KeepsSublayers, ReplicaTrainer, keras.Model):
             model.trainable = False
         model.restore_sublayers(sublayers)
         return model
-
-
-def feature_maps(model, blocks=None, norm=True):
-    """Returns a model that gives the patch tokens of some blocks as maps, for dense tasks.
-
-    Args:
-        model: a `VisionTransformer`. Its weights are shared, not copied.
-        blocks: sequence of ints, the blocks whose output is wanted, counted from 0, or from the end if negative. None: the last one.
-        norm: bool. Whether the maps go through the model's last normalization, as DINOv2's and timm's intermediate features do.
-
-    Returns:
-        A `keras.Model` with one output of shape `(batch, rows, columns, hidden_dim)` for each of `blocks`, in a list if there are several.
-
-    Raises:
-        ValueError: if a block does not exist.
-
-    Example:
-    >>> model = keras_vit.VisionTransformer((32, 48, 3), 8, 64, 4, 4, 128)
-    >>> [map.shape for map in keras_vit.feature_maps(model, blocks=(1, 3))(keras.ops.ones((2, 32, 48, 3)))]
-    [(2, 4, 6, 64), (2, 4, 6, 64)]
-    """
-    count = model.get_config()["num_layers"]
-    blocks = (count - 1,) if blocks is None else blocks
-    if not isinstance(blocks, (list, tuple, range)) or not blocks or not all(i in range(-count, count) for i in blocks):
-        raise ValueError(f"`blocks` must be a sequence of ints between {-count} and {count - 1}. Received: blocks={blocks!r}")
-    patches = model.get_layer("patch_embedding").output
-    to_map = PatchMap(model.num_prefix_tokens, name="patch_map")
-    maps = []
-    for i in blocks:
-        tokens = model.get_layer(f"block_{i % count}").output
-        maps.append(to_map(model.get_layer("norm")(tokens) if norm else tokens, patches))
-    return keras.Model(model.input, maps if len(maps) > 1 else maps[0], name=f"{model.name}_feature_maps")
-
-
-@keras.saving.register_keras_serializable(package="keras_vit")
-class PatchMap(keras.layers.Layer):
-    """Drops the prefix tokens and lays the patch tokens out on their grid.
-
-    Args:
-        num_prefix_tokens: int.
-
-    Call arguments:
-        tokens: `(batch, num_prefix_tokens + rows * columns, D)`.
-        patches: `(batch, rows, columns, ...)`: only its grid is read.
-
-    Output shape: `(batch, rows, columns, D)`.
-    """
-
-    def __init__(self, num_prefix_tokens, **kwargs):
-        super().__init__(**kwargs)
-        self.num_prefix_tokens = num_prefix_tokens
-
-    def call(self, tokens, patches):
-        batch, rows, columns = ops.shape(patches)[:3]
-        return ops.reshape(tokens[:, self.num_prefix_tokens :], (batch, rows, columns, tokens.shape[-1]))
-
-    def compute_output_shape(self, tokens_shape, patches_shape):
-        return (*patches_shape[:3], tokens_shape[-1])
-
-    def get_config(self):
-        return {**super().get_config(), "num_prefix_tokens": self.num_prefix_tokens}
 
 
 def _kept(changes, layer):

@@ -5,6 +5,7 @@ import os
 
 import numpy as np
 
+from keras_vit.backbone import find_vision_transformer
 from keras_vit.layers import checks
 
 # Names of Pillow's filters, all of which antialias when they shrink. "area" is TensorFlow's name for what Pillow calls BOX.
@@ -37,7 +38,8 @@ def evaluation_transform(model):
     "crop_fraction", and the center is taken; or "squash": both sides are resized, out of proportion. "interpolation" names the filter.
 
     Args:
-        model: a `keras_vit.VisionTransformer`. If the size of its input is open, images get the side `model.preprocessing["size"]`.
+        model: a `keras_vit.VisionTransformer`, or a model that holds one. If the size of its input is open, images get the side
+            `model.preprocessing["size"]`.
 
     Returns:
         A function from an image to a float32 array of the model's input shape without batch: pixels from 0 to 255 if the model normalizes
@@ -57,11 +59,7 @@ def evaluation_transform(model):
     >>> keras_vit.data.evaluation_transform(model)(np.zeros((60, 40, 3), "uint8")).shape
     (32, 32, 3)
     """
-    if not hasattr(model, "preprocessing"):
-        raise ValueError(
-            "`evaluation_transform` takes a VisionTransformer, whose `preprocessing` it reads. If it is a part of another model, pass that "
-            f"part, such as model.get_layer(...). Received: a model of type {type(model).__name__}"
-        )
+    model = find_vision_transformer(model)
     config, preprocessing = model.get_config(), model.preprocessing
     checks.one_of("interpolation", preprocessing["interpolation"], INTERPOLATIONS)
     checks.one_of("crop_mode", preprocessing["crop_mode"], CROP_MODES)

@@ -2,6 +2,7 @@
 
 import re
 
+from keras_vit.backbone import find_vision_transformer
 from keras_vit.layers import checks
 
 HEADS = ("head", "distillation_head")
@@ -12,12 +13,12 @@ def freeze(model, blocks=None):
     """Sets which layers are trained. Compile the model afterwards.
 
     Args:
-        model: a `VisionTransformer`.
+        model: a `VisionTransformer`, or a model that holds one: the layers around it stay as they are.
         blocks: None: everything is trained. An int: the stem, the embeddings, and as many of the first encoder blocks are not; 0
             freezes what comes before the blocks. "all": only the head is trained (a linear probe).
 
     Raises:
-        ValueError: if `blocks` is none of these.
+        ValueError: if `blocks` is none of these, or the model holds no `VisionTransformer`.
 
     Example:
     >>> model = keras_vit.VisionTransformer((32, 32, 3), 8, 64, 2, 4, 128, num_classes=10)
@@ -25,6 +26,7 @@ def freeze(model, blocks=None):
     >>> [layer.name for layer in model.layers if layer.trainable and layer.weights]
     ['block_1', 'norm', 'head']
     """
+    model = find_vision_transformer(model)
     count = model.get_config()["num_layers"]
     if not (blocks is None or blocks == "all" or (checks.is_int(blocks, least=0) and blocks <= count)):
         raise ValueError(f'`blocks` must be None, an int from 0 to {count}, or "all". Received: blocks={blocks!r}')
@@ -49,12 +51,12 @@ def add_lora(model, rank=8, alpha=None):
     model keeps them apart; a model without updates reads the merged kernels from its weights.
 
     Args:
-        model: a `VisionTransformer`.
+        model: a `VisionTransformer`, or a model that holds one: the layers around it stay as they are.
         rank: int.
         alpha: float or None for `rank`.
 
     Raises:
-        ValueError: if `rank` is less than 1, or the model has such updates.
+        ValueError: if `rank` is less than 1, the model has such updates, or it holds no `VisionTransformer`.
 
     Reference:
         Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2022, section 4.1.
@@ -66,6 +68,7 @@ def add_lora(model, rank=8, alpha=None):
     ['bias', 'kernel', 'lora_kernel_a', 'lora_kernel_b']
     """
     checks.integer("rank", rank)
+    model = find_vision_transformer(model)
     for layer in model.layers:
         block = re.fullmatch(r"block_\d+", layer.name)
         layer.trainable = block is not None or layer.name in HEADS

@@ -1,0 +1,97 @@
+"""The Vision Transformer within a model, and its feature maps for dense tasks."""
+
+import keras
+from keras import ops
+
+from keras_vit.vision_transformer import VisionTransformer
+
+
+def find_vision_transformer(model, argument="model"):
+    """Returns the `VisionTransformer` that a model is, or holds among its layers.
+
+    Args:
+        model: a `VisionTransformer`, or a Keras model, such as a Sequential, that calls one.
+        argument: str. Name of the caller's argument, for the error.
+
+    Returns:
+        The `VisionTransformer`.
+
+    Raises:
+        ValueError: if there is none, or more than one.
+
+    Example:
+    >>> vit = keras_vit.VisionTransformer((32, 32, 3), 8, 64, 2, 4, 128, include_top=False)
+    >>> find_vision_transformer(keras.Sequential([vit, keras.layers.Dense(3)])) is vit
+    True
+    """
+    layers = model._flatten_layers() if isinstance(model, keras.Layer) else ()
+    found = [layer for layer in layers if isinstance(layer, VisionTransformer)]
+    if len(found) == 1:
+        return found[0]
+    what = f"a {type(model).__name__}" + (f" that holds {len(found)} of them" if found else "")
+    hint = ""
+    if not found and isinstance(model, keras.Model):
+        hint = ". A model made of its layers, as `keras.Model(vit.input, ...)`, does not hold it: call the model, `vit(images)`, instead"
+    raise ValueError(f"`{argument}` must be a VisionTransformer, or a model that holds one. Received: {what}{hint}")
+
+
+def feature_maps(model, blocks=None, norm=True):
+    """Returns a model that gives the patch tokens of some blocks as maps, for dense tasks.
+
+    Args:
+        model: a `VisionTransformer`, or a model that holds one. Its weights are shared, not copied.
+        blocks: sequence of ints, the blocks whose output is wanted, counted from 0, or from the end if negative. None: the last one.
+        norm: bool. Whether the maps go through the model's last normalization, as DINOv2's and timm's intermediate features do.
+
+    Returns:
+        A `keras.Model` with one output of shape `(batch, rows, columns, hidden_dim)` for each of `blocks`, in a list if there are several.
+
+    Raises:
+        ValueError: if a block does not exist, or the model holds no `VisionTransformer`.
+
+    Example:
+    >>> model = keras_vit.VisionTransformer((32, 48, 3), 8, 64, 4, 4, 128)
+    >>> [map.shape for map in keras_vit.feature_maps(model, blocks=(1, 3))(keras.ops.ones((2, 32, 48, 3)))]
+    [(2, 4, 6, 64), (2, 4, 6, 64)]
+    """
+    model = find_vision_transformer(model)
+    count = model.get_config()["num_layers"]
+    blocks = (count - 1,) if blocks is None else blocks
+    if not isinstance(blocks, (list, tuple, range)) or not blocks or not all(i in range(-count, count) for i in blocks):
+        raise ValueError(f"`blocks` must be a sequence of ints between {-count} and {count - 1}. Received: blocks={blocks!r}")
+    patches = model.get_layer("patch_embedding").output
+    to_map = PatchMap(model.num_prefix_tokens, name="patch_map")
+    maps = []
+    for i in blocks:
+        tokens = model.get_layer(f"block_{i % count}").output
+        maps.append(to_map(model.get_layer("norm")(tokens) if norm else tokens, patches))
+    return keras.Model(model.input, maps if len(maps) > 1 else maps[0], name=f"{model.name}_feature_maps")
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class PatchMap(keras.layers.Layer):
+    """Drops the prefix tokens and lays the patch tokens out on their grid.
+
+    Args:
+        num_prefix_tokens: int.
+
+    Call arguments:
+        tokens: `(batch, num_prefix_tokens + rows * columns, D)`.
+        patches: `(batch, rows, columns, ...)`: only its grid is read.
+
+    Output shape: `(batch, rows, columns, D)`.
+    """
+
+    def __init__(self, num_prefix_tokens, **kwargs):
+        super().__init__(**kwargs)
+        self.num_prefix_tokens = num_prefix_tokens
+
+    def call(self, tokens, patches):
+        batch, rows, columns = ops.shape(patches)[:3]
+        return ops.reshape(tokens[:, self.num_prefix_tokens :], (batch, rows, columns, tokens.shape[-1]))
+
+    def compute_output_shape(self, tokens_shape, patches_shape):
+        return (*patches_shape[:3], tokens_shape[-1])
+
+    def get_config(self):
+        return {**super().get_config(), "num_prefix_tokens": self.num_prefix_tokens}
