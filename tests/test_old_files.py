@@ -12,7 +12,6 @@ import pytest
 from helpers import assert_close, requires_tensorflow
 
 import keras_vit
-import keras_vit.training
 
 OLD = pathlib.Path(__file__).parent / "golden" / "old"
 EXPECTED = dict(np.load(OLD / "expected.npz"))
