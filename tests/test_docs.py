@@ -137,3 +137,18 @@ def test_presets_and_tags_named_together_exist():
     named = [(file.name, pair) for file in files for pair in form.findall(file.read_text("utf-8"))]
     assert len(named) > 12  # the form still finds some
     assert not [(name, pair) for name, pair in named if pair not in PAIRS and pair[1] not in ("imagenet", "hf", "https")]
+
+
+def test_links_and_files_named_exist():
+    missing = []
+    for page in PAGES:
+        text = page.read_text("utf-8")
+        links = [link for link in re.findall(r"\]\(([^)#]+)(?:#[^)]*)?\)", text) if "://" not in link]
+        missing += [(page.name, link) for link in links if not (page.parent / link).exists()]
+    text = (ROOT / "docs" / "architecture.md").read_text("utf-8")
+    for name in re.findall(r"`([\w/]+(?:\.py|/))`", text):
+        if not any(path.exists() for path in (ROOT / name, ROOT / "keras_vit" / name)) and not [
+            *(ROOT / "keras_vit").rglob(name.rstrip("/"))
+        ]:
+            missing.append(("architecture.md", name))
+    assert not missing

@@ -1,0 +1,60 @@
+"""The house stands as docs/architecture.md says: imports run down only, files are short, and Keras's objects are not patched."""
+
+import ast
+import pathlib
+
+ROOT = pathlib.Path(__file__).parents[1]
+# From the ground up. A file imports from its own room and from the floors below, never from its neighbors on the same floor.
+FLOORS = [
+    {"version", "names", "files", "extras"},
+    {"runtime"},
+    {"layers"},
+    {"config", "presets", "image_input"},
+    {"vision_transformer"},
+    {"backbone", "cost"},
+    {"checkpoints"},
+    {"zoo"},
+    {"data", "export", "visualize"},
+    {"training"},
+    {"tuning"},
+]
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+FILES = sorted([*(ROOT / "keras_vit").rglob("*.py"), *(ROOT / "keras_vit_cli").rglob("*.py")])
+
+
+def room(path):
+    return path.relative_to(ROOT / "keras_vit").with_suffix("").parts[0]
+
+
+def imported(path):
+    """Returns {(line, room of keras_vit)} of every import in a file, also within functions."""
+    tree = ast.parse(path.read_text("utf-8"))
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" if node.module == "keras_vit" else node.module for alias in node.names]
+        else:
+            continue
+        found |= {(node.lineno, name.split(".")[1]) for name in names if name and name.startswith("keras_vit.")}
+    return found
+
+
+def test_imports_run_down_only():
+    wrong = []
+    for path in FILES:
+        if not path.is_relative_to(ROOT / "keras_vit") or path.name == "__init__.py" and path.parent.name == "keras_vit":
+            continue  # the face imports what users import, and the command may import everything
+        for line, name in imported(path):
+            mine, theirs = FLOOR.get(room(path), -1), FLOOR.get(name, 0 if name.startswith("__") else None)
+            if theirs is None or theirs > mine or (theirs == mine and name != room(path)):
+                wrong.append(f"{path.relative_to(ROOT)}:{line} imports {name}")
+    assert not wrong, "\n".join(sorted(wrong))
+
+
+def test_nothing_imports_the_command():
+    users = [path for path in FILES if path.is_relative_to(ROOT / "keras_vit") and "keras_vit_cli" in path.read_text("utf-8")]
+    assert not [
+        path for path in users if "import keras_vit_cli" in path.read_text("utf-8") or "from keras_vit_cli" in path.read_text("utf-8")
+    ]
