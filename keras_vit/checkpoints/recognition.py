@@ -174,5 +174,5 @@ def _unknown(path, keys):
 def _keys_of(format):
     """Returns the keys that a file of a small model has in a format."""
     form = dict(patch_size=(16, 16), position_grid=(14, 14), activation="gelu_tanh", preprocessing=PREPROCESSING)
-    file = format.file({**all_arguments({"num_layers": 1}), **form})
+    file = format.file({**all_arguments({"num_layers": 1, "include_top": False}), **form})
     return [file.key(key) for row in format.rows(file.arguments) for key in row.keys]
