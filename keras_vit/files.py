@@ -1,8 +1,10 @@
 """Files that are whole or absent, and folders that one program at a time writes into."""
 
 import contextlib
+import errno
 import os
 import pathlib
+import shutil
 
 import filelock
 
@@ -12,26 +14,60 @@ _OWNED = {}  # folder: its lock
 
 @contextlib.contextmanager
 def replacing(path):
-    """Yields a temporary path beside `path`; what the body writes there takes the place of `path` at its end.
+    """Yields a temporary path; what the body writes there takes the place of `path` at its end.
 
-    A program that is killed while writing leaves the old file as it was, and so does an error, such as a full disk.
+    A program that is killed while writing leaves the old file as it was, and so does an error. After an error nothing is left behind:
+    neither what the body wrote nor the folders that were made for it.
 
     Args:
-        path: str or path-like.
+        path: str or path-like. Folders that it lies in are made.
+
+    Raises:
+        OSError: naming the path and the space, if the disk is full.
 
     Example:
     >>> with replacing("model.keras") as temporary:  # doctest: +SKIP
     ...     model.save(temporary)
     """
     path = pathlib.Path(path)
-    temporary = path.with_name(UNFINISHED + path.name)  # the suffix stays: Keras chooses the format by it
+    made = [parent for parent in path.parents if not parent.exists()]
+    # A folder, because libraries put files of their own beside the one that they write. The file's suffix tells Keras the format.
+    folder = path.with_name(UNFINISHED + path.name)
+    temporary = folder / path.name
     try:
+        folder.mkdir(parents=True, exist_ok=True)
         yield temporary
         synchronise(temporary)
         os.replace(temporary, path)
         synchronise(path.parent)  # a new name lasts once its folder is on the disk
+    except Exception as error:
+        shutil.rmtree(folder, ignore_errors=True)
+        for parent in made:
+            with contextlib.suppress(OSError):  # another program may have put something there
+                parent.rmdir()
+        if full := disk_full(error, path):
+            raise full from error
+        raise
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def disk_full(error, path):
+    """Returns the OSError that says where there is how little space, if this is what an error is about, else None."""
+    # HDF5's errors have the number in their text alone.
+    if getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT) and os.strerror(errno.ENOSPC) not in str(error):
+        return None
+    folder = next(parent for parent in pathlib.Path(path).absolute().parents if parent.exists())
+    free = shutil.disk_usage(folder).free
+    return OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {free:,} bytes are free in {folder}, and nothing was written", str(path))
+
+
+def require_space(path, size):
+    """Raises an OSError if `size` bytes cannot be written to `path`, before anything is."""
+    folder = next(parent for parent in pathlib.Path(path).absolute().parents if parent.exists())
+    free = shutil.disk_usage(folder).free
+    if size > free:
+        raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {size:,} bytes are needed, and {free:,} are free in {folder}", str(path))
 
 
 def synchronise(path):
@@ -67,7 +103,7 @@ def own(folder):
         raise OSError(f"Another process writes into this folder; it must end first. Received: {folder}") from None
     _OWNED[folder] = lock
     for path in folder.glob(UNFINISHED + "*"):
-        path.unlink()
+        shutil.rmtree(path) if path.is_dir() else path.unlink()  # a file of versions before 0.2
 
 
 def disown(folder):

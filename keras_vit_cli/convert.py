@@ -33,10 +33,10 @@ def convert(
         raise ValueError(f"The output must be a file *.keras, or `--format` must name another format. Received: {output}")
     with quiet():
         from keras_vit.checkpoints import save
-        from keras_vit.training import replacing
+        from keras_vit.files import replacing, require_space
     model = open_model(source)
     if format is None:
-        output.parent.mkdir(parents=True, exist_ok=True)
+        require_space(output, 4 * model.count_params())
         with replacing(output) as temporary:
             model.save(temporary)
     else:

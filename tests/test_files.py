@@ -1,10 +1,11 @@
+import errno
 import os
 import subprocess
 import sys
 
 import pytest
 
-from keras_vit.files import disown, own, replacing
+from keras_vit.files import disown, own, replacing, require_space
 
 
 def test_the_new_file_takes_the_place_of_the_old(tmp_path):
@@ -27,6 +28,23 @@ def test_a_failure_leaves_the_old_file(tmp_path):
             raise RuntimeError("the disk is full")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("write failed: errno = 28, 'No space left on device'")]
+)
+def test_a_full_disk_is_said_with_path_and_space_and_leaves_nothing(tmp_path, error):
+    path = tmp_path / "new" / "folder" / "model.keras"
+    with pytest.raises(OSError, match=r"No space left on device: [\d,]+ bytes are free in .*, and nothing was written") as caught:
+        with replacing(path) as temporary:
+            temporary.write_text("half")
+            (temporary.parent / "of_a_library.h5").write_text("half")
+            raise error
+    assert caught.value.filename == str(path) and caught.value.errno == errno.ENOSPC
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(OSError, match=r"1,000,000,000,000,000,000 bytes are needed, and [\d,]+ are free"):
+        require_space(path, 10**18)
+    require_space(path, 1)
 
 
 def test_bytes_and_name_reach_the_disk_in_this_order(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from keras_vit.checkpoints.loading import _variables, log
 from keras_vit.checkpoints.recognition import FORMATS
 from keras_vit.cost import arguments as all_arguments
 from keras_vit.cost import grid_size
-from keras_vit.files import replacing
+from keras_vit.files import replacing, require_space
 from keras_vit.layers import checks
 from keras_vit.vision_transformer import VisionTransformer
 
@@ -78,15 +78,15 @@ def save(model, path, format):
     def read(p):
         return np.asarray(ops.convert_to_numpy(weights[p]), "float32")
 
+    shapes = {key: array.shape for key, array in tensors(lambda p: np.broadcast_to(np.int8(0), weights[p].shape))}
+    require_space(path, 4 * sum(map(math.prod, shapes.values())))
     with contextlib.ExitStack() as stack:
         if form.IS_FOLDER:
-            path.mkdir(parents=True, exist_ok=True)
+            # The innermost is written last and renamed first: a folder that has its weights has its configuration, too.
             for name, content in file.configs.items():
                 stack.enter_context(replacing(path / name)).write_text(json.dumps(content, indent=2) + "\n")
-            shapes = {key: array.shape for key, array in tensors(lambda p: np.broadcast_to(np.int8(0), weights[p].shape))}
             _write_safetensors(stack.enter_context(replacing(path / "model.safetensors")), shapes, tensors(read))
         else:
-            path.parent.mkdir(parents=True, exist_ok=True)
             _write_npz(stack.enter_context(replacing(path)), tensors(read), file.comment)
 
 

@@ -25,7 +25,7 @@ from keras_tuner.src.engine.trial import TrialStatus
 from keras_tuner.src.engine.tuner_utils import SaveBestEpoch
 
 from keras_vit.extras import install
-from keras_vit.files import disown, own, replacing
+from keras_vit.files import disown, own, replacing, require_space
 from keras_vit.layers import checks
 from keras_vit.training.resume import say
 from keras_vit.tuning.hypermodel import OBJECTIVE
@@ -258,6 +258,7 @@ class BestWeights(SaveBestEpoch):
             self.best_value = max(row[self.objective.name] for row in history)
 
     def _save_model(self):
+        require_space(self.filepath, 4 * self.model.count_params())  # HDF5 does not survive a disk that fills up while it writes
         with replacing(self.filepath) as temporary:
             self.model.save_weights(temporary)
 
