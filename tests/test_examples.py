@@ -7,6 +7,7 @@ import sys
 import keras
 import pytest
 from helpers import requires_tensorflow
+from PIL import Image
 
 import keras_vit
 
@@ -28,6 +29,14 @@ def run(monkeypatch, name, *arguments):
 def test_finetune(monkeypatch, capsys, weights):
     run(monkeypatch, "finetune.py", "--weights", weights, "--side", 16, "--images", 40, "--epochs", 1)
     assert capsys.readouterr().out.count("test accuracy") == 2
+
+
+def test_explain(monkeypatch, tmp_path, weights):
+    photos = [tmp_path / f"{i}.png" for i in range(2)]
+    for i, photo in enumerate(photos):
+        Image.effect_mandelbrot((40, 30), (-2 + i, -1, 1, 1), 50).save(photo)
+    run(monkeypatch, "explain.py", "--weights", weights, "--side", 16, "--output", tmp_path / "explained.png", *photos)
+    assert Image.open(tmp_path / "explained.png").width == 510
 
 
 @requires_tensorflow

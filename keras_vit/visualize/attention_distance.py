@@ -55,7 +55,7 @@ def patch_distances(grid, sides):
 
 
 def attention_distance(model, images, ax=None, batch_size=8):
-    """Draws how far each head looks, against the depth of its block.
+    """Draws how far each head looks, against the depth of its block: a dot is a head, the line their mean.
 
     In a well-trained model the heads of the first blocks differ: some look near, like a convolution, others everywhere; in the last blocks
     all look far. Heads of all blocks at the dashed line, where attention is the same everywhere, have learned nothing.
@@ -83,15 +83,18 @@ def attention_distance(model, images, ax=None, batch_size=8):
     check_model(model)
     ax = axes_of(ax, 6.0, 3.8)
     found = mean_attention_distances(model, images, batch_size)
-    ax.scatter(*zip(*((block, distance) for block, heads in enumerate(found) for distance in heads)), s=26, alpha=0.8, color="#1f6fb4")
-    ax.plot(range(len(found)), found.mean(axis=1), color="#1f6fb4", linewidth=1.2, label="mean of the heads")
     sides = pixels_of(model, check_images(images)[:1]).shape[1:3]
     grid = forward_pass(model, ops.convert_to_tensor(check_images(images)[:1])).grid
-    ax.axhline(patch_distances(grid, sides).mean(), color="black", linewidth=1.0, linestyle="--", label="attention the same everywhere")
-    ax.set(xlabel="Block", ylabel="Mean attention distance (pixels)", ylim=(0, None), title="How far heads look")
+    everywhere = patch_distances(grid, sides).mean()
+    ax.scatter(*zip(*((block, distance) for block, heads in enumerate(found) for distance in heads)), s=22, alpha=0.7, color="#1f6fb4")
+    ax.plot(range(len(found)), found.mean(axis=1), color="#1f6fb4", linewidth=1.4)
+    ax.annotate("mean", (len(found) - 1, found[-1].mean()), (6, 0), textcoords="offset points", va="center", color="#1f6fb4")
+    ax.axhline(everywhere, color="black", linewidth=1.0, linestyle="--")
+    ax.annotate("attention the same everywhere", (0, 1.08 * everywhere), va="center")
+    top = 1.16 * max(everywhere, found.max())
+    ax.set(xlabel="Block", ylabel="Mean attention distance (pixels)", ylim=(0, top), title="How far heads look")
     ax.xaxis.get_major_locator().set_params(integer=True)
     ax.spines[["top", "right"]].set_visible(False)
     ax.grid(True, axis="y", color="#e5e5e5")
     ax.set_axisbelow(True)
-    ax.legend(loc="lower right", frameon=False)
     return ax

@@ -10,7 +10,7 @@ GRAY = 0.2  # the share of the gray image: the rest is the map's color, so that 
 DARKEST = 0.35  # how bright the map's color is on a black pixel: enough to tell it from others
 
 
-def overlay(image, map, ax=None, label="value", limits=None, smooth=False, cell=None):
+def overlay(image, map, ax=None, label="value", limits=None, smooth=False, cell=None, colorbar=True):
     """Draws a map of patches over its image: the color tells the map's value, the shading shows the image in gray.
 
     Args:
@@ -24,6 +24,7 @@ def overlay(image, map, ax=None, label="value", limits=None, smooth=False, cell=
             reads more easily but shows more detail than there is.
         cell: pair of ints. The rows and columns of pixels that an entry of the map covers, such as the model's patch size. Needed only for
             a model that pads its images (`dynamic_padding`). None: the map covers the image.
+        colorbar: bool. False: none is drawn, for pictures of several maps with the same `limits`.
 
     Returns:
         The matplotlib axes; `.figure` is their figure.
@@ -63,5 +64,6 @@ def overlay(image, map, ax=None, label="value", limits=None, smooth=False, cell=
     drawn = GRAY * gray[..., None] + (1.0 - GRAY) * shading * scale.to_rgba(values[:rows, :columns])[..., :3]
     ax.imshow(drawn, interpolation="nearest" if min(rows, columns) < 100 else "antialiased")
     ax.axis("off")
-    ax.figure.colorbar(scale, ax=ax, label=label, shrink=0.85, extend="max" if map.max() > high else "neither")
+    if colorbar:
+        ax.figure.colorbar(scale, ax=ax, label=label, shrink=0.85, extend="max" if map.max() > high else "neither")
     return ax

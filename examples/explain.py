@@ -1,0 +1,53 @@
+"""What a Vision Transformer looks at: photographs, the attention of the class token, and which patches are alike, in one picture.
+
+    pip install ".[demo]"
+    python examples/explain.py --weights DINOv2S14:lvd142m --output explained.png cat.jpg cup.jpg
+
+The weights are whatever `keras_vit.from_pretrained` reads, or a preset and a tag of it; without any the model is random, and so is what it
+looks at. DINOv2 shows most.
+"""
+
+import argparse
+
+import numpy as np
+from matplotlib.figure import Figure
+
+import keras_vit
+from keras_vit import visualize
+from keras_vit.data import evaluation_transform
+
+parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+parser.add_argument("images", nargs="+")
+parser.add_argument("--weights")
+parser.add_argument("--side", type=int, default=364, help="pixels, which the patch divides")
+parser.add_argument("--block", type=int, default=-1, help="the block whose attention is shown")
+parser.add_argument("--output", default="explained.png")
+arguments = parser.parse_args()
+
+shape = (arguments.side, arguments.side, 3)
+preset, _, tag = (arguments.weights or "ViTTi16").partition(":")
+if preset in keras_vit.list_models():
+    model = getattr(keras_vit, preset)(input_shape=shape, weights=tag or None)
+else:
+    model = keras_vit.from_pretrained(arguments.weights, input_shape=shape)
+
+images = np.stack([evaluation_transform(model)(path) for path in arguments.images])
+attention = 100 * visualize.attention_maps(model, images, blocks=arguments.block)[:, 0].mean(axis=1)  # mean of the heads
+features = visualize.patch_components(model, images)  # of the last block, on axes that all images share
+low, high = np.percentile(features, (1, 99), axis=(0, 1, 2))
+colors = ((features - low) / (high - low)).clip(0, 1)
+
+figure = Figure(figsize=(2.4 * len(images) + 0.3, 7.4), dpi=100, layout="constrained")
+figure.get_layout_engine().set(w_pad=0.02, h_pad=0.02, wspace=0, hspace=0)
+rows = figure.subplots(3, len(images), squeeze=False)
+for column, image in enumerate(images):
+    rows[0, column].imshow(image.clip(0, 255).astype("uint8"))
+    visualize.overlay(image, attention[column], rows[1, column], colorbar=False)
+    rows[2, column].imshow(colors[column], interpolation="nearest")
+for axes, label in zip(rows[:, 0], ("photograph", "attention", "features")):
+    axes.set_ylabel(label, fontsize=17)
+for axes in rows.flat:
+    axes.axis("on")
+    axes.set(xticks=[], yticks=[])
+    axes.spines[:].set_visible(False)
+figure.savefig(arguments.output)
