@@ -33,10 +33,11 @@ def points(most):
 
 def plot(file, records):
     """Draws time and memory of both kinds; dashed is what the arithmetic says."""
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(2, 2, figsize=(11, 8), sharex=True)
-    colours = {label: f"C{number}" for number, label in enumerate(dict.fromkeys(record["name"] for record in records))}
+    names = dict.fromkeys(record["name"] for record in records)
+    styles = {label: dict(color=f"C{number}", marker=marker) for number, (label, marker) in enumerate(zip(names, "osD^vPX*<>"))}
     for column, kind in enumerate(IMPLEMENTATIONS):
         mine = [record for record in records if record["kind"] == kind]
         formula = {record["tokens"]: record for record in mine}.values()
@@ -46,14 +47,18 @@ def plot(file, records):
         time.plot(tokens, [record["gflop"] / rate for record in formula], "k--", label=f"multiply-adds at {1e3 * rate:.0f} GFLOP/s")
         if kind == "train":
             memory.plot(tokens, [record["activations"] for record in formula], "k--", label="activations by formula")
-        for label, colour in colours.items():
+        for label, style in styles.items():
             line = [record for record in mine if record["name"] == label]
             for axis, value in ((time, "ms"), (memory, "mb")):
                 if line:
-                    axis.plot(*zip(*((record["tokens"], record[value]) for record in line)), "o-", color=colour, label=label)
+                    axis.plot(*zip(*((record["tokens"], record[value]) for record in line)), label=label, **style)
         time.set(title=kind, xscale="log", yscale="log", ylabel="ms" if not column else "")
         memory.set(xscale="log", yscale="log", xlabel="tokens", ylabel="MB above the built model" if not column else "")
         for axis in (time, memory):
+            axis.set_xticks(tokens, [f"{number:,}" for number in tokens], rotation=30)
+            axis.yaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+            axis.yaxis.set_major_formatter(ticker.StrMethodFormatter("{x:,.0f}"))
+            axis.minorticks_off()
             axis.grid(alpha=0.3)
             axis.legend(fontsize=8)
     figure.tight_layout()

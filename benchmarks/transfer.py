@@ -230,10 +230,10 @@ def plot(benchmark, path):
 
     figure, axes = pyplot.subplots(figsize=(6, 4), layout="constrained")
     counts = benchmark.options.images
-    for method in benchmark.options.methods:
+    for method, marker in zip(benchmark.options.methods, "osD^vPX*<"):
         rows = [row for images in counts if (row := benchmark.found(method, images))]
-        axes.plot([row["images"] for row in rows], [100 * row["test"] for row in rows], marker="o", label=METHODS[method])
-    axes.set(xscale="log", xlabel="training images", ylabel="test accuracy, %", xticks=counts, xticklabels=[f"{n:,}" for n in counts])
+        axes.plot([row["images"] for row in rows], [100 * row["test"] for row in rows], marker=marker, label=METHODS[method])
+    axes.set(xscale="log", xlabel="Training images", ylabel="Test accuracy (%)", xticks=counts, xticklabels=[f"{n:,}" for n in counts])
     axes.minorticks_off()
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
