@@ -2,6 +2,7 @@
 
 import math
 import os
+import warnings
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def evaluation_transform(model):
 
     Raises:
         ValueError: if `model` is of another kind or its preprocessing unknown. The function raises it if a file is missing, damaged or no
-            image, and names the file; and if an array does not hold pixels from 0 to 255, channels last.
+            image, and names the file; and if an array does not hold pixels from 0 to 255, channels last. Pixels from 0 to 1 are a warning.
         ImportError: if Pillow is not installed.
 
     Reference:
@@ -163,12 +164,14 @@ def _bytes(image):
     if array.ndim == 3 and array.shape[-1] == 1:
         array = array[..., 0]
     in_form = (array.ndim == 2 or (array.ndim == 3 and array.shape[-1] in (3, 4))) and array.size and array.dtype.kind in "uifb"
-    odd = checks.odd_pixels(array) if in_form else checks.odd_layout(array.shape)
-    if not in_form or odd or not (array.min() >= 0 and array.max() <= 255):
+    if not in_form or not (array.min() >= 0 and array.max() <= 255):
+        odd = checks.odd_pixels(array) if in_form else checks.odd_layout(array.shape)
         raise ValueError(
             "An array must be an image (rows, columns) or (rows, columns, 1, 3 or 4) of values from 0 to 255. "
             f"Received: {array.dtype} of shape {array.shape}" + (f", {odd}" if odd else "")
         )
+    if odd := checks.odd_pixels(array):  # not an error: an image may be almost black
+        warnings.warn(f"An image must hold values from 0 to 255. Received: {odd}", stacklevel=4)
     return np.rint(array).astype("uint8")
 
 

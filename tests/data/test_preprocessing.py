@@ -1,5 +1,6 @@
 import json
 import pathlib
+import struct
 
 import numpy as np
 import pytest
@@ -115,6 +116,46 @@ def test_arrays():
 def test_arrays_that_are_no_image(array):
     with pytest.raises(ValueError, match="An array must be an image"):
         read_image(array)
+
+
+def test_pixels_from_0_to_1_are_said():
+    with pytest.warns(UserWarning, match="values from 0 to 1, not to 255: multiply them by 255"):
+        read_image(np.linspace(0, 1, 48).reshape(4, 4, 3))
+    with pytest.raises(ValueError, match="as if normalized already"):
+        read_image(np.linspace(-1, 1, 48).reshape(4, 4, 3))
+    with pytest.raises(ValueError, match="np.moveaxis"):
+        read_image(np.zeros((3, 24, 32)))
+
+
+def test_odd_metadata_does_not_hide_the_pixels(tmp_path):
+    upright = picture(30, 50)
+    orientation = struct.pack("<HHLHH", 0x112, 3, 1, 6, 0)
+    resolution = struct.pack("<HHLL", 0x11A, 10, 1, 38)  # a signed rational, -1 / 0, which Pillow cannot write back
+    exif = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 2) + orientation + resolution + struct.pack("<Lll", 0, -1, 0)
+    Image.fromarray(upright).save(tmp_path / "turned.png", exif=exif)
+    np.testing.assert_array_equal(read_image(tmp_path / "turned.png"), np.rot90(upright, -1))
+    for metadata in (b"Exif\0\0II*\0\xff\xff\xff\xff", b"Exif\0\0MM\0*nothing", b"Exif\0\0"):
+        Image.fromarray(upright).save(tmp_path / "odd.jpg", exif=metadata, quality=95)
+        assert read_image(tmp_path / "odd.jpg").size == (50, 30)
+
+
+def test_an_image_that_was_turned_is_not_turned_again(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.fromarray(picture(30, 50)).save(tmp_path / "photo.jpg", exif=exif)
+    once = read_image(tmp_path / "photo.jpg")
+    np.testing.assert_array_equal(read_image(once), once)
+
+
+@pytest.mark.parametrize("error", [TypeError("odd"), RuntimeError("odd"), struct.error("odd"), IndexError("odd")])
+def test_whatever_a_decoder_raises_names_the_file(tmp_path, monkeypatch, error):
+    def fail(self):
+        raise error
+
+    Image.fromarray(picture()).save(tmp_path / "odd.png")
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", fail)
+    with pytest.raises(ValueError, match="odd.png"):
+        read_image(tmp_path / "odd.png")
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
