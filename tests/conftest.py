@@ -16,6 +16,15 @@ def other_process(tmp_path_factory):
     process.close()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def home_of_tests(tmp_path_factory):
+    """Keeps manifests of folders out of the user's home."""
+    before = os.environ.get("KERAS_HOME")
+    os.environ["KERAS_HOME"] = str(tmp_path_factory.mktemp("keras_home"))
+    yield
+    os.environ.pop("KERAS_HOME") if before is None else os.environ.update(KERAS_HOME=before)
+
+
 @pytest.fixture(autouse=True)
 def same_seed():
     keras.utils.set_random_seed(0)

@@ -2,34 +2,31 @@
 
 import collections
 import concurrent.futures
-import logging
 import os
-import pathlib
 
 import numpy as np
 import tensorflow as tf
 
-from keras_vit.data.preprocessing import read_image
+from keras_vit.data.preprocessing import printable, read_image
+from keras_vit.data.sources.listing import class_folders, find_splits, list_files, listed, stray_images
+from keras_vit.data.sources.manifest import BY_TENSORFLOW, UNREADABLE, Manifest, progress, say
 from keras_vit.data.sources.source import Source, Split, held_out
 from keras_vit.layers import checks
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif")
-PARTS = {"train": ("train", "training"), "validation": ("val", "valid", "validation"), "test": ("test",)}
-EXIF_ORIENTATION = 0x0112
+MOST_NAMED = 10  # files that are named, of those that are counted
 
 
 def folder(path, image_size=224, strict=False, validation_fraction=0.1, test_fraction=0.2):
-    """Reads a folder with one subfolder of images a class, or with subfolders `train`, `val` and `test` of that form.
+    """Reads a folder with one subfolder of images a class, or with subfolders such as `train`, `val` and `test` of that form.
 
-    A part that is missing is held out of the training images, stratified by class; but where there is a `val` and no `test`, `val` is
-    both. JPEG, PNG, WebP, BMP and GIF (its first frame) are read; gray images, palettes and CMYK become RGB, transparency is left out, and
-    photographs are turned upright.
+    A split that is missing is held out of the training images, stratified by class; but if there is a validation split and no test split,
+    it is both. Gray images, palettes and CMYK become RGB, transparency is left out, and photographs are turned upright. All files are
+    checked once, in threads; a manifest in `~/.keras/keras_vit` remembers them by size and time, so that only new ones are checked again.
 
     Args:
         path: path of the folder.
         image_size: int or (rows, columns) to bring images to.
-        strict: bool. Every file is decoded once at the beginning. False: those that cannot be read are named in the log and skipped.
-            True: the first of them is an error.
+        strict: bool. If False, files that cannot be read are named, counted and skipped. If True, the first of them is an error.
         validation_fraction: float in (0, 1). Share of the images that are not test images.
         test_fraction: float in (0, 1).
 
@@ -37,87 +34,64 @@ def folder(path, image_size=224, strict=False, validation_fraction=0.1, test_fra
         A `Source`.
 
     Raises:
-        ValueError: if the folder holds no images of that form; or, if `strict`, if a file is damaged.
+        ValueError: if the folder is not of that form or holds no images; or, if `strict`, if a file cannot be read.
         ImportError: if Pillow is not installed.
     """
-    path, image_shape = pathlib.Path(path), checks.positive_pair("image_size", image_size)
-    if not path.is_dir():
-        raise ValueError(f"A folder of images must exist. Received: {path}")
-    roots = {part: path / name for part, names in PARTS.items() for name in names if (path / name).is_dir()}
-    if "train" not in roots:
-        roots = {"train": path}
-    class_names = sorted(entry.name for entry in roots["train"].iterdir() if entry.is_dir() and not entry.name.startswith("."))
-    strangers = sorted(
-        {entry.name for root in roots.values() for entry in root.iterdir() if entry.is_dir() and entry.name[0] != "."} - {*class_names}
-    )
-    if len(class_names) < 2 or strangers:
-        raise ValueError(
-            f"A folder of images must hold a subfolder for each of two or more classes, the same in every part. Received: {path} with "
-            f"{len(class_names)} classes" + (f", and {', '.join(strangers)} in other parts only" if strangers else "")
-        )
-    found = [(part, label, file) for part in roots for label, name in enumerate(class_names) for file in files(roots[part] / name)]
-    plain = check([file for _, _, file in found], strict)
-    found, plain = [row for row, kind in zip(found, plain) if kind is not None], [kind for kind in plain if kind is not None]
-    parts = {part: [i for i, row in enumerate(found) if row[0] == part] for part in roots}
-    labels = np.array([label for _, label, _ in found], "int64")
-    empty = [part for part, indices in parts.items() if not indices]
-    if empty:
-        raise ValueError(f"Every part must hold an image ({', '.join(SUFFIXES)}). Received: none in {roots[empty[0]]}")
-    if "validation" in parts and "test" not in parts:
-        parts["test"] = parts["validation"]
-    parts = held_out(parts, labels, {"test": test_fraction, "validation": validation_fraction})
-    paths, labels, plain = tf.constant([str(file) for _, _, file in found]), tf.constant(labels), tf.constant(plain)
+    path, image_shape = os.path.abspath(os.fsencode(path)), checks.positive_pair("image_size", image_size)
+    if not os.path.isdir(path):
+        raise ValueError(f"No such folder of images. Received: {printable(path)}")
+    splits, tell = find_splits(path)
+    names = class_folders(splits)
+    tell += [text for root in splits.values() for text in stray_images(root)]
+    folders = [(split, label, os.path.join(root, name)) for split, root in splits.items() for label, name in enumerate(names)]
+    folders = [row for row in folders if os.path.isdir(row[2])]  # a class may have no images of another split
+    with progress("Listing files", len(folders)) as bar, concurrent.futures.ThreadPoolExecutor() as pool:
+        listings = {}
+        for (*_, place), files in zip(folders, pool.map(list_files, [row[2] for row in folders])):
+            listings[place] = files
+            bar.update()
+    verdicts, errors = Manifest(path).check(listings, strict)
+    troubles = [(place, f"{reason}: {printable(place)}") for files in listings.values() for place, reason in files.troubles]
+    if strict and troubles:
+        raise ValueError(f"A file cannot be read. Received: {troubles[0][1]}")
+    counts = [int((verdict != UNREADABLE).sum()) for verdict in verdicts]
+    report(tell, folders, counts, listings, troubles + errors, sum(map(len, verdicts)))
 
-    def part(indices):
-        indices = tf.constant(indices, tf.int64)
+    of_folder = np.repeat(np.arange(len(folders), dtype=np.int32), counts)
+    labels = np.array([label for _, label, _ in folders], np.int64)
+    of_split = np.array([list(splits).index(split) for split, *_ in folders])[of_folder]
+    indices = {split: np.flatnonzero(of_split == number) for number, split in enumerate(splits)}
+    for split, root in splits.items():
+        if not len(indices[split]):
+            raise ValueError(f"Every split must hold an image. Received: none that can be read in {printable(root)}")
+    if "validation" in indices and "test" not in indices:
+        indices["test"] = indices["validation"]
+    indices = held_out(indices, labels[of_folder], {"test": test_fraction, "validation": validation_fraction})
+    read = reader([place for *_, place in folders], labels, of_folder, listings, verdicts)
 
-        def read(index):
-            index = indices[index]
-            return decode(paths[index], plain[index]), labels[index]
+    def split(chosen):
+        chosen = tf.constant(chosen, tf.int64)
+        return Split(len(chosen), lambda index: read(chosen[index]), same_shape=False)
 
-        return Split(len(indices), read, same_shape=False)
-
-    made = {id(indices): part(indices) for indices in parts.values()}  # where `val` is both, both are one
-    return Source(tuple(class_names), (*image_shape, 3), {name: made[id(indices)] for name, indices in parts.items()})
-
-
-def files(root):
-    """Returns the images under a folder, always in the same order."""
-    return sorted(file for file in root.rglob("*") if file.suffix.lower() in SUFFIXES and not file.name.startswith("."))
+    made = {id(chosen): split(chosen) for chosen in indices.values()}  # where validation is both, both are one
+    class_names = tuple(name.decode(errors="backslashreplace") for name in names)
+    return Source(class_names, (*image_shape, 3), {name: made[id(chosen)] for name, chosen in indices.items()})
 
 
-def check(paths, strict=False):
-    """Decodes every file once.
+def reader(folders, labels, of_folder, listings, verdicts):
+    """Returns the function from an index to an image and its label. A file takes about fifty bytes of memory."""
+    names = tf.strings.split(b"\0".join(files.names for files in listings.values() if files.names), b"\0")
+    verdicts = np.concatenate(verdicts)
+    if not verdicts.all():
+        names = tf.gather(names, np.flatnonzero(verdicts != UNREADABLE))
+    plain = tf.constant(verdicts[verdicts != UNREADABLE] == BY_TENSORFLOW)
+    folders, labels, of_folder = tf.constant(folders), tf.constant(labels), tf.constant(of_folder)
 
-    Returns:
-        list, one entry a file: whether TensorFlow decodes it as Pillow does; None if it cannot be decoded.
-    """
+    def read(index):
+        place = of_folder[index]
+        return decode(tf.strings.join([folders[place], names[index]], os.sep), plain[index]), labels[place]
 
-    def kind(path):
-        from PIL import Image
-
-        try:
-            read_image(path)
-            with Image.open(path) as image:
-                upright = image.getexif().get(EXIF_ORIENTATION, 1) == 1
-                return upright and (
-                    (image.format == "JPEG" and image.mode in ("RGB", "L")) or (image.format == "PNG" and image.mode == "RGB")
-                )
-        except ValueError as error:
-            if strict:
-                raise
-            return error
-
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow decodes outside Python's lock
-        kinds = list(pool.map(kind, paths))
-    errors = [error for error in kinds if isinstance(error, ValueError)]
-    for error in errors:
-        logging.getLogger(__name__).warning("Skipped: %s", error)
-    if errors:
-        counts = collections.Counter(str(path.parent) for path, error in zip(paths, kinds) if isinstance(error, ValueError))
-        places = ", ".join(f"{count} in {place}" for place, count in sorted(counts.items()))
-        logging.getLogger(__name__).warning("Skipped %d of %d files that cannot be read: %s", len(errors), len(paths), places)
-    return [None if isinstance(answer, ValueError) else answer for answer in kinds]
+    return read
 
 
 def decode(path, plain):
@@ -128,8 +102,32 @@ def decode(path, plain):
         return tf.image.decode_jpeg(tf.io.read_file(path), channels=3, dct_method="INTEGER_ACCURATE")
 
     def by_pillow():
-        return tf.numpy_function(lambda path: np.array(read_image(np.asarray(path).item().decode())), [path], tf.uint8, stateful=False)
+        return tf.numpy_function(lambda path: np.array(read_image(bytes(np.asarray(path).item()))), [path], tf.uint8, stateful=False)
 
     image = tf.cond(plain, by_tensorflow, by_pillow)
     image.set_shape((None, None, 3))
     return image
+
+
+def report(tell, folders, counts, listings, errors, count):
+    """Says what is not used, with counts and first names."""
+    for text in tell:
+        say(text)
+    for _, reason in errors[:MOST_NAMED]:
+        say(f"Skipped: {reason}")
+    if errors:
+        places = collections.Counter(os.path.dirname(path) for path, _ in errors)
+        first = [f"{number} in {printable(place)}" for place, number in sorted(places.items())[:MOST_NAMED]]
+        more = f" and {len(places) - MOST_NAMED} more folders" if len(places) > MOST_NAMED else ""
+        say(f"Skipped {len(errors)} of {count} files that cannot be read: {', '.join(first)}{more}")
+    unread = {}
+    for files in listings.values():
+        for suffix, (number, first) in files.unread.items():
+            before, place = unread.get(suffix, (0, first))
+            unread[suffix] = before + number, place
+    for suffix, (number, first) in sorted(unread.items()):
+        say(f"Not read: {number} files {f'of the kind {printable(suffix)}' if suffix else 'without a suffix'}, such as {printable(first)}")
+    empty = [os.path.basename(place) for (split, _, place), number in zip(folders, counts) if split == "train" and not number]
+    if empty:
+        classes = [os.path.basename(place) for split, _, place in folders if split == "train"]
+        say(f"{len(empty)} of the {len(classes)} classes {listed(classes)} have no training image that can be read: {listed(empty)}")

@@ -1,4 +1,7 @@
 import logging
+import os
+import pathlib
+import struct
 
 import numpy as np
 import pytest
@@ -6,7 +9,9 @@ import tensorflow as tf
 from PIL import Image
 
 from keras_vit.data import AUGMENTATIONS, load, read_image
-from keras_vit.data.sources.folder import check, decode
+from keras_vit.data.sources import manifest
+from keras_vit.data.sources.folder import decode
+from keras_vit.data.sources.manifest import BY_TENSORFLOW, inspect
 
 generator = np.random.default_rng(0)
 
@@ -48,8 +53,9 @@ def test_every_form_is_decoded_as_pillow_does(tmp_path, name):
     path = tmp_path / name
     more = {"save_all": True, "append_images": [Image.new("RGB", (40, 30))]} if name == "film.gif" else {}
     FORMS[name](picture((120, 60, 30))).save(path, **more)
-    (plain,) = check([path])
-    image = decode(tf.constant(str(path)), tf.constant(plain))
+    verdict, shape, reason = inspect(os.fsencode(path))
+    assert shape == (30, 40) and reason is None
+    image = decode(tf.constant(str(path)), tf.constant(verdict == BY_TENSORFLOW))
     assert image.shape == (30, 40, 3) and image.dtype == tf.uint8
     np.testing.assert_array_equal(image, np.asarray(read_image(path)))
 
@@ -58,8 +64,8 @@ def test_photographs_are_turned_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6
     save(tmp_path / "a.jpg", picture((0, 0, 0)), exif=exif)
-    (plain,) = check([tmp_path / "a.jpg"])
-    assert decode(tf.constant(str(tmp_path / "a.jpg")), tf.constant(plain)).shape == (40, 30, 3)
+    verdict, _, _ = inspect(os.fsencode(tmp_path / "a.jpg"))
+    assert decode(tf.constant(str(tmp_path / "a.jpg")), tf.constant(verdict == BY_TENSORFLOW)).shape == (40, 30, 3)
 
 
 def test_what_it_returns(animals):
@@ -107,10 +113,161 @@ def test_damaged_files_are_named_counted_and_skipped(animals, caplog):
 
 def test_wrong_folders_are_refused(animals, tmp_path_factory):
     empty = tmp_path_factory.mktemp("empty")
-    for path, rule in ((empty, "subfolder for each of two or more classes"), (empty / "none", "A folder of images must exist")):
+    for path, rule in ((empty, "folder of images for each of two or more classes"), (empty / "none", "No such folder of images")):
         with pytest.raises(ValueError, match=rule):
             load(path, batch_size=4)
     for kind in "ab":
         (empty / kind).mkdir()
-    with pytest.raises(ValueError, match="Every part must hold an image"):
+    with pytest.raises(ValueError, match="Every split must hold an image"):
         load(str(empty), batch_size=4)
+
+
+def tiny(path, level=0):
+    save(path, Image.new("RGB", (8, 8), (level, level, level)))
+
+
+def sizes_of(path, **options):
+    data = load(path, batch_size=2, image_size=8, **options)
+    return data.class_names, data.sizes
+
+
+def fill(root, count, *folders):
+    for folder in folders:
+        for i in range(count):
+            tiny(root / folder / f"{i}.png", i)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("Training", "Testing", "DEV"),
+        ("TRAIN", "TEST", "Valid"),
+        ("training_set", "test_set", "validation-data"),
+        ("train", "testing", "val"),
+    ],
+)
+def test_splits_go_by_the_names_that_people_use(tmp_path, names):
+    train, test, validation = names
+    fill(tmp_path, 6, f"{train}/a", f"{train}/b")
+    fill(tmp_path, 2, f"{test}/a", f"{test}/b")
+    fill(tmp_path, 1, f"{validation}/a", f"{validation}/b")
+    assert sizes_of(tmp_path) == (("a", "b"), {"train": 12, "validation": 2, "test": 4})
+
+
+@pytest.mark.parametrize(
+    "folders, rule",
+    [
+        (("train/a", "train/b", "test/a", "cat"), r"named as splits \(test, train\) must not lie beside others that hold images \(cat\)"),
+        (("train", "test"), "must hold a folder for each class; test, train hold none"),
+        (("cat", "train", "test"), "must hold a folder for each class; test, train hold none"),
+        (("train/a", "train/b", "Training/a"), "one folder for the train split. Received: Training, train"),
+        (("val/a", "test/a"), "a folder for the training split"),
+        (("train/a", "train/b", "val/c"), "classes of the training split. Received: c in validation only"),
+        (("photos/a", "photos/b"), "Received: 1 in .*Did you mean .*photos?"),
+    ],
+)
+def test_folders_that_could_be_meant_otherwise_are_refused(tmp_path, folders, rule):
+    fill(tmp_path, 1, *folders)
+    with pytest.raises(ValueError, match=rule):
+        load(tmp_path, batch_size=1)
+
+
+def test_what_is_not_used_is_said_with_counts_and_first_names(tmp_path, caplog):
+    fill(tmp_path, 5, "train/a", "train/b", "test")  # a test split without labels
+    (tmp_path / "train" / "c").mkdir()
+    for name in ("a/0.heic", "b/labels.csv", "b/1.HEIC"):
+        (tmp_path / "train" / name).touch()
+    tiny(tmp_path / "train" / "stray.png")
+    (tmp_path / "annotations").mkdir()
+    assert sizes_of(tmp_path)[1] == {"train": 7, "validation": 1, "test": 2}
+    for words in (
+        "1 of the 3 classes a, b, c have no training image that can be read: c",
+        "Not read: 2 files of the kind .heic, such as " + str(tmp_path / "train" / "a" / "0.heic"),
+        "Not read: 1 files of the kind .csv",
+        "Not used: 1 images beside the class folders",
+        "Not used: annotations, test in",
+    ):
+        assert words in caplog.text
+
+
+def test_what_systems_leave_behind_is_no_data(tmp_path):
+    fill(tmp_path, 6, "a", "b")
+    for path in (
+        "__MACOSX/a/._0.png",
+        "a/.ipynb_checkpoints/0.png",
+        "b/@eaDir/0.png",
+        "a/._1.png",
+        ".git/x.png",
+        "a/deep/$RECYCLE.BIN/2.png",
+    ):
+        tiny(tmp_path / path)
+    (tmp_path / "a" / "Thumbs.db").touch()
+    assert sizes_of(tmp_path)[0] == ("a", "b") and sum(sizes_of(tmp_path)[1].values()) == 12
+
+
+def test_every_suffix_that_pillow_reads(tmp_path):
+    fill(tmp_path, 3, "a", "b")
+    for suffix in (".jfif", ".JPE", ".tif", ".TIFF", ".avif", ".jp2", ".ppm"):
+        save(tmp_path / "a" / f"image{suffix}", picture((90, 90, 90)))
+    assert sum(sizes_of(tmp_path)[1].values()) == 13
+
+
+@pytest.mark.skipif(os.name == "nt", reason="file names are no bytes there")
+def test_names_that_are_not_utf_8_links_and_loops(tmp_path, caplog):
+    fill(tmp_path / "set", 4, "a", "b")
+    fill(tmp_path, 3, "elsewhere/c/deep", "elsewhere")
+    for old, new in ((b"set/a/0.png", b"set/a/caf\xe9.png"), (b"set/b", b"set/b\xff")):
+        os.rename(os.path.join(os.fsencode(tmp_path), old), os.path.join(os.fsencode(tmp_path), new))
+    (tmp_path / "set" / "c").symlink_to(tmp_path / "elsewhere" / "c")
+    (tmp_path / "set" / "a" / "loop").symlink_to(tmp_path / "set" / "a")
+    (tmp_path / "set" / "a" / "nowhere.png").symlink_to(tmp_path / "nothing")
+    (tmp_path / "set" / "a" / "linked.png").symlink_to(tmp_path / "elsewhere" / "0.png")
+    data = load(tmp_path / "set", batch_size=2, image_size=8)
+    assert data.class_names == ("a", "b\\xff", "c") and sum(data.sizes.values()) == 4 + 1 + 4 + 3
+    for split in data.splits.values():
+        assert all(len(labels) for _, labels in split)  # all can be read
+    assert "a link to a folder that holds it" in caplog.text and "nowhere.png" in caplog.text
+    with pytest.raises(ValueError, match="A file cannot be read. Received: .*: .*set/a/"):
+        load(tmp_path / "set", batch_size=2, strict=True)
+
+
+def test_whatever_a_decoder_raises_one_file_ends_no_run(animals, caplog, monkeypatch):
+    errors = [TypeError("odd"), RuntimeError("odd"), struct.error("odd"), Image.DecompressionBombError("odd"), IndexError("odd")]
+    opened = Image.open
+
+    def open_or_fail(path, *arguments, **options):
+        name = os.path.basename(os.fspath(path))
+        if os.path.dirname(os.fspath(path)).endswith("bee") and name[0] in "01234":
+            raise errors[int(name[0])]
+        return opened(path, *arguments, **options)
+
+    monkeypatch.setattr(Image, "open", open_or_fail)
+    assert sum(sizes_of(animals)[1].values()) == 25
+    assert f"Skipped 5 of 30 files that cannot be read: 5 in {animals / 'bee'}" in caplog.text
+    with pytest.raises(ValueError, match="odd.*bee/0.jpg"):
+        load(animals, batch_size=4, strict=True)
+
+
+def test_only_new_and_changed_files_are_checked_again(animals, monkeypatch):
+    checked = []
+
+    def count(path):
+        checked.append(os.path.basename(path).decode())
+        return inspect(path)
+
+    monkeypatch.setattr(manifest, "inspect", count)
+    (animals / "ant" / "0.jpg").write_bytes(b"no image")
+    before = sizes_of(animals)
+    assert len(checked) == 30 and sum(before[1].values()) == 29
+    checked.clear()
+    assert sizes_of(animals) == before and checked == ["0.jpg"]  # what could not be read is tried again
+    tiny(animals / "ant" / "0.jpg")
+    tiny(animals / "bee" / "new.jpg")
+    tiny(animals / "cat" / "1.jpg", 7)
+    (animals / "cat" / "2.jpg").unlink()
+    checked.clear()
+    assert sum(sizes_of(animals)[1].values()) == 30 and sorted(checked) == ["0.jpg", "1.jpg", "new.jpg"]
+    for path in pathlib.Path(os.environ["KERAS_HOME"]).glob("**/*.npz"):
+        path.write_bytes(b"damaged")
+    checked.clear()
+    assert sum(sizes_of(animals)[1].values()) == 30 and len(checked) == 30

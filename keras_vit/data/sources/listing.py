@@ -1,0 +1,212 @@
+"""What lies in a folder of images: which folders are splits and classes, and which files are images."""
+
+import array
+import dataclasses
+import functools
+import os
+import re
+import stat
+
+from keras_vit.data.preprocessing import printable
+
+SPLITS = {
+    "train": "train",
+    "training": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+}
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")  # of Pillow
+# What systems and programs leave in folders, in lower case. Hidden files and folders are passed over, too.
+LEFTOVERS = {
+    "__macosx",
+    "__pycache__",
+    "@eadir",
+    "#recycle",
+    "$recycle.bin",
+    "desktop.ini",
+    "lost+found",
+    "system volume information",
+    "thumbs.db",
+}
+
+
+@dataclasses.dataclass
+class Files:
+    """The images under one class folder, in order, in few bytes each.
+
+    Args:
+        names: bytes. Paths within the folder, with a zero byte between two.
+        sizes: array of int64. Bytes of each file.
+        times: array of int64. When each was changed, in nanoseconds.
+        unread: dict from a suffix that is not read to the number of its files and the path of the first.
+        troubles: list of (path, reason). Files and folders that the system does not open, and links in a loop.
+    """
+
+    names: bytes
+    sizes: array.array
+    times: array.array
+    unread: dict
+    troubles: list
+
+
+@functools.cache
+def suffixes():
+    """Returns the suffixes of files that this Pillow reads, in lower case and bytes."""
+    from PIL import Image, features
+
+    Image.init()
+    built = {name.upper() for name in ("webp", "avif") if features.check(name)} | {*FORMATS} - {"WEBP", "AVIF"}
+    return frozenset(suffix.encode() for suffix, kind in Image.registered_extensions().items() if kind in built and kind in Image.OPEN)
+
+
+def list_files(root):
+    """Returns the `Files` under a folder at any depth. Links are followed.
+
+    Args:
+        root: bytes. Path of the folder.
+    """
+    names, found = [], Files(b"", array.array("q"), array.array("q"), {}, [])
+
+    def walk(folder, inside, above):
+        for entry in entries(folder, found.troubles):
+            try:
+                if entry.is_dir():
+                    identity = os.stat(entry.path)
+                    identity = (identity.st_dev, identity.st_ino)
+                    if identity in above:
+                        found.troubles.append((entry.path, "a link to a folder that holds it"))
+                    else:
+                        walk(entry.path, inside + entry.name + b"/", above | {identity})
+                    continue
+                suffix = os.path.splitext(entry.name)[1].lower()
+                if suffix not in suffixes():
+                    count, first = found.unread.get(suffix, (0, entry.path))
+                    found.unread[suffix] = count + 1, first
+                    continue
+                status = entry.stat()
+                if not stat.S_ISREG(status.st_mode):
+                    found.troubles.append((entry.path, "no file"))
+                    continue
+            except OSError as error:  # such as a link to nowhere
+                found.troubles.append((entry.path, error.strerror))
+                continue
+            names.append(inside + entry.name)
+            found.sizes.append(status.st_size)
+            found.times.append(status.st_mtime_ns)
+
+    status = os.stat(root)
+    walk(root, b"", frozenset({(status.st_dev, status.st_ino)}))
+    found.names = b"\0".join(names)
+    return found
+
+
+def entries(folder, troubles):
+    """Returns the entries of a folder in order of their names, without what is hidden or left by a system."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted((entry for entry in found if not is_leftover(entry.name)), key=lambda entry: entry.name)
+    except OSError as error:
+        troubles.append((folder, error.strerror))
+        return []
+
+
+def is_leftover(name):
+    """Whether a file or folder, named in bytes, is hidden or what a system leaves behind."""
+    return name.startswith((b".", b"~$")) or name.lower().decode(errors="replace") in LEFTOVERS
+
+
+def subfolders(path):
+    """Returns the names of the folders in a folder, in order, links to folders among them."""
+    troubles = []
+    names = [entry.name for entry in entries(path, troubles) if entry.is_dir()]
+    if troubles:
+        raise ValueError(f"The folder cannot be read ({troubles[0][1]}). Received: {printable(path)}")
+    return names
+
+
+def split_of(name):
+    """Returns the split that people mean by the name of a folder, or None: `Training`, `test_set` and `val-images` are splits."""
+    plain = re.sub(r"[\W_]", "", name.lower().decode(errors="replace"))
+    return SPLITS.get(plain) or SPLITS.get(re.sub(r"(set|data|images|imgs|split)$", "", plain))
+
+
+def find_splits(path):
+    """Finds the folders of the splits.
+
+    Args:
+        path: bytes. Path of the data set.
+
+    Returns:
+        dict from "train", and the other splits that there are, to the paths of their folders of classes; and a list of what to tell.
+
+    Raises:
+        ValueError: if folders that are named as splits lie beside others that hold images, or there is no training split.
+    """
+    names = subfolders(path)
+    named = {name: split_of(name) for name in names if split_of(name)}
+    with_classes = [name for name in named if subfolders(os.path.join(path, name))]
+    others = [name for name in names if name not in named]
+    seen = f"{printable(path)} with the folders {listed(names)}"
+    if not with_classes:
+        if len(named) > 1 or (named and not others):
+            raise ValueError(
+                f"A split must hold a folder for each class; {listed(named)} hold none. "
+                f"If they are classes, rename them, such as to class_{printable(next(iter(named)))}. Received: {seen}"
+            )
+        return {"train": path}, [f"{listed(named)} is taken for a class: it holds no folders of classes"] if named else []
+    if holding := [name for name in others if list_files(os.path.join(path, name)).names]:
+        raise ValueError(
+            f"Folders named as splits ({listed(named)}) must not lie beside others that hold images ({listed(holding)}). If the others are "
+            "classes, move all classes into the splits, or pass the folder of one split; if they are not, move them elsewhere. "
+            f"Received: {seen}"
+        )
+    splits, tell = {}, []
+    for name in with_classes:
+        if named[name] in splits:
+            both = listed([os.path.basename(splits[named[name]]), name])
+            raise ValueError(f"There must be one folder for the {named[name]} split. Received: {both} in {printable(path)}")
+        splits[named[name]] = os.path.join(path, name)
+    if unused := [name for name in names if name not in with_classes]:
+        tell.append(f"Not used: {listed(unused)} in {printable(path)}, which hold no folders of classes")
+    if "train" not in splits:
+        raise ValueError(f"There must be a folder for the training split, such as train. Received: {seen}")
+    return splits, tell
+
+
+def class_folders(splits):
+    """Returns the names of the classes: the folders in that of the training split, which are the same in all splits.
+
+    Args:
+        splits: dict as `find_splits` returns it.
+
+    Raises:
+        ValueError: if there are fewer than two, or another split has others.
+    """
+    path = splits["train"]
+    names = subfolders(path)
+    if len(names) < 2:
+        inner = os.path.join(path, names[0]) if names else path
+        hint = f". Did you mean {printable(inner)}?" if names and len(subfolders(inner)) > 1 else ""
+        raise ValueError(
+            f"There must be a folder of images for each of two or more classes. Received: {len(names)} in {printable(path)}{hint}"
+        )
+    for split, other in splits.items():
+        if strangers := [name for name in subfolders(other) if name not in {*names}]:
+            raise ValueError(f"All splits must have the classes of the training split. Received: {listed(strangers)} in {split} only")
+    return names
+
+
+def stray_images(root):
+    """Returns what to tell of the images that lie beside the folders of the classes, in a list of one text or none."""
+    found = [entry.name for entry in entries(root, []) if os.path.splitext(entry.name)[1].lower() in suffixes()]
+    return [f"Not used: {len(found)} images beside the class folders of {printable(root)}, such as {printable(found[0])}"] if found else []
+
+
+def listed(names, most=8):
+    """Returns names as text, `most` of them at the most."""
+    names = [printable(name) for name in names]
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
