@@ -3,6 +3,7 @@
 A command imports what is heavy inside its function, within `console.quiet`: help and wrong usage answer at once.
 """
 
+import re
 import sys
 from typing import Annotated
 
@@ -11,7 +12,7 @@ import typer
 from keras_vit_cli import convert, evaluate, explain, info, list_presets, predict, train, tune
 from keras_vit_cli.console import quiet
 
-app = typer.Typer(add_completion=False, rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
+app = typer.Typer(rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
 app.command("train")(train.train)
 app.command("tune")(tune.tune)
 app.command("evaluate")(evaluate.evaluate)
@@ -42,10 +43,11 @@ def main(arguments=None):
     Args:
         arguments: list of str, or None for those of the process.
     """
+    arguments = sys.argv[1:] if arguments is None else arguments
     try:
         code = app(arguments, prog_name="keras-vit", standalone_mode=False)
     except (typer.TyperException, ValueError, ImportError, OSError) as error:
-        print("keras-vit:", *describe(error).split(), file=sys.stderr)
+        print("keras-vit:", *in_options(describe(error), arguments).split(), file=sys.stderr)
         code = 2
     sys.exit(code)
 
@@ -57,3 +59,20 @@ def describe(error):
     if isinstance(error, OSError) and error.strerror and error.filename:
         return f"{error.strerror}: {error.filename}"  # without its number
     return str(error)
+
+
+NAMES = {"frozen_blocks": "freeze", "keep_best": "keep"}  # arguments of the package that have another name as options
+
+
+def in_options(text, arguments):
+    """Returns an error of the package in the words of the command: `seed` is `--seed`, and `seed=1` is `--seed 1`."""
+    command = typer.main.get_command(app).commands.get(next(iter(arguments), None))
+    options = {parameter.name: parameter.opts[0] for parameter in command.params if parameter.opts[0].startswith("--")} if command else {}
+
+    def replace(match):
+        option, value = options.get(NAMES.get(match[1], match[1])), match[2]
+        if option is None:
+            return match[0]
+        return f"`{option}`" if value in (None, "True") else f"`{option} {value}`".replace("'", "")
+
+    return re.sub(r"`(\w+)(?:=([^`]*))?`", replace, text)

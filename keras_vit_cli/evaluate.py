@@ -14,7 +14,7 @@ from keras_vit_cli.models import SOURCES, config_of, open_model
 MOST_CLASSES = 40
 
 
-class Part(enum.StrEnum):
+class Split(enum.StrEnum):
     TEST = "test"
     VALIDATION = "validation"
     TRAIN = "train"
@@ -26,30 +26,32 @@ def evaluate(
     data: Annotated[
         str, typer.Option(help="digits, fashion_mnist, tfds:NAME, or a folder with a folder of images for each class. [default: the run's]")
     ] = None,
-    part: Annotated[Part, typer.Option(help="Which images.")] = Part.TEST,
+    split: Annotated[Split, typer.Option("--split", "--part", help="Which images.")] = Split.TEST,
     data_option: Annotated[list[str], typer.Option(help="NAME=VALUE for the data source, such as data_dir=sets; repeatable.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at an image that cannot be read, in place of skipping it.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Stop at an image that cannot be read, instead of skipping it.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images that are computed at once.")] = 32,
     output: Annotated[pathlib.Path, typer.Option(help="Folder for the figures and pictures, a new or an empty one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ):
     """Evaluates a model.
 
-    Shows the accuracy, also of the five best classes, the calibration error, the confusion matrix, a table of the classes, and the images a
-    second. Images are resized and cropped as the weights' authors did.
+    Shows accuracy, top-5 accuracy, calibration error, confusion matrix, a table of the classes, and images per second. Images are resized
+    and cropped as the weights' authors did. Without test images the validation images are taken, and named so.
     """
+    if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"`--output` must be a new or an empty folder. Received: {output}")
+    with quiet():
+        from keras_vit.data import load
+        from keras_vit.training.results.summary import evaluate_split
+        from keras_vit.training.settings import check_there
     run = config_of(model)
+    if data is None and run:
+        check_there(run, "data")
     data = data or run.get("data")
     if data is None:
         raise ValueError("`--data` is missing: name a data source, such as digits")
-    if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"`--output` must be a new or an empty folder. Received: {output}")
-    options = (
-        (run.get("data_options", {}) if data == run.get("data") else {}) | parse_options(data_option) | ({"strict": True} if strict else {})
-    )
-    with quiet():
-        from keras_vit.data import load
-        from keras_vit.training import evaluate_predictions, predict_dataset
+    options = run.get("data_options", {}) if data == run.get("data") else {}
+    options = options | parse_options(data_option) | ({"strict": True} if strict else {})
     classifier = open_model(model)
     config = classifier.get_config()
     if not config["include_top"]:
@@ -57,22 +59,17 @@ def evaluate(
     rows, columns = classifier.input_shape[1:3]
     size = run.get("image_size", 224) if rows is None else (rows, columns)
     loaded = load(data, batch_size=1, preprocessing=classifier.preprocessing, **{"image_size": size} | options)
-    names = run.get("class_names") or loaded.class_names
+    names = config["class_names"] or run.get("class_names") or loaded.class_names
     for mine, theirs in ((config["num_classes"], len(loaded.class_names)), *zip(names, loaded.class_names)):
         if mine != theirs:
             raise ValueError(f"Model and data must have the same classes. Received: {mine!r} in the model, {theirs!r} in the data")
-    names_of_parts = ("train", "validation", "test") if part == Part.ALL else (part.value,)
-    parts = {id(loaded.splits[name]): loaded.splits[name] for name in names_of_parts}.values()  # one may be another one, too
-    batches = (batch for dataset in parts for batch in dataset.rebatch(batch_size))
-    predictions = predict_dataset(classifier, batches)
-    result = evaluate_predictions(predictions.probabilities, predictions.labels, names)
-    result |= {"images_per_second": predictions.images_per_second}
+    result, predictions = evaluate_split(classifier, loaded, split.value, batch_size)
     if output is not None:
-        write(output, result, predictions, model, f"{data}, {part.value}", names)
+        write(output, result, predictions, model, f"{data}, {result['split']}", names)
     if as_json:
         print(json.dumps(result, indent=2))
     else:
-        show(result, f"{model} on {data}, {part.value}")
+        show(result, f"{model} on {data}, {result['split']}")
 
 
 def show(result, title):

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from keras_vit_cli.configs import complete, parse_options, read_config
+from keras_vit_cli.configs import parse_options
 from keras_vit_cli.console import quiet, table
 from keras_vit_cli.models import SOURCES, open_model
 
@@ -56,10 +56,9 @@ def tune(
     values = locals()
     given = {name: values[name] for name in (*names, "devices", "seed") if values[name] is not None}
     given |= {"data_options": parse_options(data_option)} if data_option else {}
-    config = read_config(config) if config else {}
-    if "weights" in config | given and "recipe" not in config | given:
-        given["recipe"] = "finetune"
-    config = complete(config, given)
+    with quiet():
+        from keras_vit.training import settings
+    config = settings.complete(settings.read_config(config) if config else {}, given)
     if "data" not in config:
         raise ValueError("`--data` is missing: name a data source, such as digits")
     for name in NOT_SEARCHED:

@@ -11,6 +11,7 @@ from keras_vit.training.predictions import predict_dataset
 from keras_vit.training.recipes import RECIPES, Recipe
 from keras_vit.training.report import write_report
 from keras_vit.training.resume import Checkpoints
+from keras_vit.training.run import Run
 from keras_vit.training.sharding import layout_map
 from keras_vit.training.strategy import check_batch, count_replicas, strategy, virtual_devices
 from keras_vit.training.trainable import add_lora, freeze

@@ -1,6 +1,8 @@
 """Training recipes as data: a recipe says how a paper, or a measurement of ours, trained; `compile` applies it to a model."""
 
 import dataclasses
+import numbers
+import typing
 
 import keras
 
@@ -13,6 +15,7 @@ from keras_vit.training.schedules import SCHEDULES
 from keras_vit.training.trainable import add_lora, freeze
 
 LOSSES = {"softmax": CategoricalCrossentropy, "sigmoid": BinaryCrossentropy}
+ABSTRACT = {int: numbers.Integral, float: numbers.Real}  # what a field of this type takes: also NumPy's numbers
 RATES = ("dropout_rate", "drop_path_rate", "patch_dropout_rate")  # arguments of the model that a recipe sets
 
 
@@ -44,7 +47,7 @@ class Recipe:
         dropout_rate: float in [0, 1). For the model's argument of this name.
         drop_path_rate: float in [0, 1). For the model's argument of this name.
         patch_dropout_rate: float in [0, 1). For the model's argument of this name.
-        augmentation: str. Name of a row of `keras_vit.data.AUGMENTATIONS`.
+        augmentation: str, name of a row of `keras_vit.data.AUGMENTATIONS`; or an `Augmentation`.
         frozen_blocks: None, int, or "all". What is not trained, see `keras_vit.training.freeze`.
         lora_rank: int or None. Low-rank updates of the attention kernels are trained in their place, see `keras_vit.training.add_lora`.
         head_epochs: int. Epochs in which the head is trained alone, before: see `phases`.
@@ -78,12 +81,20 @@ class Recipe:
     dropout_rate: float = 0.0
     drop_path_rate: float = 0.0
     patch_dropout_rate: float = 0.0
-    augmentation: str = "none"
+    augmentation: object = "none"
     frozen_blocks: int | str | None = None
     lora_rank: int | None = None
     head_epochs: int = 0
 
     def __post_init__(self):
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            kinds = typing.get_args(field.type) or (field.type,)
+            if isinstance(value, bool) or not any(isinstance(value, ABSTRACT.get(kind, kind)) for kind in kinds):
+                wanted = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
+                raise ValueError(
+                    f"`{field.name}` must be {'an' if wanted[0] in 'aeiou' else 'a'} {wanted}. Received: {field.name}={value!r}"
+                )
         checks.integer("batch_size", self.batch_size)
         for name in ("epochs", "steps", "lora_rank", "learning_rate_images"):
             if getattr(self, name) is not None:
@@ -98,6 +109,12 @@ class Recipe:
                 raise ValueError(f"`{name}` must be at least 0. Received: {name}={getattr(self, name)}")
         if self.ema_momentum is not None and not 0.0 < self.ema_momentum < 1.0:
             raise ValueError(f"`ema_momentum` must lie in (0, 1). Received: ema_momentum={self.ema_momentum}")
+        if self.clip_norm is not None and not self.clip_norm > 0.0:
+            raise ValueError(f"`clip_norm` must be greater than 0. Received: clip_norm={self.clip_norm}")
+        if self.layer_decay is not None and not 0.0 < self.layer_decay <= 1.0:
+            raise ValueError(f"`layer_decay` must lie in (0, 1]. Received: layer_decay={self.layer_decay}")
+        if isinstance(self.frozen_blocks, str):
+            checks.one_of("frozen_blocks", self.frozen_blocks, ("all",))
         for name in ("label_smoothing", "dropout_rate", "drop_path_rate", "patch_dropout_rate"):
             checks.rate(name, getattr(self, name))
         for name, table in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("loss", LOSSES)):

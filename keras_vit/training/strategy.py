@@ -1,6 +1,8 @@
 """Which devices a run trains on. The model is built and compiled in the scope of what `strategy` returns."""
 
+import contextlib
 import functools
+import io
 import re
 import sys
 
@@ -179,6 +181,33 @@ def virtual_devices(text):
             tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(match[1]))
     except RuntimeError:
         raise ValueError(f"Virtual devices must be made before the backend is used. Received: devices={text!r}") from None
+
+
+def devices(name=None, virtual=None):
+    """Returns what a run trains on: (strategy or None, number of replicas, the line that says what they are).
+
+    Within the scope of a strategy it is that one. One device alone needs none.
+
+    Args:
+        name: str, as in `strategy`, or None.
+        virtual: str, as in `virtual_devices`, or None.
+    """
+    if virtual is not None:
+        virtual_devices(virtual)
+    backend, said = keras.backend.backend(), io.StringIO()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        if tf.distribute.has_strategy():
+            current = tf.distribute.get_strategy()
+            return current, current.num_replicas_in_sync, ""
+    if backend == "torch" and name is None:
+        return None, 1, ""
+    with contextlib.redirect_stderr(said):
+        chosen = strategy("auto" if name is None else name)
+    count = count_replicas(chosen)
+    used = count > 1 or (backend == "jax" and name is not None)
+    return chosen if used else None, count, said.getvalue().strip().removeprefix("keras_vit: ")
 
 
 def count_replicas(made):

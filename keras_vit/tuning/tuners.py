@@ -27,6 +27,7 @@ from keras_tuner.src.engine.tuner_utils import SaveBestEpoch
 from keras_vit.extras import install
 from keras_vit.files import disown, own, replacing, require_space
 from keras_vit.layers import checks
+from keras_vit.training.results.summary import duration
 from keras_vit.training.resume import say
 from keras_vit.tuning.hypermodel import OBJECTIVE
 from keras_vit.tuning.study import open_study, read_history, reason, write_best, write_json
@@ -295,10 +296,6 @@ class Progress(Display):
         for best in self.oracle.get_best_trials():
             if best.status == TrialStatus.COMPLETED:
                 write_best(self.hypermodel.config(best.hyperparameters.values), self.folder)
-
-
-def duration(seconds):
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
 def check_packages(tuner):

@@ -14,8 +14,9 @@ import pytest
 from training.test_cluster import config as tf_config
 from training.test_cluster import free_ports
 
+from keras_vit.training import settings
+from keras_vit.training.folder import check_folder
 from keras_vit_cli import main
-from keras_vit_cli.train import config_of_new
 
 ARGUMENTS = ["--data", "digits", "--image-size", "8", "--epochs", "8", "--batch-size", "100"]
 ROOT = pathlib.Path(__file__).parents[2]
@@ -59,23 +60,33 @@ def test_a_runs_config_repeats_it(capsys, finished, tmp_path):
         assert (tmp_path / "run" / name).read_bytes() == (finished / name).read_bytes()
 
 
-def test_the_command_line_goes_before_the_config(tmp_path, finished):
-    config = config_of_new(tmp_path / "run", {"epochs": 2, "model": "ViTS16"}, finished / "config.toml")
+def test_the_command_line_goes_before_the_config(finished):
+    file = settings.read_config(finished)
+    config = settings.complete(file, {"epochs": 2, "model": "ViTS16"})
     assert config["training"]["epochs"] == 2 and config["training"]["batch_size"] == 100 and config["model"] == "ViTS16"
-    config = config_of_new(tmp_path / "run", {"recipe": "deit"}, finished / "config.toml")
+    config = settings.complete(file, {"recipe": "deit"})
     assert config["training"]["batch_size"] == 1024  # another recipe is another recipe
-    config = config_of_new(tmp_path / "run", {"data": "digits", "recipe": "vit_finetune_vtab", "epochs": 3}, None)
+    config = settings.complete({}, {"data": "digits", "recipe": "vit_finetune_vtab", "epochs": 3})
     assert config["training"]["epochs"] == 3 and "steps" not in config["training"]
+    assert settings.complete({}, {"weights": "augreg_in21k", "model": "ViTB16"})["recipe"] == "finetune"
 
 
 @pytest.mark.parametrize(
     "text, rule",
     [
         ("data = digits", "A config must be a TOML file"),
-        ('datas = "digits"', "A config has the keys data, "),
-        ('data = "digits"\nseed = "1"', "`seed` must be of type int"),
+        ('datas = "digits"', "Unknown setting; there is data. Received: datas in "),
+        ('data = "digits"\nseed = "1"', "`--seed` must be of type int"),
+        ('data = "digits"\nseed = -1', "`--seed` must be an int of at least 0"),
+        ('data = "digits"\naccumulation_steps = 0', "`--accumulation-steps` must be an int of at least 1"),
         ('data = "digits"\n[training]\nepoch = 3', "Received: epoch"),
-        ('data = "digits"\n[training]\nepochs = 0', "`epochs` must be an int of at least 1"),
+        ('data = "digits"\n[training]\nepochs = 0', "`--epochs` must be an int of at least 1"),
+        ('data = "digits"\n[training]\nlearning_rate = "fast"', "`--learning-rate` must be a float. Received: learning_rate='fast'"),
+        ('data = "digits"\n[training]\nclip_norm = true', "`clip_norm` must be a float or None. Received: clip_norm=True"),
+        ('data = "digits"\n[training]\nfrozen_blocks = "some"', "`--freeze` must be one of 'all'"),
+        ('data = "digits"\n[training]\naugmentation = 3', "augmentation must have a name"),
+        ('data = "digits"\n[data_options]\nimg_size = 8', "img_size"),
+        ('data = "digits"\n[architecture]\nhidden_dim = "wide"', "hidden_dim"),
         ('data = "digits"\n[architecture]\ndepth = 3', "depth"),
     ],
 )
@@ -123,12 +134,13 @@ def test_the_first_batch_as_a_picture(capsys, tmp_path):
     code, out, _ = call(capsys, "--output", tmp_path / "run", "--data", "digits", "--show-batch")
     assert code == 0 and out.strip() == str(tmp_path / "run" / "batch.png")
     assert [path.name for path in (tmp_path / "run").iterdir()] == ["batch.png"]
+    check_folder(tmp_path / "run")  # which training may begin in
 
 
 def test_a_batch_too_large_for_memory(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr("keras_vit.training.memory.available_bytes", lambda: 40_000_000)
     code, _, err = call(capsys, "--output", tmp_path / "run", "--data", "digits", "--batch-size", "512")
-    assert code == 2 and err.count("\n") == 1 and "512 images need about" in err and "`accumulation_steps=" in err
+    assert code == 2 and err.count("\n") == 1 and "512 images need about" in err and "`--accumulation-steps " in err
     assert not (tmp_path / "run").exists()
 
 
@@ -140,7 +152,7 @@ def test_a_device_out_of_memory(capsys, tmp_path, monkeypatch):
 
     monkeypatch.setattr(keras.Model, "fit", fit)
     code, _, err = call(capsys, "--output", tmp_path / "run", "--data", "digits", "--accumulation-steps", "2")
-    assert code == 2 and "does not hold 16 images at once: try --accumulation-steps 4" in err
+    assert code == 2 and "does not hold 16 images at once: split each batch by `--accumulation-steps 4`" in err
 
 
 @pytest.mark.slow
@@ -256,22 +268,29 @@ def test_a_loss_that_is_not_finite(capsys, tmp_path):
         (["--data", "digit"], "Unknown data source; there is 'digits'. Received: 'digit'"),
         (["--data", "digits", "--model", "ViTMicr"], "The nearest are ViTMicro4"),
         (["--data", "digits", "--recipe", "small"], "Unknown recipe; there is 'small_data'"),
-        (["--data", "digits", "--epochs", "0"], "`epochs` must be an int of at least 1"),
+        (["--data", "digits", "--epochs", "0"], "`--epochs` must be an int of at least 1"),
         (["--data", "digits", "--epochs", "many"], "--epochs"),
-        (["--data", "digits", "--batch-size", "-3"], "`batch_size` must be an int of at least 1"),
+        (["--data", "digits", "--batch-size", "-3"], "`--batch-size` must be an int of at least 1"),
         (["--data", "digits", "--batch-size", "5000"], "1294 training images"),
-        (["--data", "digits", "--learning-rate", "-1"], "`learning_rate` must be greater than 0"),
+        (["--data", "digits", "--learning-rate", "-1"], "`--learning-rate` must be greater than 0"),
         (["--data", "digits", "--image-size", "0"], "--image-size"),
-        (["--data", "digits", "--train-images", "2000"], "`train_images` must lie between 1 and the 1294"),
+        (["--data", "digits", "--train-images", "2000"], "`--train-images` must lie between 1 and the 1294"),
         (["--data", "digits", "--data-option", "size"], "`--data-option` must be NAME=VALUE"),
         (["--data", "digits", "--augmentation", "digit"], "Unknown augmentation; there is 'digits'"),
-        (["--data", "digits", "--strategy", "two"], "`strategy` must be one of"),
-        (["--data", "digits", "--devices", "gpu:2"], "`devices` must be cpu:N"),
+        (["--data", "digits", "--strategy", "two"], "`--strategy` must be one of"),
+        (["--data", "digits", "--devices", "gpu:2"], "`--devices` must be cpu:N"),
         (["--data", "digits", "--weights", "nowhere"], "nowhere"),
         (["--data", "digits", "--config", "nowhere.toml"], "No such file or directory: nowhere.toml"),
         (["--data", "digits", "--image-size", "9"], "for 9 x 9 pixels"),
         (["--data", "digits", "--seed", "-1"], "--seed"),
-        (["--resume"], "There is no run to resume"),
+        (["--resume"], "`--data` is missing"),
+        (["--data", "digits", "--data-option", "img_size=32"], "img_size"),
+        (["--data", "digits", "--data-option", "image_size=wide"], "`--image-size` must be a positive int"),
+        (["--data", "digits", "--freeze", "some"], "`--freeze` must be a number of blocks, or all"),
+        (["--data", "digits", "--freeze", "99"], "99"),
+        (["--data", "digits", "--layer-decay", "2"], "`--layer-decay` must lie in (0, 1]"),
+        (["--data", "digits", "--recipe", "deit", "--keep", "best"], "`--keep` compares"),
+        (["--data", "no/such/folder"], os.path.abspath("no/such/folder")),
     ],
 )
 def test_wrong_input_is_one_line_and_writes_nothing(capsys, tmp_path, arguments, rule):

@@ -1,12 +1,14 @@
 """Where images come from: one file a source, one row of `SOURCES` for those that have a name."""
 
+import inspect
+import numbers
 import os
 
 import numpy as np
 
 from keras_vit.data.sources import arrays, digits, fashion_mnist, folder, tfds
 from keras_vit.data.sources.source import Source, Split
-from keras_vit.names import Table
+from keras_vit.names import Table, choose
 
 SOURCES = Table("data source", {"digits": digits.digits, "fashion_mnist": fashion_mnist.fashion_mnist})
 
@@ -15,12 +17,12 @@ def open_source(source, options):
     """Returns the `Source` that the user named. Arguments as in `keras_vit.data.load`."""
     if isinstance(source, (tuple, list)):
         if len(source) == 2 and all(map(is_pair, source)):
-            return arrays.arrays(*source[0], test=source[1], **options)
+            return with_options(arrays.arrays, options | {"test": source[1]}, *source[0])
         if len(source) != 2:
             raise ValueError(
                 f"A source of arrays must be a tuple (images, labels). Received: {type(source).__name__} of {len(source)} values"
             )
-        return arrays.arrays(*source, **options)
+        return with_options(arrays.arrays, options, *source)
     if not isinstance(source, (str, os.PathLike)):
         raise ValueError(
             "A source must be a name, the path of a folder, or a tuple (images, labels) of arrays. "
@@ -28,11 +30,23 @@ def open_source(source, options):
         )
     source = os.fspath(source)
     if source.startswith("tfds:"):
-        return tfds.tfds(source.removeprefix("tfds:"), **options)
+        return with_options(tfds.tfds, options, source.removeprefix("tfds:"))
     path = os.path.expanduser(source)
     if source not in SOURCES and (os.path.isdir(path) or os.path.basename(path) != path):
-        return folder.folder(path, **options)
-    return SOURCES[source](**options)
+        return with_options(folder.folder, options, path)
+    return with_options(SOURCES[source], options)
+
+
+def with_options(source, options, *arguments):
+    """Calls a data source with the user's options. An unknown option, or one of another type than its default, is a ValueError."""
+    own = list(inspect.signature(source).parameters.values())[len(arguments) :]
+    defaults = {parameter.name: parameter.default for parameter in own}
+    for name, value in options.items():
+        default = choose("option of the data source", name, defaults)
+        kind = {bool: bool, float: numbers.Real, str: (str, os.PathLike)}.get(type(default), object)
+        if not isinstance(value, kind) or (kind is numbers.Real and isinstance(value, bool)):
+            raise ValueError(f"`{name}` must be of the type of its default, {default!r}. Received: {name}={value!r}")
+    return source(*arguments, **options)
 
 
 def is_pair(part):

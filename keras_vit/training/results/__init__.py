@@ -1,0 +1,1 @@
+"""What a run leaves: predictions, figures, pictures and a report."""

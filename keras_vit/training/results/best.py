@@ -1,0 +1,33 @@
+"""The best epoch of a run, and when a run no longer improves: both follow from the history alone, so that a resumed run agrees."""
+
+import keras
+
+from keras_vit.files import replacing
+
+SCORE = "val_accuracy"
+
+
+class BestEpoch(keras.callbacks.Callback):
+    """Writes the weights after each epoch whose validation accuracy is higher than that of every epoch before.
+
+    Args:
+        student: the model whose weights are written.
+        path: `pathlib.Path` of the file, `*.weights.h5`.
+        history: function that returns the epochs that are finished, a list of dicts with `val_accuracy`.
+    """
+
+    def __init__(self, student, path, history):
+        super().__init__()
+        self.student, self.path, self.history = student, path, history
+
+    def on_epoch_end(self, epoch, logs=None):
+        if logs[SCORE] > max((row[SCORE] for row in self.history()), default=-1.0):
+            self.path.parent.mkdir(exist_ok=True)
+            with replacing(self.path) as temporary:
+                self.student.save_weights(temporary)
+
+
+def is_stale(history, patience):
+    """Returns whether the validation accuracy has not risen for `patience` epochs; never with a patience of None."""
+    scores = [row[SCORE] for row in history]
+    return bool(scores) and patience is not None and len(scores) - 1 - scores.index(max(scores)) >= patience

@@ -1,0 +1,127 @@
+"""The end of a run: its model, history, figures and report in its folder."""
+
+import csv
+import json
+
+from keras_vit.files import replacing
+from keras_vit.layers import checks
+from keras_vit.training.folder import BATCH, CONFIG, HISTORY, MODEL
+from keras_vit.training.metrics import evaluate_predictions
+from keras_vit.training.predictions import predict_dataset
+from keras_vit.training.report import write_report
+
+SPLITS = ("train", "validation", "test")
+
+
+def evaluate_split(model, data, split="test", batch_size=32):
+    """Evaluates a model on the images of a split.
+
+    Args:
+        model: a classifier.
+        data: a `keras_vit.data.Data`.
+        split: "test", "validation", "train" or "all". Without test images "test" is "validation".
+        batch_size: int. Images that are computed at once.
+
+    Returns:
+        (result, predictions): the dict of `evaluate_predictions`, with `split` and `images_per_second`; and the `Predictions`.
+
+    Example:
+    >>> data = keras_vit.data.load("digits")
+    >>> model = keras_vit.ViTMicro4(num_classes=10, input_shape=data.image_shape)
+    >>> result, predictions = evaluate_split(model, data)
+    >>> result["split"], result["images"]
+    ('test', 359)
+    """
+    checks.one_of("split", split, (*SPLITS, "all"))
+    if split == "test" and data.test is data.validation:
+        split = "validation"
+    names = SPLITS if split == "all" else (split,)
+    datasets = {id(data.splits[name]): data.splits[name] for name in names}.values()  # validation and test may be one
+    batches = (batch for dataset in datasets for batch in dataset.rebatch(batch_size))
+    predictions = predict_dataset(model, batches)
+    result = evaluate_predictions(predictions.probabilities, predictions.labels, data.class_names)
+    return {"split": split} | result | {"images_per_second": predictions.images_per_second}, predictions
+
+
+def numbered(before, rows):
+    """Returns the rows of a history behind those before, with their epochs counted on."""
+    return [*before, *(row | {"epoch": len(before) + row["epoch"]} for row in rows)]
+
+
+def write_history(history, path):
+    """Writes the epochs of a run as a CSV file."""
+    with replacing(path) as temporary, open(temporary, "w", newline="") as file:
+        writer = csv.DictWriter(file, history[0])
+        writer.writeheader()
+        writer.writerows(history)
+
+
+def write_results(run, seconds, verbose=True):
+    """Writes model, history, figures and report of a run, and prints its accuracy and where everything is.
+
+    Args:
+        run: a `keras_vit.training.Run` that has been trained.
+        seconds: float. How long that took.
+        verbose: bool. Whether anything is printed.
+    """
+    output, config, model, data, history = run.output, run.config, run.model, run.data, run.history
+    result, (labels, probabilities, shown, _) = evaluate_split(model, data, batch_size=run.recipe.batch_size)
+    split, right = result.pop("split"), round(result["accuracy"] * len(labels))
+    del result["images_per_second"]  # what repeats itself alone
+    with replacing(output / MODEL) as temporary:
+        model.save(temporary)
+    write_history(history, output / HISTORY)
+    with replacing(output / f"{split}.json") as temporary:
+        temporary.write_text(json.dumps(result, indent=2) + "\n")
+    run.show_batch()
+    name = f"{split.capitalize()} accuracy"
+    facts = {
+        name: f"{100 * right / len(labels):.2f} % ({right} of {len(labels)} images)",
+        "Calibration error": f"{100 * result['calibration_error']:.2f} %",
+        "Model": f"{run.name}, {model.count_params():,} parameters, images of {data.image_shape[0]} x {data.image_shape[1]}",
+        "Data": f"{config.get('data', 'arrays')}: " + ", ".join(f"{size:,} {split}" for split, size in data.sizes.items()),
+        "Recipe": f"{config['recipe']}, {plural(len(history), 'epoch')}, batch {run.recipe.batch_size}, seed {config['seed']}",
+    }
+    rate = run.recipe.learning_rate * run.recipe.batch_size / (run.recipe.learning_rate_images or run.recipe.batch_size)
+    facts["Optimizer"] = f"{run.recipe.optimizer}, highest learning rate {rate:.3g}, schedule {run.recipe.schedule}"
+    facts["Duration"] = duration(seconds) + (" since it was resumed" if run.resumed else "")
+    facts["Repeat it"] = f"keras-vit train --config {output / CONFIG} --output RUN"
+    if config.get("keep_best"):
+        best = max(history, key=lambda row: row["val_accuracy"])
+        facts["Kept"] = f"the weights of epoch {best['epoch']}, validation accuracy {100 * best['val_accuracy']:.2f} %"
+    title, more = (
+        f"{run.name} on {config.get('data', 'arrays')}",
+        {"First augmented batch": (BATCH, "Images of the first training batch, after augmentation")},
+    )
+    pictures = write_report(output, title, facts, history, shown, labels, probabilities, data.class_names, more, split, run.phases)
+    if not verbose:
+        return
+    print(f"\n{name} {right / len(labels):.4f} ({right} of {len(labels)} images)\n")
+    files = {
+        "Model": MODEL,
+        "History": HISTORY,
+        "Config": CONFIG,
+        f"{split.capitalize()} figures": f"{split}.json",
+        "First batch": BATCH,
+    }
+    for what, path in ({what: output / file for what, file in files.items()} | pictures).items():
+        print(f"{what:20}{path}")
+
+
+def plural(count, noun):
+    """Returns a count and its noun, such as "1 epoch" or "2 epochs"."""
+    return f"{count:,} {noun}" + ("" if count == 1 else "s")
+
+
+def describe(phase):
+    """Returns what a phase of a recipe trains, in words."""
+    if phase.lora_rank:
+        return "low-rank updates of the attention kernels, and the head"
+    if phase.frozen_blocks == "all":
+        return "the head alone"
+    return "all weights" if phase.frozen_blocks is None else f"what follows the first {plural(phase.frozen_blocks, 'block')}"
+
+
+def duration(seconds):
+    """Returns a time in the unit that suits it."""
+    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,394 @@
+"""A run: data, model and recipe in a folder, from the first step to the report. It can be stopped at any moment and resumed."""
+
+import contextlib
+import functools
+import os
+import pathlib
+import sys
+import time
+
+import keras
+
+from keras_vit.cost import arguments as known_arguments
+from keras_vit.files import replacing
+from keras_vit.presets import preset
+from keras_vit.runtime.replicas import check_agreement, processes
+from keras_vit.training import settings
+from keras_vit.training.distillation import Distillation
+from keras_vit.training.folder import BATCH, BEST, CHECKPOINTS, CONFIG, HISTORY, MODEL, check_folder, withdraw
+from keras_vit.training.memory import accelerated, check_memory
+from keras_vit.training.recipes import Recipe
+from keras_vit.training.results.best import BestEpoch, is_stale
+from keras_vit.training.results.summary import describe, evaluate_split, numbered, plural, write_history, write_results
+from keras_vit.training.resume import Checkpoints
+from keras_vit.training.strategy import check_batch, devices
+from keras_vit.training.weights import open_model
+
+
+class Run:
+    """A training run in a folder, as `keras-vit train` makes it.
+
+    `train` trains the model by the recipe, and writes model, history, figures, report and `config.toml` into the folder. If it is stopped,
+    by Ctrl-C, a signal or a power failure, `Run.open(folder).train()` resumes it and ends with the same weights, bit for bit.
+
+    Args:
+        data: str, a source of `keras_vit.data.load`, such as "digits" or the path of a folder; or a tuple `(images, labels)` of arrays.
+        model: str, the name of a preset; or a `keras_vit.VisionTransformer`, whose weights training begins with. Defaults to the preset
+            of the weights, or "ViTMicro4".
+        weights: str or None. A tag of the preset, the folder of a run, or what `keras_vit.from_pretrained` reads.
+        recipe: str, a row of `keras_vit.training.RECIPES`; or a `Recipe`. Defaults to "finetune" with weights, else to "small_data".
+        output: path of the run's folder, a new or an empty one. Without it the run can be looked at, but not trained.
+        config: dict of settings, or path of a TOML file with them, such as another run's `config.toml`. Other arguments go before it.
+        resume: bool. Resume the run in `output`, or begin it if it is not there yet.
+        data_options: dict of further arguments of the data source.
+        train_images: int or None. Train on a fixed, stratified subset of this many training images.
+        architecture: dict of further arguments of `VisionTransformer`, in place of the preset's.
+        teacher: str or None. A model to distil into the distillation token, by any name that `weights` takes, or `MODEL:TAG`.
+        image_size: int or None. Side that images are resized to, in pixels. Defaults to the source's, or the model's.
+        seed: int. The same seed gives the same run. Defaults to 0.
+        mixed_precision: bool. Compute in bfloat16.
+        jit_compile: bool or None. Compile with XLA. Defaults to Keras's choice.
+        accumulation_steps: int or None. Micro-batches that each batch is split into, to save memory.
+        strategy: str or None, as in `keras_vit.training.strategy`. Defaults to "auto".
+        devices: str or None. "cpu:N" makes N virtual devices, to try a strategy.
+        keep_best: bool. Keep the weights of the epoch with the highest validation accuracy, in place of the last epoch's.
+        patience: int or None. Stop when the validation accuracy has not risen for this many epochs.
+        **recipe_values: values of the recipe in place of its own, such as `epochs=5` and `learning_rate=1e-4`.
+
+    Attributes:
+        output: `pathlib.Path` of the folder.
+        config: dict of all settings, as `config.toml` holds it.
+        recipe: the `Recipe`.
+        resumed: bool. Whether the run was in the folder before.
+        history: list with a dict for each epoch: `epoch`, from 1, and the logs of `fit`.
+        phases: dict from the first epoch of each phase to what it trains; empty if there is one phase.
+
+    Raises:
+        ValueError: if a setting is unknown or wrong, the folder is not empty, or, of a resumed run, a setting differs.
+
+    Example:
+    >>> run = keras_vit.training.Run(data="digits", output="runs/digits", epochs=5)  # doctest: +SKIP
+    >>> run.train()  # doctest: +SKIP
+    >>> run.evaluate()["accuracy"]  # doctest: +SKIP
+    0.92
+    """
+
+    def __init__(
+        self,
+        data=None,
+        model: "str | keras.Model | None" = None,
+        weights: str | None = None,
+        recipe: str | Recipe | None = None,
+        output: str | pathlib.Path | None = None,
+        *,
+        config: dict | str | pathlib.Path | None = None,
+        resume: bool = False,
+        data_options: dict | None = None,
+        train_images: int | None = None,
+        architecture: dict | None = None,
+        teacher: str | None = None,
+        image_size: int | None = None,
+        seed: int | None = None,
+        mixed_precision: bool | None = None,
+        jit_compile: bool | None = None,
+        accumulation_steps: int | None = None,
+        strategy: str | None = None,
+        devices: str | None = None,
+        keep_best: bool | None = None,
+        patience: int | None = None,
+        **recipe_values,
+    ):
+        given = dict(
+            data=data, model=model, weights=weights, recipe=recipe, data_options=data_options, train_images=train_images,
+            architecture=architecture, teacher=teacher, image_size=image_size, seed=seed, mixed_precision=mixed_precision,
+            jit_compile=jit_compile, accumulation_steps=accumulation_steps, strategy=strategy, devices=devices, keep_best=keep_best,
+            patience=patience, **recipe_values,
+        )  # fmt: skip
+        given = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in given.items() if value is not None}
+        # The config holds everything but objects.
+        self._arrays = None if isinstance(given.get("data"), str) else given.pop("data", None)
+        self._start = None if isinstance(model, str) else given.pop("model", None)
+        recipe = given.pop("recipe") if isinstance(recipe, Recipe) else None
+        base = {} if config is None else dict(config) if isinstance(config, dict) else settings.read_config(config)
+        self.output = None if output is None else pathlib.Path(output)
+        self.resumed = resume and self.output is not None and (self.output / CONFIG).is_file()
+        if self.resumed:
+            whole = {} if recipe is None else settings.values_of(recipe)
+            self.config = settings.agree(settings.read_config(self.output), base | whole | given)
+        else:
+            if self.output is not None:
+                check_folder(self.output)
+            if self._start is not None and "recipe" not in base:
+                given.setdefault("recipe", "finetune")
+            self.config = settings.complete(base, given, recipe)
+            if self._start is not None:
+                del self.config["model"]  # the default one
+        if self._arrays is None and "data" not in self.config:
+            raise ValueError("`data` is missing: name a data source, such as digits, or a folder of images")
+        self.recipe = Recipe(**self.config["training"])
+        self.history = []
+        self._model = self._trainer = self._checkpoints = self._phase = None
+
+    @classmethod
+    def open(cls, folder: str | pathlib.Path, **given) -> "Run":
+        """Returns the run in a folder, to resume or to evaluate it.
+
+        Args:
+            folder: path of the run's folder.
+            **given: arguments of `Run`: arrays as `data` where it was begun with arrays, or paths that have changed.
+
+        Raises:
+            ValueError: if there is no run in the folder, or a setting is another one than the run was begun with.
+        """
+        if not (pathlib.Path(folder) / CONFIG).is_file():
+            raise ValueError(f"There is no run in this folder. Received: {folder}")
+        return cls(output=folder, resume=True, **given)
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has been trained to its end."""
+        return self.output is not None and (self.output / MODEL).is_file()
+
+    @property
+    def name(self) -> str:
+        """What the report calls the model."""
+        return self.config.get("model") or self.config.get("weights") or self.model.name
+
+    @functools.cached_property
+    def _devices(self):
+        """(strategy or None, number of replicas, the line that says what they are)."""
+        found = devices(self.config.get("strategy"), self.config.get("devices"))
+        if found[1] > 1:
+            check_batch(self.recipe.batch_size, found[1])
+        return found
+
+    def _scope(self):
+        return self._devices[0].scope() if self._devices[0] else contextlib.nullcontext()
+
+    @functools.cached_property
+    def _base(self):
+        """The model that training begins with, or None."""
+        if self._start is not None or "weights" not in self.config:
+            if self._start is None and "model" not in self.config:
+                raise ValueError("The run was begun with a model object: give it as `model`")
+            return self._start
+        if self.resumed:
+            settings.check_there(self.config, "weights")
+        with self._scope():
+            keras.utils.set_random_seed(self.config["seed"])
+            return open_model(*(self.config[key] for key in ("model", "weights") if key in self.config))
+
+    @functools.cached_property
+    def data(self):
+        """The `keras_vit.data.Data` of the run."""
+        from keras_vit.data import SOURCES, load  # which brings TensorFlow
+
+        config, _ = self.config, self._devices  # a strategy of several machines must come first
+        # A finished run needs the weights that it began with no more: its model has the same preprocessing.
+        begins = self._start is not None or "weights" in config or "model" not in config
+        base = self.model if begins and self.finished else self._base
+        source, size = config.get("data", self._arrays), config.get("image_size")
+        if source is None:
+            raise ValueError("The run was begun with arrays: give them as `data`")
+        if self.resumed:
+            settings.check_there(config, "data")
+        if size is None and isinstance(source, str) and (base is not None or source not in SOURCES):  # they have a size of their own
+            size = (base.input_shape[1] or 224) if base is not None else preset(config["model"]).get("input_shape", (224,))[0]
+        return load(
+            source,
+            batch_size=self.recipe.batch_size,
+            part=processes(),
+            augmentation=self.recipe.augmentation,
+            seed=config["seed"],
+            preprocessing=None if base is None else base.preprocessing,
+            train_images=config.get("train_images"),
+            **config.get("data_options", {}) | ({} if size is None else {"image_size": size}),
+        )
+
+    @property
+    def model(self) -> keras.Model:
+        """The model: the trained one of a finished run, else the one that `train` trains."""
+        if self._model is None:
+            self._model = keras.saving.load_model(self.output / MODEL) if self.finished else self._build()
+        return self._model
+
+    def _build(self):
+        config, base, data = self.config, self._base, self.data
+        arguments = dict(config.get("architecture", {}))
+        if base is None:
+            known_arguments(config["model"], **arguments)  # refuses what is no argument
+        arguments |= dict(num_classes=len(data.class_names), input_shape=data.image_shape, class_names=data.class_names)
+        if config.get("mixed_precision"):
+            arguments["dtype"] = "mixed_bfloat16"
+        with self._scope():
+            if "weights" not in config or self._start is not None:
+                keras.utils.set_random_seed(config["seed"])
+            return self.recipe.build(config["model"] if base is None else base, **arguments)
+
+    def compile(self) -> keras.Model:
+        """Builds the model anew, compiles it by the recipe, and returns it, or its `Distillation`. `train` does so itself."""
+        self._model = self._trainer = self._build()
+        if "teacher" in self.config:
+            with self._scope():
+                self._trainer = Distillation(self._model, open_model(self.config["teacher"]))
+        self._compile(self.recipe.phases()[0])
+        return self._trainer
+
+    def _compile(self, phase):
+        parts = self.config.get("accumulation_steps", 1)
+        options = {"jit_compile": self.config["jit_compile"]} if "jit_compile" in self.config else {}
+        with self._scope():
+            phase.compile(self._trainer, self.data.steps_per_epoch, parts, **options)
+        if not accelerated():
+            count = -(-phase.batch_size // (processes()[1] * parts))
+            check_memory(self._model, count, phase.optimizer, phase.ema_momentum is not None)
+        self._phase = phase
+
+    def show_batch(self) -> pathlib.Path:
+        """Writes the first augmented batch into the run's folder as a picture, and returns its path."""
+        from keras_vit.data import show_batch
+
+        data = self.data
+        self.output.mkdir(parents=True, exist_ok=True)
+        with replacing(self.output / BATCH) as temporary:
+            show_batch(data, temporary)
+        return self.output / BATCH
+
+    def train(self, epochs=None, callbacks=(), save_every=None, tensorboard=False, report=True, verbose="auto") -> list[dict]:
+        """Trains from the newest checkpoint, or from the beginning, and writes the results.
+
+        Args:
+            epochs: int or None. Stop after this many epochs, with the schedule of all of them. None trains to the end.
+            callbacks: sequence of further `keras.callbacks.Callback`. They begin anew when the run is resumed.
+            save_every: int or None. Steps between two checkpoints, beside those of every ten minutes and every epoch.
+            tensorboard: bool. Write logs for TensorBoard, too.
+            report: bool. Write the model, figures and report at the end.
+            verbose: "auto", 0, 1 or 2, as in `fit`; 0 prints nothing.
+
+        Returns:
+            The history: a list with a dict for each epoch.
+
+        Raises:
+            ValueError: if a setting is wrong, or the memory does not hold a batch. The folder is left as it was.
+            FloatingPointError: if the loss, or a weight, is not finite.
+        """
+        if self.output is None:
+            raise ValueError("A run needs a folder to be trained. Received: output=None")
+        phases = self.recipe.phases()
+        if self._trainer is None or self._phase != phases[0]:
+            self.compile()
+        self.history, self.phases, begun, start = [], {}, False, time.monotonic()
+        self._verbose = verbose if processes()[0] == 0 else 0
+        try:
+            for number, phase in enumerate(phases, start=1):
+                if number > 1:
+                    self._compile(phase)
+                folder = self.output / (CHECKPOINTS if number == len(phases) else f"{CHECKPOINTS}_{number}")
+                checkpoints = self._checkpoints = Checkpoints(folder, every_steps=save_every)
+                batches = checkpoints.resume(self.data.train_from)
+                if number == 1:
+                    begun = True
+                    self._begin()
+                if len(phases) > 1:
+                    self.phases[len(self.history) + 1] = describe(phase)
+                    length = plural(phase.length(self.data.steps_per_epoch)[0], "epoch")
+                    self._say(f"Phase {number} of {len(phases)}: {describe(phase)}, {length}")
+                self._fit(phase, self.history, checkpoints, batches, callbacks, epochs, tensorboard)
+                self.history = numbered(self.history, checkpoints.history)
+        except Exception as error:
+            if begun and not self.resumed:
+                withdraw(self.output)
+            if "RESOURCE_EXHAUSTED" in str(error) or type(error).__name__ == "ResourceExhaustedError":
+                parts = self.config.get("accumulation_steps", 1)
+                images = -(-self.recipe.batch_size // (self._devices[1] * parts))
+                raise ValueError(
+                    f"The device's memory does not hold {images} images at once: split each batch by `accumulation_steps={2 * parts}`, "
+                    "which computes the same steps, or compute in half precision by `mixed_precision=True`"
+                ) from None
+            raise
+        finally:
+            self._phase = None
+        if self.config.get("keep_best") and processes()[0] == 0:
+            self._model.load_weights(self.output / BEST)
+        if report and processes()[0] == 0:
+            write_results(self, time.monotonic() - start, self._verbose != 0)
+        check_agreement({"end": len(self.history)})  # the others stay until the first, which leads them, has written
+        return self.history
+
+    def _begin(self):
+        """Writes the config, once nothing is wrong with it, and says what begins."""
+        data, config = self.data, self.config
+        if processes()[0] > 0:
+            return
+        rows, columns, _ = data.image_shape
+        self.output.mkdir(parents=True, exist_ok=True)
+        # With the size that the source chose: its default may change.
+        settings.write_config(config | {"image_size": rows, "class_names": list(data.class_names)}, self.output / CONFIG)
+        sizes = ", ".join(f"{size:,} {split}" for split, size in data.sizes.items())
+        self._say(f"{config.get('data', 'arrays')}: {sizes} images of {rows} x {columns}, {len(data.class_names)} classes")
+        self._say(f"{self.name}: {self._model.count_params():,} parameters, recipe {config['recipe']}")
+        self._say(self._devices[2])
+
+    def _say(self, text):
+        if self._verbose and text:
+            print(text, flush=True)
+
+    def _fit(self, phase, before, checkpoints, batches, callbacks, limit, tensorboard):
+        """Trains one phase of the recipe; `before` is the history of those before it."""
+        epochs, steps = phase.length(self.data.steps_per_epoch)
+        patience, chief = self.config.get("patience"), processes()[0] == 0
+        epochs = epochs if limit is None else min(epochs, limit - len(before))
+        if is_stale(checkpoints.history, patience):
+            epochs = checkpoints.epoch
+        if checkpoints.epoch < epochs and keras.backend.backend() != "torch":
+            self._say("Compiling the training step: the first step takes longer than the others.")
+
+        def after_epoch(epoch, logs):
+            if chief:
+                write_history(numbered(before, checkpoints.history), self.output / HISTORY)
+            if is_stale(checkpoints.history, patience):
+                self._trainer.stop_training = True
+
+        # `checkpoints` comes behind everything that changes the model: it saves what they did.
+        callbacks = [*callbacks]
+        if tensorboard and chief:
+            callbacks.append(keras.callbacks.TensorBoard(self.output / "tensorboard", write_graph=False))
+        if self.config.get("keep_best") and chief:
+            callbacks.append(BestEpoch(self._model, self.output / BEST, lambda: numbered(before, checkpoints.history)))
+        callbacks += [checkpoints, keras.callbacks.LambdaCallback(on_epoch_end=after_epoch)]
+        verbose = (1 if sys.stdout.isatty() else 2) if self._verbose == "auto" else self._verbose  # in a file a line an epoch, and no bar
+        self._trainer.fit(
+            batches,
+            steps_per_epoch=steps,
+            epochs=epochs,
+            validation_data=self.data.validation,
+            callbacks=callbacks,
+            shuffle=False,  # the data comes shuffled; Keras would warn
+            verbose=verbose,
+        )
+
+    def position(self) -> str | None:
+        """Returns how far `train` has come, such as "epoch 3 of 8 and 5 steps"; None if it has not begun."""
+        if self._checkpoints is None:
+            return None
+        done = self._checkpoints.done
+        last = (self._phase or self.recipe.phases()[-1]).length(self.data.steps_per_epoch)[0]
+        return f"epoch {self._checkpoints.epoch} of {last}" + (f" and {plural(done, 'step')}" if done else "")
+
+    def evaluate(self, split="test", batch_size=32) -> dict:
+        """Evaluates the trained model.
+
+        Args:
+            split: "test", "validation", "train" or "all". Data without test images are evaluated on the validation images.
+            batch_size: int. Images that are computed at once.
+
+        Returns:
+            dict with `split`, the one that was evaluated, `images`, `accuracy`, `top5_accuracy`, `log_loss`, `calibration_error`,
+            `confusion_matrix`, `classes` and `images_per_second`, as `evaluate_predictions` returns them.
+
+        Raises:
+            ValueError: if the run is not finished, or the split is unknown.
+        """
+        if not (self.finished or self.history):
+            raise ValueError(f"The run must be trained first: `run.train()`. Received: {self.output}")
+        return evaluate_split(self.model, self.data, split, batch_size)[0]

@@ -1,0 +1,215 @@
+"""The settings of a run: what its `config.toml` holds, how they are checked, completed, read and written."""
+
+import dataclasses
+import os
+import pathlib
+import tomllib
+
+from keras_vit.checkpoints import catalogue
+from keras_vit.files import replacing
+from keras_vit.layers import checks
+from keras_vit.names import choose, nearest
+from keras_vit.training.folder import CONFIG
+from keras_vit.training.recipes import RECIPES, Recipe
+
+KEYS = {  # what a config may hold, with its type and the least value of an int
+    "data": (str, None),
+    "data_options": (dict, None),
+    "train_images": (int, 1),
+    "model": (str, None),
+    "weights": (str, None),
+    "architecture": (dict, None),
+    "teacher": (str, None),
+    "recipe": (str, None),
+    "image_size": (int, 1),
+    "seed": (int, 0),
+    "mixed_precision": (bool, None),
+    "jit_compile": (bool, None),
+    "accumulation_steps": (int, 1),
+    "strategy": (str, None),
+    "devices": (str, None),
+    "keep_best": (bool, None),
+    "patience": (int, 1),
+    "training": (dict, None),
+    "class_names": (list, None),
+}
+RECIPE_VALUES = tuple(field.name for field in dataclasses.fields(Recipe))
+PATHS = ("data", "weights", "teacher")
+PATH_OPTIONS = ("data_dir", "folder")  # of data sources
+
+
+def read_config(path):
+    """Returns the settings in a TOML file, or in the `config.toml` of a folder, as a dict.
+
+    Raises:
+        ValueError: if it is no TOML file, or a setting is unknown or of another type.
+    """
+    path = pathlib.Path(path)
+    path = path / CONFIG if path.is_dir() else path
+    try:
+        config = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"A config must be a TOML file: {error}. Received: {path}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"A config must be a TOML file. Received: {path}") from None
+    check(config, f" in {path}")
+    return config
+
+
+def write_config(config, path):
+    """Writes settings as a TOML file."""
+    import tomli_w
+
+    with replacing(path) as temporary:
+        temporary.write_text(tomli_w.dumps(config), encoding="utf-8")
+
+
+def check(config, where=""):
+    """Refuses settings of unknown names or of other types.
+
+    Args:
+        config: dict.
+        where: str. What the error says about where they are from.
+
+    Raises:
+        ValueError: with the nearest names, or the type.
+    """
+    for key, value in config.items():
+        if key not in KEYS:
+            raise ValueError(f"Unknown setting; there is {', '.join(nearest(key, KEYS))}. Received: {key}{where}")
+        kind, least = KEYS[key]
+        if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+            raise ValueError(f"`{key}` must be of type {kind.__name__}. Received: {key}={value!r}{where}")
+        if least is not None:
+            checks.integer(key, value, least)
+    if unknown := sorted(set(config.get("training", {})) - set(RECIPE_VALUES)):
+        names = ", ".join(nearest(unknown[0], RECIPE_VALUES))
+        raise ValueError(f"`training` has the values of a recipe, such as {names}. Received: {', '.join(unknown)}{where}")
+    if not all(isinstance(name, str) for name in config.get("class_names", ())):
+        raise ValueError(f"`class_names` must be strings. Received: {config['class_names']}{where}")
+
+
+def complete(config, given, recipe=None):
+    """Returns the settings of a new run: those of a file, those given, and the recipe's values under "training".
+
+    Paths become absolute: a run can be resumed and evaluated from any folder.
+
+    Args:
+        config: dict, as `read_config` returns it; empty without a file.
+        given: dict of settings that go before those in `config`; values of the recipe stand beside the others.
+        recipe: a `Recipe` in place of the one that the settings name, or None.
+
+    Returns:
+        dict.
+
+    Raises:
+        ValueError: if a setting is unknown or wrong.
+    """
+    check(config)
+    changes = {key: value for key, value in given.items() if key in RECIPE_VALUES}
+    given = {key: value for key, value in given.items() if key not in RECIPE_VALUES}
+    check(given)
+    training = {} if "recipe" in given else config.get("training", {})
+    config = {"seed": 0} | config | given
+    if "model" not in config and "weights" not in config:
+        config["model"] = "ViTMicro4"
+    config.setdefault("recipe", "finetune" if "weights" in config else "small_data")
+    if recipe is not None:
+        config["recipe"] = next((name for name, row in RECIPES.items() if row == recipe), "own")
+    elif {"source", "batch_size"} <= set(training):
+        recipe = Recipe(**training)  # a config that a run has written holds every value: what it lacks is None, which TOML does not know
+    else:
+        recipe = changed(choose("recipe", config["recipe"], RECIPES), training)
+    recipe = changed(recipe, changes)
+    if config.get("keep_best") and recipe.ema_momentum is not None:
+        raise ValueError(
+            "`keep_best` compares the epochs' validation accuracies, which are not those of averaged weights: leave it out, or set "
+            f"`ema_momentum` to None. Received: keep_best=True, ema_momentum={recipe.ema_momentum}"
+        )
+    return absolute(config | {"training": values_of(recipe)})
+
+
+def changed(recipe, values):
+    """Returns the recipe with other values; `epochs` take the place of `steps`, and the reverse."""
+    for one, other in (("epochs", "steps"), ("steps", "epochs")):
+        if one in values:
+            values = {other: None} | values
+    return dataclasses.replace(recipe, **values)
+
+
+def values_of(recipe):
+    """Returns the values of a recipe but for those that are None, as a dict for TOML."""
+    if not isinstance(recipe.augmentation, str):
+        raise ValueError(f"A run's augmentation must have a name, for its config. Received: augmentation={recipe.augmentation!r}")
+    return {key: value for key, value in dataclasses.asdict(recipe).items() if value is not None}
+
+
+def absolute(config):
+    """Returns settings with absolute paths in place of relative ones."""
+    tags = {row.tag for row in catalogue.CATALOGUE if row.model == config.get("model")}
+    found = {key: _absolute(config[key]) for key in PATHS if key in config and _is_path(key, config[key]) and config[key] not in tags}
+    options = config.get("data_options", {})
+    options = options | {key: _absolute(options[key]) for key in PATH_OPTIONS if isinstance(options.get(key), str)}
+    return config | found | ({"data_options": options} if options else {})
+
+
+def _is_path(key, value):
+    if key == "data":
+        return not _is_named(value) and (os.path.basename(value) != value or os.path.isdir(value))
+    return os.path.exists(os.path.expanduser(value))
+
+
+def _is_named(data):
+    """Whether data are a source with a name, and not a folder."""
+    from keras_vit.data import SOURCES  # which brings TensorFlow
+
+    return data in SOURCES or data.startswith("tfds:")
+
+
+def _absolute(path):
+    return os.path.abspath(os.path.expanduser(path))
+
+
+def agree(config, given):
+    """Returns the settings of a run that is there, once those given agree with them.
+
+    Data and weights that have been moved may be given by their new path.
+
+    Args:
+        config: dict, as `read_config` returns it.
+        given: dict, as `complete` takes it.
+
+    Raises:
+        ValueError: if a setting is another one.
+    """
+    check({key: value for key, value in given.items() if key not in RECIPE_VALUES})
+    config, given = absolute(config), absolute(given)
+    settings = config | config["training"]
+    for name, value in (given.get("training", {}) | given).items():
+        if name == "training" or value == settings.get(name):
+            continue
+        if name in PATHS and is_lost(name, settings.get(name)):
+            config = config | {name: value}
+            continue
+        option, was = "--" + name.replace("_", "-"), settings.get(name, "not given")
+        raise ValueError(f"A run keeps its settings: this one was begun with {option} {was}. Received: {option} {value}")
+    return config
+
+
+def check_there(config, key):
+    """Refuses to go on with a run whose data or weights are no longer where they were.
+
+    Args:
+        config: dict, as `read_config` returns it.
+        key: "data", "weights" or "teacher".
+    """
+    if is_lost(key, config.get(key)):
+        raise ValueError(f"The {key} of this run are no longer at {config[key]}: give their path as `{key}`")
+
+
+def is_lost(key, path):
+    """Whether a setting names a file or folder that is not there."""
+    if path is None or os.path.exists(path):
+        return False
+    # Earlier versions kept the path of the data as it was given.
+    return os.path.isabs(path) or (key == "data" and not _is_named(path))

@@ -1,0 +1,47 @@
+"""Models with trained weights, by the names that a run and the command take."""
+
+import pathlib
+import re
+import tomllib
+
+from keras_vit import zoo
+from keras_vit.checkpoints import catalogue, from_pretrained
+from keras_vit.training.folder import CONFIG, MODEL
+
+
+def open_model(source, weights=None):
+    """Returns a model with trained weights.
+
+    Args:
+        source: str. With `weights` the name of a preset. Else `MODEL:TAG`, the folder of a run, or what `keras_vit.from_pretrained` reads.
+        weights: str or None. A tag of the preset, the folder of a run, or what `keras_vit.from_pretrained` reads.
+
+    Returns:
+        A `VisionTransformer`.
+
+    Raises:
+        ValueError: if there is no such model, or no such weights.
+    """
+    if weights is not None:
+        if not (model := _model_of_run(weights)):
+            return zoo.create(source, weights=weights)
+        config = model.with_name(CONFIG)
+        trained = tomllib.loads(config.read_text(encoding="utf-8")).get("model", source) if config.is_file() else source
+        if trained != source:
+            raise ValueError(f"The run in {weights} trained a {trained}. Received: model={source!r}, weights={str(weights)!r}")
+        return from_pretrained(model)  # also where the run's architecture differs from the preset's
+    if model := _model_of_run(source):
+        return from_pretrained(model)
+    if re.fullmatch(r"\w{2,}(:\w+)?", source) and not pathlib.Path(source).expanduser().exists():
+        name, _, tag = source.partition(":")
+        if not tag:
+            catalogue.find_preset(name)
+            raise ValueError(f"The weights of {name} must be named: a file, or one of the tags {catalogue.tags(name)}. Received: {source}")
+        return zoo.create(name, weights=tag)
+    return from_pretrained(source)
+
+
+def _model_of_run(source):
+    """Returns the path of the model in the folder of a finished run, or None."""
+    path = pathlib.Path(source).expanduser() / MODEL
+    return path if path.is_file() else None
