@@ -97,15 +97,9 @@ def write_results(run, seconds, verbose=True):
     if not verbose:
         return
     print(f"\n{name} {right / len(labels):.4f} ({right} of {len(labels)} images)\n")
-    files = {
-        "Model": MODEL,
-        "History": HISTORY,
-        "Config": CONFIG,
-        f"{split.capitalize()} figures": f"{split}.json",
-        "First batch": BATCH,
-    }
+    files = {"Model": MODEL, "History": HISTORY, "Config": CONFIG, f"{split.capitalize()} figures": f"{split}.json"}
     for what, path in ({what: output / file for what, file in files.items()} | pictures).items():
-        print(f"{what:20}{path}")
+        print(f"{what:23}{path}")
 
 
 def plural(count, noun):
