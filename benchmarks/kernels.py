@@ -49,14 +49,14 @@ def norm(form, dtype):
     import tensorflow as tf
 
     from keras_vit.layers import LayerNormalization
-    from keras_vit.runtime.kernels import graph_of
+    from keras_vit.runtime.step import tracing
 
     layer, tokens = LayerNormalization(dtype=dtype), tf.cast(tf.random.normal((8 * 197, 768)), dtype)
     layer.build(tokens.shape)
 
     @tf.function
     def run(tokens):
-        with graph_of("inference" if form == "one kernel" else None):
+        with tracing("inference" if form == "one kernel" else None):
             return layer(tokens)
 
     return lambda: run(tokens)
@@ -67,7 +67,7 @@ def groups(form, dtype):
     import tensorflow as tf
 
     from keras_vit.layers import resnet_stem
-    from keras_vit.runtime.kernels import graph_of
+    from keras_vit.runtime.step import tracing
 
     layer = (resnet_stem if form == "compiled" else keras.layers).GroupNormalization(32, dtype=dtype)
     maps = tf.random.normal((8, 112, 112, 64))
@@ -75,7 +75,7 @@ def groups(form, dtype):
 
     @tf.function
     def run(maps):
-        with graph_of("inference" if form == "compiled" else None):
+        with tracing("inference" if form == "compiled" else None):
             return layer(maps)
 
     return lambda: run(maps)
@@ -88,16 +88,18 @@ def training(form, case):
 
     import keras_vit
     from keras_vit.layers import LayerNormalization, activations
-    from keras_vit.runtime import kernels
+    from keras_vit.runtime import use_fast_paths
+    from keras_vit.runtime.step import tracing
+    from keras_vit.runtime.updates import apply_updates
 
     if case == "step":
         if form == "keras":
-            kernels.step = lambda: None
+            use_fast_paths(False)
         model = keras_vit.ViTS16()
         model.compile("adamw", "sparse_categorical_crossentropy", jit_compile=False)
         images, labels = np.random.default_rng(0).uniform(0, 255, (8, 224, 224, 3)).astype("float32"), np.arange(8)
         return lambda: model.train_on_batch(images, labels)
-    graph = kernels.graph_of("training" if form == "fused" else None)
+    graph = tracing("training" if form == "fused" else None)
     if case == "AdamW":
         weights = keras_vit.ViTS16().trainable_variables
         gradients, optimizer = [tf.random.normal(v.shape) for v in weights], keras.optimizers.AdamW()
@@ -105,8 +107,8 @@ def training(form, case):
 
         @tf.function
         def step():
-            with graph, kernels.fused_updates(optimizer):
-                optimizer.apply(gradients, weights)
+            with graph:
+                apply_updates(optimizer, gradients, weights)
 
         return step
     width = {"normalization": 384, "gelu": 1536}[case]
@@ -129,7 +131,7 @@ def attention(form, case):
     import numpy as np
     from keras import ops
 
-    from keras_vit.layers.multi_head_self_attention import scaled_dot_product_attention
+    from keras_vit.runtime.attention import scaled_dot_product_attention
 
     def at_once(query, key, value):
         return ops.matmul(ops.softmax(ops.matmul(query, ops.transpose(key, (0, 1, 3, 2)))), value)
@@ -164,11 +166,9 @@ def calls(form, case):
     import numpy as np
 
     from keras_vit import VisionTransformer
-    from keras_vit.layers import mlp, multi_head_self_attention, transformer_encoder_block
+    from keras_vit.runtime import use_fast_paths
 
-    if form == "keras":
-        for module in (mlp, multi_head_self_attention, transformer_encoder_block):
-            module.bare = lambda layer: layer
+    use_fast_paths(form != "keras")
     model = VisionTransformer((32, 32, 3), 16, 64, 12, 4, 128, num_classes=10)
     model.compile(keras.optimizers.AdamW(), "sparse_categorical_crossentropy")
     images, labels = np.zeros((2, 32, 32, 3), "float32"), np.zeros(2)

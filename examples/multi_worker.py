@@ -35,7 +35,7 @@ def work(arguments):
     import keras
 
     from keras_vit.data import load
-    from keras_vit.runtime.replicas import processes
+    from keras_vit.runtime import processes
     from keras_vit.training import RECIPES, Checkpoints
 
     keras.utils.set_random_seed(0)
@@ -65,7 +65,7 @@ def work(arguments):
 
 
 def perhaps_die(arguments, checkpoints):
-    from keras_vit.runtime.replicas import processes
+    from keras_vit.runtime import processes
 
     died = arguments.output / "killed"
     if arguments.kill_at == checkpoints.step and processes()[0] == 1 and not died.exists():

@@ -11,6 +11,7 @@ from keras_vit.layers import (
     AttentionPooling,
     ClassToken,
     ConvStem,
+    Dropout,
     LayerNormalization,
     PatchDropout,
     PatchEmbedding,
@@ -24,7 +25,8 @@ from keras_vit.layers import (
 from keras_vit.layers.position_embedding import KINDS
 from keras_vit.layers.resampling import METHODS
 from keras_vit.layers.sublayers import KeepsSublayers, unshared
-from keras_vit.runtime.replicas import ReplicaTrainer
+from keras_vit.runtime import precision
+from keras_vit.runtime.trainer import Trainer
 
 STEMS = {"conv": ConvStem, "resnet": ResNetStem}
 POOLINGS = ("token", "gap", "token_gap", "map", None)
@@ -33,7 +35,7 @@ PREPROCESSING = {"mean": 0.5, "std": 0.5, "size": None, "interpolation": "bicubi
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class VisionTransformer(KeepsSublayers, ChecksImages, ReplicaTrainer, keras.Model):
+class VisionTransformer(KeepsSublayers, ChecksImages, Trainer, keras.Model):
     """A Vision Transformer as a functional Keras model.
 
     The defaults make ViT-B/16. Layers by name, in order: `stem`, `patch_embedding`, `class_token`, `position_embedding`,
@@ -160,7 +162,8 @@ class VisionTransformer(KeepsSublayers, ChecksImages, ReplicaTrainer, keras.Mode
         data_format = data_format or keras.config.image_data_format()
         config = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
         _check(**config)
-        policy = dict(dtype=keras.dtype_policies.get(dtype) if dtype is not None else keras.config.dtype_policy())
+        given = keras.config.dtype_policy() if dtype is None else keras.dtype_policies.get(dtype)
+        policy = dict(dtype=precision.policy(given))
         full_precision = keras.backend.result_type(policy["dtype"].compute_dtype, "float32")
         channels = input_shape[0 if data_format == "channels_first" else -1]
         preprocessing = {**PREPROCESSING, **(preprocessing or {})}
@@ -199,7 +202,7 @@ class VisionTransformer(KeepsSublayers, ChecksImages, ReplicaTrainer, keras.Mode
         if num_register_tokens:
             tokens = RegisterTokens(num_register_tokens, num_class_tokens, name="register_tokens", **policy)(tokens)
         if dropout_rate:
-            tokens = keras.layers.Dropout(dropout_rate, name="embedding_dropout", **policy)(tokens)
+            tokens = Dropout(dropout_rate, name="embedding_dropout", **policy)(tokens)
         if patch_dropout_rate:
             tokens = PatchDropout(patch_dropout_rate, num_prefix_tokens, name="patch_dropout", **policy)(tokens)
         if norm_embeddings:
@@ -270,7 +273,7 @@ class VisionTransformer(KeepsSublayers, ChecksImages, ReplicaTrainer, keras.Mode
         if channels != 1:
             # Keras's own would let an image of one channel pass for one of three.
             self.input_spec = [keras.layers.InputSpec(shape=images.shape, name="images")]
-        config["dtype"] = keras.dtype_policies.serialize(policy["dtype"])
+        config["dtype"] = keras.dtype_policies.serialize(given)
         for key in ("activation", "classifier_activation"):
             config[key] = activations.config(config[key])
         self._config = _plain(unshared(config))

@@ -19,6 +19,7 @@ from keras_vit.checkpoints.recognition import recognize
 from keras_vit.cost import arguments as all_arguments
 from keras_vit.layers.patch_embedding import fit_kernel
 from keras_vit.layers.resampling import check_method, resample_grid
+from keras_vit.runtime.keras_seams import create_with
 from keras_vit.vision_transformer import VisionTransformer
 
 log = logging.getLogger("keras_vit")
@@ -124,7 +125,7 @@ def new_model(checkpoint, arguments, resample=None):
     plan = _match(checkpoint, variables, resample)
     if checkpoint.details.get("stacked"):  # one tensor holds a part of every block: too many would wait for their variables
         for path in _paths(plan):
-            variables[path]._initializer = keras.initializers.Zeros()
+            create_with(variables[path], keras.initializers.Zeros())
         with keras.StatelessScope():
             pass  # its end creates the variables
         _assign(variables, checkpoint, plan)
@@ -138,7 +139,7 @@ def new_model(checkpoint, arguments, resample=None):
         return keras.ops.cast(_tensor(waiting.pop(path)), dtype)
 
     for path in _paths(plan):
-        variables[path]._initializer = lambda shape, dtype=None, path=path: take(path, dtype)
+        create_with(variables[path], lambda shape, dtype=None, path=path: take(path, dtype))
     with contextlib.closing(arrays), keras.StatelessScope():
         pass
     return model

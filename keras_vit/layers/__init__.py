@@ -13,6 +13,7 @@ from keras_vit.layers.mlp import MLP, SwiGLU
 from keras_vit.layers.layer_normalization import LayerNormalization
 from keras_vit.layers.layer_scale import LayerScale
 from keras_vit.layers.drop_path import DropPath
+from keras_vit.layers.dropout import Dropout
 from keras_vit.layers.attention_pooling import AttentionPooling
 
 __all__ = [
@@ -20,6 +21,7 @@ __all__ = [
     "ClassToken",
     "ConvStem",
     "DropPath",
+    "Dropout",
     "LayerNormalization",
     "LayerScale",
     "MLP",

@@ -5,17 +5,16 @@ import functools
 import keras
 from keras import ops
 
-from keras_vit.runtime import kernels
-from keras_vit.runtime.gelu import gelu as exact_gelu
-from keras_vit.runtime.gelu import gelu_by_erf
+from keras_vit.runtime import gelu as exact
+from keras_vit.runtime.fused import fused_in_training
 
 
 def _fused_in_training(function):
-    """Makes an activation one that a training step on TensorFlow's CPU computes in one pass through memory, and its gradient in another."""
+    """Lets a training step on TensorFlow's CPU compute an activation in one pass through memory, and its gradient in another."""
 
     @functools.wraps(function)
     def activation(x):
-        return kernels.fused(function, x) if kernels.step() == "training" else function(x)
+        return fused_in_training(function, x)
 
     return activation
 
@@ -23,7 +22,7 @@ def _fused_in_training(function):
 @keras.saving.register_keras_serializable(package="keras_vit")
 def gelu(x):
     """The exact GELU."""
-    return kernels.fused(gelu_by_erf, x) if kernels.step() == "training" else exact_gelu(x)
+    return exact.gelu(x)
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")

@@ -5,8 +5,9 @@ from keras import ops
 
 from keras_vit.layers import activations, checks
 from keras_vit.layers.mlp import MLP
-from keras_vit.layers.multi_head_self_attention import QKVInitializer, scaled_dot_product_attention
+from keras_vit.layers.multi_head_self_attention import QKVInitializer
 from keras_vit.layers.sublayers import KeepsSublayers
+from keras_vit.runtime.attention import scaled_dot_product_attention
 from keras_vit.runtime.intermediates import observe
 
 

@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_vit.layers import checks
 from keras_vit.layers.sublayers import KeepsSublayers
-from keras_vit.runtime.replicas import replicas
+from keras_vit.runtime.normalization import batch_normalization
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -63,9 +63,7 @@ class ConvStem(KeepsSublayers, keras.layers.Layer):
                 name=f"conv_{i}",
                 **policy,
             )
-            # The statistics of a batch are those of all its parts, where `tf.distribute` divides it.
-            together = {"synchronized": True} if replicas() > 1 else {}
-            norm = keras.layers.BatchNormalization(axis=-1, momentum=0.9, epsilon=self.norm_epsilon, name=f"norm_{i}", **together, **policy)
+            norm = batch_normalization(axis=-1, momentum=0.9, epsilon=self.norm_epsilon, name=f"norm_{i}", **policy)
             conv.build(input_shape)
             input_shape = (*input_shape[:3], filters)
             norm.build(input_shape)

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_vit.layers import checks
+from keras_vit.runtime.seeds import SeedGenerator
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -35,7 +36,7 @@ class DropPath(keras.layers.Layer):
         super().__init__(**kwargs)
         self.rate = checks.rate("rate", rate)
         self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed) if rate > 0.0 else None
+        self.seed_generator = SeedGenerator(seed) if rate > 0.0 else None
         self.built = True  # also where it is never called: Keras traces a model anew for every `train_on_batch` until all layers are
 
     def call(self, inputs, training=False):

@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_vit.layers import activations, checks
+from keras_vit.layers.dropout import Dropout
 from keras_vit.layers.sublayers import KeepsSublayers
 from keras_vit.runtime.calls import bare
 
@@ -44,8 +45,8 @@ class MLP(KeepsSublayers, keras.layers.Layer):
     def build(self, input_shape):
         self.fc1 = self._dense(self.hidden_factor * self.mlp_dim, "fc1")
         self.fc2 = self._dense(input_shape[-1], "fc2")
-        self.dropout1 = keras.layers.Dropout(self.dropout_rate, name="dropout1", dtype=self.dtype_policy)
-        self.dropout2 = keras.layers.Dropout(self.dropout_rate, name="dropout2", dtype=self.dtype_policy)
+        self.dropout1 = Dropout(self.dropout_rate, name="dropout1", dtype=self.dtype_policy)
+        self.dropout2 = Dropout(self.dropout_rate, name="dropout2", dtype=self.dtype_policy)
         self.fc1.build(input_shape)
         self.fc2.build((*input_shape[:-1], self.mlp_dim))
         self.sublayers_built()

@@ -5,11 +5,12 @@ from keras import ops
 
 from keras_vit.layers import checks
 from keras_vit.layers.dense import Dense
+from keras_vit.layers.dropout import Dropout
 from keras_vit.layers.sublayers import KeepsSublayers
-from keras_vit.runtime import attention_by_head, fused_attention
+from keras_vit.runtime.attention import scaled_dot_product_attention
 from keras_vit.runtime.calls import bare
-from keras_vit.runtime.intermediates import observe, observed
-from keras_vit.runtime.replicas import model_mesh
+from keras_vit.runtime.devices import model_mesh
+from keras_vit.runtime.tensor_parallel import project_heads
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -65,8 +66,8 @@ class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
         policy = dict(dtype=self.dtype_policy)
         self.qkv = Dense(3 * width, use_bias=self.use_qkv_bias, kernel_initializer=QKVInitializer(), name="qkv", **policy)
         self.projection = Dense(width, kernel_initializer="glorot_uniform", name="projection", **policy)
-        self.attention_dropout = keras.layers.Dropout(self.attention_dropout_rate, name="attention_dropout", **policy)
-        self.dropout = keras.layers.Dropout(self.dropout_rate, name="dropout", **policy)
+        self.attention_dropout = Dropout(self.attention_dropout_rate, name="attention_dropout", **policy)
+        self.dropout = Dropout(self.dropout_rate, name="dropout", **policy)
         self.qkv.build((None, width))
         self.projection.build((None, width))
         if self.qk_norm:
@@ -95,8 +96,8 @@ class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
         width = tokens.shape[-1]
         if mesh := model_mesh():
             first = tokens if num_queries is None else ops.reshape(ops.reshape(tokens, (batch, -1, width))[:, :num_queries], (-1, width))
-            (query,) = self._heads(self._by_heads(first, 0, 1, mesh), 1, batch, width)
-            key, value = self._heads(self._by_heads(tokens, 1, 3, mesh), 2, batch, width)
+            (query,) = self._heads(self._over_devices(first, 0, 1, mesh), 1, batch, width)
+            key, value = self._heads(self._over_devices(tokens, 1, 3, mesh), 2, batch, width)
         elif num_queries is None or self.qkv.quantization_mode is not None:
             query, key, value = self._heads(bare(self.qkv)(tokens), 3, batch, width)
             query = query if num_queries is None else query[:, :, :num_queries]
@@ -112,16 +113,8 @@ class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
         product = ops.matmul(tokens, ops.cast(self.qkv.kernel, tokens.dtype)[:, start:stop])
         return ops.add(product, ops.cast(self.qkv.bias, tokens.dtype)[start:stop]) if self.use_qkv_bias else product
 
-    def _by_heads(self, tokens, start, stop, mesh):
-        """The product of which each device computes its own heads. Its part of the kernel's columns would be of other ones."""
-
-        def divided(weight):
-            weight = ops.cast(ops.reshape(weight, (*weight.shape[:-1], 3, self.num_heads, -1)), tokens.dtype)
-            axes = (None,) * (len(weight.shape) - 2) + ("model", None)
-            return keras.distribution.distribute_tensor(weight, keras.distribution.TensorLayout(axes, mesh))
-
-        product = ops.tensordot(tokens, divided(self.qkv.kernel)[:, start:stop], axes=1)
-        return product + divided(self.qkv.bias)[start:stop] if self.use_qkv_bias else product
+    def _over_devices(self, tokens, start, stop, mesh):
+        return project_heads(tokens, self.qkv.kernel, self.qkv.bias, self.num_heads, start, stop, mesh)
 
     def _heads(self, projected, parts, batch, width):
         heads = ops.reshape(projected, (batch, -1, parts, self.num_heads, width // self.num_heads))
@@ -145,31 +138,6 @@ class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
             "attention_dropout_rate": self.attention_dropout_rate,
             "norm_epsilon": self.norm_epsilon,
         }
-
-
-def scaled_dot_product_attention(query, key, value, dropout=None):
-    """Returns `softmax(query key^T / sqrt(head_dim)) value`, all of shape `(batch, heads, tokens, head_dim)`.
-
-    By one kernel where `fused_attention` has it. Else by plain matrix products in this layout, not `ops.dot_product_attention`: 5 % faster
-    on TensorFlow, 9 % on JAX's CPU; long sequences go head by head. The softmax is taken in float32 under mixed precision.
-    """
-    in_memory = dropout is not None or observed()
-    if not in_memory and fused_attention.exists(query, key):
-        return fused_attention.fused_attention(_scaled(query), key, value)
-    if not in_memory and attention_by_head.pays(query, key):
-        return attention_by_head.attention_by_head(_scaled(query), key, value)
-    weights = observe("weights", attention_weights(query, key))
-    return ops.matmul(weights if dropout is None else dropout(weights, training=True), value)
-
-
-def attention_weights(query, key):
-    """Returns `softmax(query key^T / sqrt(head_dim))`, `(batch, heads, queries, keys)`; the softmax is taken in float32."""
-    scores = ops.matmul(_scaled(query), ops.transpose(key, (0, 1, 3, 2)))
-    return ops.cast(ops.softmax(ops.cast(scores, keras.backend.result_type(scores.dtype, "float32"))), scores.dtype)
-
-
-def _scaled(query):
-    return query * (query.shape[-1] ** -0.5)
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")

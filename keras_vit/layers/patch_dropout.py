@@ -4,6 +4,7 @@ import keras
 from keras import ops
 
 from keras_vit.layers import checks
+from keras_vit.runtime.seeds import SeedGenerator
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -37,7 +38,7 @@ class PatchDropout(keras.layers.Layer):
         self.rate = checks.rate("rate", rate)
         self.num_prefix_tokens = checks.integer("num_prefix_tokens", num_prefix_tokens, least=0)
         self.seed = seed
-        self.seed_generator = keras.random.SeedGenerator(seed) if rate > 0.0 else None
+        self.seed_generator = SeedGenerator(seed) if rate > 0.0 else None
         self.built = True
 
     def call(self, tokens, training=False):

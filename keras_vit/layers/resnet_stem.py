@@ -1,13 +1,11 @@
 """The ResNet in front of the paper's hybrid models: standardised convolutions and group normalization."""
 
-import functools
-
 import keras
 from keras import ops
 
 from keras_vit.layers import checks
 from keras_vit.layers.sublayers import KeepsSublayers
-from keras_vit.runtime import kernels
+from keras_vit.runtime.normalization import group_normalization, standardize
 
 STANDARDIZATIONS = ("std", "variance")
 
@@ -167,37 +165,7 @@ class GroupNormalization(keras.layers.GroupNormalization):
     """
 
     def call(self, inputs, shortcut=None, relu=False):
-        weights = ops.convert_to_tensor(self.gamma), ops.convert_to_tensor(self.beta)
-        arguments = inputs, *weights, *(() if shortcut is None else (shortcut,))
-        function = _normalize(self.groups, self.epsilon, relu, compiled=bool(kernels.step()))
-        return kernels.fused(function, *arguments) if kernels.step() else function(*arguments)
-
-
-@functools.cache
-def _normalize(groups, epsilon, relu, compiled):
-    """Returns the normalization by means over pixels, then over a group's channels. Compiled, the first are products: faster than sums."""
-
-    def normalize(inputs, gamma, beta, shortcut=None):
-        batch, height, width, channels = ops.shape(inputs)
-        full = keras.backend.result_type(inputs.dtype, "float32")
-
-        def mean(x):
-            """Returns each channel's mean over the pixels and channels of its group, `(batch, 1, channels)`."""
-            if compiled:
-                over_pixels = ops.matmul(ops.ones((batch, 1, height * width), full), x) / ops.cast(height * width, full)
-            else:
-                over_pixels = ops.mean(x, axis=1)
-            grouped = ops.reshape(over_pixels, (-1, groups, channels // groups))
-            return ops.reshape(ops.repeat(ops.mean(grouped, axis=-1), channels // groups, axis=-1), (-1, 1, channels))
-
-        x = ops.reshape(ops.cast(inputs, full), (batch, height * width, channels))
-        x = x - mean(x)
-        scale = ops.rsqrt(mean(ops.square(x)) + epsilon) * ops.cast(gamma, full)
-        x = ops.cast(ops.reshape(x * scale + ops.cast(beta, full), ops.shape(inputs)), inputs.dtype)
-        x = x if shortcut is None else shortcut + x
-        return ops.relu(x) if relu else x
-
-    return normalize
+        return group_normalization(inputs, self.gamma, self.beta, self.groups, self.epsilon, shortcut, relu)
 
 
 class StandardizedConv2D(keras.layers.Layer):
@@ -218,8 +186,7 @@ class StandardizedConv2D(keras.layers.Layer):
         self.kernel = self.add_weight(name="kernel", shape=shape, initializer="lecun_normal", autocast=False)
 
     def call(self, inputs):
-        kernel, function = ops.convert_to_tensor(self.kernel), _standardize(self.standardization, self.epsilon)
-        kernel = kernels.fused(function, kernel) if kernels.step() else function(kernel)
+        kernel = standardize(self.kernel, self.standardization, self.epsilon)
         return ops.conv(inputs, ops.cast(kernel, inputs.dtype), self.stride, padding="same", data_format="channels_last")
 
     def get_config(self):
@@ -231,12 +198,3 @@ class StandardizedConv2D(keras.layers.Layer):
             "standardization": self.standardization,
             "epsilon": self.epsilon,
         }
-
-
-@functools.cache
-def _standardize(standardization, epsilon):
-    def standardize(kernel):
-        mean, variance = ops.moments(kernel, axes=(0, 1, 2), keepdims=True)
-        return (kernel - mean) / (ops.sqrt(variance) + epsilon if standardization == "std" else ops.sqrt(variance + epsilon))
-
-    return standardize

@@ -1,7 +1,5 @@
 """The Transformer encoder block: attention and a feed-forward network, each on a residual branch."""
 
-import contextlib
-
 import keras
 from keras import ops
 
@@ -14,6 +12,9 @@ from keras_vit.layers.multi_head_self_attention import MultiHeadSelfAttention
 from keras_vit.layers.sublayers import KeepsSublayers
 from keras_vit.runtime.calls import bare
 from keras_vit.runtime.intermediates import observe
+from keras_vit.runtime.recompute import recomputed
+from keras_vit.runtime.seeds import generators_of
+from keras_vit.runtime.switch import fast_paths
 
 FEED_FORWARD = {"mlp": MLP, "swiglu": SwiGLU}
 
@@ -120,17 +121,13 @@ class TransformerEncoderBlock(KeepsSublayers, keras.layers.Layer):
         self.sublayers_built()
 
     def call(self, tokens, num_queries=None, training=False):
-        if not (self.remat and training):
+        if num_queries is not None and not fast_paths():
+            return self.call(tokens, training=training)[:, :num_queries]
+
+        def forward(tokens):
             return self._forward(tokens, num_queries, training)
-        # Seeds are drawn outside: the second forward pass, in the backward pass, must see the masks of the first.
-        generators = self._random_generators()
-        seeds = [generator.next() for generator in generators]
 
-        def forward(tokens, *seeds):
-            with _drawn(generators, seeds):
-                return self._forward(tokens, num_queries, training)
-
-        return _remat(forward)(tokens, *seeds)
+        return recomputed(forward, generators_of(self))(tokens) if self.remat and training else forward(tokens)
 
     def _forward(self, tokens, num_queries, training):
         tokens = observe("tokens", tokens, self)
@@ -158,10 +155,6 @@ class TransformerEncoderBlock(KeepsSublayers, keras.layers.Layer):
             x = norm1(x + drop_path(self.drop_path1, self.layer_scale1(attention(every))))
             x = norm2(x + drop_path(self.drop_path2, self.layer_scale2(mlp(x))))
         return ops.reshape(x, (batch, -1, width))
-
-    def _random_generators(self):
-        layers = self._flatten_layers(include_self=False)
-        return [layer.seed_generator for layer in layers if getattr(layer, "seed_generator", None) is not None]
 
     def compute_output_spec(self, tokens, num_queries=None, training=False):
         shape = tokens.shape if num_queries is None else (tokens.shape[0], num_queries, tokens.shape[-1])
@@ -191,43 +184,3 @@ class TransformerEncoderBlock(KeepsSublayers, keras.layers.Layer):
 
 def _identity(x):
     return x
-
-
-def _remat(function):
-    """Returns a function whose backward pass computes it again; `keras.remat`, but for JAX on a processor.
-
-    There XLA drops the barrier that keeps what is computed again apart from what was computed before, finds both equal, and keeps all.
-    So the second time the input gets a zero that only the backward pass has: this, too, is why it is not computed before.
-    """
-    if keras.backend.backend() != "jax":
-        return keras.remat(function)
-    import jax
-
-    if jax.default_backend() != "cpu":
-        return keras.remat(function)
-
-    def call(tokens, *seeds):
-        function_of_weights, weights = jax.closure_convert(function, tokens, *seeds)
-        again = jax.custom_vjp(function_of_weights)
-
-        def backward(inputs, upstream):
-            tokens, *others = inputs
-            tokens = tokens + (0.0 * upstream.ravel()[0]).astype(tokens.dtype)
-            return jax.vjp(function_of_weights, tokens, *others)[1](upstream)
-
-        again.defvjp(lambda *inputs: (function_of_weights(*inputs), inputs), backward)
-        return again(tokens, *seeds, *weights)
-
-    return call
-
-
-@contextlib.contextmanager
-def _drawn(generators, seeds):
-    """While active, each generator's next seed is the one given, and its state is left alone."""
-    for generator, seed in zip(generators, seeds):
-        generator.next = lambda ordered=True, seed=seed: seed
-    try:
-        yield
-    finally:
-        for generator in generators:
-            del generator.next

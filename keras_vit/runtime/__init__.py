@@ -2,3 +2,6 @@
 
 Layers say what they compute and ask this package to compute it. It imports nothing from the floors above.
 """
+
+from keras_vit.runtime.devices import processes
+from keras_vit.runtime.switch import fast_paths, use_fast_paths

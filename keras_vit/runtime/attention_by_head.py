@@ -1,4 +1,4 @@
-"""Attention of long sequences, one head after another, so that the scores of all heads never lie in memory together."""
+"""Attention of long sequences, one head after another, so that the scores of all heads are never in memory together."""
 
 import keras
 from keras import ops
@@ -8,7 +8,7 @@ ROWS = 640  # queries whose scores are held at a time
 
 
 def pays(query, key):
-    """Whether attention of these, `(batch, heads, tokens, head_dim)`, is as fast by `attention_by_head` as by whole matrix products."""
+    """Returns whether `attention_by_head` is as fast as whole matrix products for `(batch, heads, tokens, head_dim)`."""
     tokens = query.shape[2]
     if tokens is None or tokens < LONG or key.shape[2] != tokens or keras.backend.backend() == "torch":
         return False
@@ -24,7 +24,7 @@ def pays(query, key):
 def attention_by_head(query, key, value):
     """Returns `softmax(query key^T) value`, exactly, in memory that grows with the number of tokens and not with its square.
 
-    No more than the scores of `ROWS` queries of one head of one image are held, in the backward pass too, which computes them again.
+    It holds the scores of at most `ROWS` queries of one head of one image. The backward pass does the same: it computes them again.
     On TensorFlow and JAX.
 
     Args:
@@ -58,7 +58,7 @@ def _in_rows(x):
 
 def _gradients(query, key, value, output, upstream):
     queries, keys, values = [], 0, 0
-    # What a query's weights gain on average: a sum over the width in place of one over all keys.
+    # The mean gradient of a query's weights, as a sum over the head's width and not over all keys.
     means = ops.sum(_full(output) * _full(upstream), axis=-1, keepdims=True)
     for rows, outer, mean in zip(*map(_in_rows, (query, upstream, means))):
         weights = _weights(rows, key)
@@ -78,7 +78,7 @@ def _on_tensorflow(query, key, value):
             lambda head: function(*head), tensors, parallel_iterations=1, fn_output_signature=specs if results > 1 else specs[0]
         )
 
-    # By hand, because the gradient of a loop keeps what each of its turns computed.
+    # By hand: the gradient of a loop would keep what each iteration computed.
     @tf.custom_gradient
     def attend(*tensors):
         output = over_heads(_attend, tensors, 1)

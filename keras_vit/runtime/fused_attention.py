@@ -1,4 +1,4 @@
-"""Attention in one kernel, of torch's own or, on JAX's GPUs, of cuDNN."""
+"""Attention in one kernel: torch's own or, for JAX on GPUs, cuDNN's."""
 
 import functools
 import logging
@@ -11,7 +11,7 @@ LONG = 256  # tokens, from which torch's kernel is faster on a processor; before
 
 
 def exists(query, key):
-    """Whether the backend has a kernel for these, `(batch, heads, tokens, head_dim)`, that is faster than whole matrix products."""
+    """Returns whether the backend has a kernel for `(batch, heads, tokens, head_dim)` that is faster than whole matrix products."""
     backend = keras.backend.backend()
     if backend == "torch":
         return query.device.type != "cpu" or query.shape[2] >= LONG
@@ -24,7 +24,7 @@ def exists(query, key):
 
 
 def fused_attention(query, key, value):
-    """Returns `softmax(query key^T) value` of tensors of shape `(batch, heads, tokens, head_dim)`; no scores lie in memory."""
+    """Returns `softmax(query key^T) value` for `(batch, heads, tokens, head_dim)`. The scores are never stored."""
     if keras.backend.backend() == "torch":
         import torch
 
@@ -34,7 +34,7 @@ def fused_attention(query, key, value):
 
 @functools.cache
 def _by_cudnn_works(head_dim, dtype):
-    """Whether this GPU and its cuDNN compute such attention and its gradient: found by trying."""
+    """Returns whether this GPU and its cuDNN compute such attention and its gradient. It tries."""
     import jax
 
     x = jax.numpy.zeros((1, 1, 3, head_dim), dtype)
@@ -64,7 +64,7 @@ def _cudnn(query, key, value, **lengths):
 
 
 def _cudnn_of_even(query, key, value):
-    """The same, of numbers of tokens made even: cuDNN has no gradient for odd ones, and a class token makes them odd."""
+    """Pads tokens to an even number: cuDNN has no gradient for odd ones, and a class token makes them odd."""
     asked, tokens = query.shape[2], key.shape[2]
     query, key, value = (ops.pad(x, ((0, 0), (0, 0), (0, x.shape[2] % 2), (0, 0))) for x in (query, key, value))
     lengths = {"key_value_seq_lengths": ops.full((key.shape[0],), tokens, "int32")} if tokens % 2 else {}

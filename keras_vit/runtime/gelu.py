@@ -5,6 +5,10 @@ import functools
 import keras
 from keras import ops
 
+from keras_vit.runtime.fused import fused
+from keras_vit.runtime.step import step
+from keras_vit.runtime.switch import fast_paths
+
 
 def gelu(x):
     """Returns `x * (1 + erf(x / sqrt(2))) / 2`.
@@ -12,19 +16,18 @@ def gelu(x):
     Keras computes it by `erfc`. That takes twice the time where XLA compiles it, and tf2onnx writes a file that onnxruntime refuses.
     TensorFlow's graphs fuse either form with the matrix product and the bias before it (`GeluExact`).
     """
-    if keras.backend.standardize_dtype(x.dtype) == "float32":
-        if keras.backend.backend() == "tensorflow":
-            return gelu_by_erf(x)
-        if keras.backend.backend() == "jax":
-            return _on_jax(x)
-    elif keras.backend.backend() == "jax" and keras.backend.standardize_dtype(x.dtype) != "float64":
-        return ops.cast(_on_jax(ops.cast(x, "float32")), x.dtype)
-    # torch has a kernel of its own. In half precision `1 + erf` would round small results to zero.
-    return ops.gelu(x, approximate=False)
+    backend, dtype = keras.backend.backend(), keras.backend.standardize_dtype(x.dtype)
+    if not fast_paths() or dtype == "float64":
+        return ops.gelu(x, approximate=False)
+    if step() == "training":
+        return fused(_by_erf, x)
+    if backend == "jax":
+        return ops.cast(_on_jax(ops.cast(x, "float32")), dtype)
+    # torch has a kernel of its own. In half precision, where it is not fused, `1 + erf` would round small results to zero.
+    return _by_erf(x) if backend == "tensorflow" and dtype == "float32" else ops.gelu(x, approximate=False)
 
 
-def gelu_by_erf(x):
-    """Returns the exact GELU, computed in float32 at least."""
+def _by_erf(x):
     full = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
     return ops.cast(0.5 * full * (1.0 + ops.erf(full * 0.5**0.5)), x.dtype)
 

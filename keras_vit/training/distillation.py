@@ -4,11 +4,11 @@ import keras
 from keras import ops
 
 from keras_vit.layers import checks
-from keras_vit.runtime.replicas import ReplicaTrainer
+from keras_vit.runtime.trainer import Trainer
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class Distillation(ReplicaTrainer, keras.Model):
+class Distillation(Trainer, keras.Model):
     """Trains a student with a distillation token: `fit` this model, then use the student, which holds the weights.
 
     The class head learns the labels and the distillation head the teacher's class (`kind="hard"`, which DeiT found better) or its

@@ -10,7 +10,7 @@ import keras
 from keras import ops
 
 from keras_vit.layers import checks
-from keras_vit.runtime.replicas import replicas
+from keras_vit.runtime.devices import in_replica
 
 FIRST_LAYERS = ("stem", "patch_embedding", "class_token", "position_embedding", "register_tokens", "embedding_norm")
 HEADS = {"head", "distillation_head"}
@@ -44,19 +44,19 @@ class _Optimizer:
     # and comes back, which TensorFlow does not allow within a condition: that of an average or of gradients that are accumulated.
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
-        if not _in_replica():
+        if not in_replica():
             return super()._backend_update_step(grads, trainable_variables, learning_rate)
         for gradient, variable in zip(grads, trainable_variables):
             self.update_step(gradient, variable, learning_rate)
 
     def _backend_increment_gradient_accumulators(self, grads, acc_grads):
-        if not _in_replica():
+        if not in_replica():
             return super()._backend_increment_gradient_accumulators(grads, acc_grads)
         for gradient, total in zip(grads, acc_grads):
             total.assign_add(gradient)
 
     def _overwrite_model_variables_with_average_value(self, trainable_variables):
-        if not _in_replica():
+        if not in_replica():
             return super()._overwrite_model_variables_with_average_value(trainable_variables)
         for variable, average in zip(trainable_variables, self._model_variables_moving_average):
             variable.assign(average)
@@ -242,18 +242,9 @@ def learning_rate_factors(paths, layer_decay):
     return tuple(layer_decay ** depth(path, block) for path, block in zip(paths, blocks))
 
 
-def _in_replica():
-    """Whether this is code of one of several replicas of `tf.distribute`."""
-    if replicas() == 1:
-        return False
-    import tensorflow as tf
-
-    return tf.distribute.get_replica_context() is not None
-
-
 def _sum_over_replicas(gradients):
     """Sums gradients over the replicas of `tf.distribute`, where there are several."""
-    if not _in_replica():
+    if not in_replica():
         return gradients
     import tensorflow as tf
 

@@ -15,7 +15,8 @@ import ml_dtypes
 import numpy as np
 
 from keras_vit.files import disown, own, replacing
-from keras_vit.runtime.replicas import check_agreement, processes
+from keras_vit.runtime.agreement import check_agreement
+from keras_vit.runtime.devices import processes
 
 
 class Checkpoints(keras.callbacks.Callback):

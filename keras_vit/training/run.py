@@ -12,7 +12,8 @@ import keras
 from keras_vit.cost import arguments as known_arguments
 from keras_vit.files import replacing
 from keras_vit.presets import preset
-from keras_vit.runtime.replicas import check_agreement, processes
+from keras_vit.runtime.agreement import check_agreement
+from keras_vit.runtime.devices import processes
 from keras_vit.training import settings
 from keras_vit.training.distillation import Distillation
 from keras_vit.training.folder import BATCH, BEST, CHECKPOINTS, CONFIG, HISTORY, MODEL, check_folder, withdraw

@@ -9,7 +9,7 @@ import sys
 import keras
 
 from keras_vit.layers import checks
-from keras_vit.runtime import replicas
+from keras_vit.runtime.devices import enter_cluster
 from keras_vit.training import cluster, sharding
 
 NAMES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
@@ -48,7 +48,7 @@ def strategy(name="auto", wait_seconds=600.0):
     import tensorflow as tf
 
     if isinstance(name, tf.distribute.MultiWorkerMirroredStrategy):
-        replicas.enter_cluster(name.cluster_resolver.task_id or 0, name.extended._num_workers, name)
+        enter_cluster(name.cluster_resolver.task_id or 0, name.extended._num_workers, name)
     if isinstance(name, tf.distribute.Strategy):
         return name
     checks.one_of("strategy", name, (*NAMES, *sharding.SHARDED))
@@ -124,7 +124,7 @@ def _multi_worker(machines, wait_seconds):
             "The strategy of several machines must be the first that a program asks of TensorFlow, before any tensor, dataset or model. "
             "Received: strategy='multi_worker' after them"
         ) from None
-    replicas.enter_cluster(index, count, made)
+    enter_cluster(index, count, made)
     here = made.num_replicas_in_sync // count
     say(f"training on {count} workers with {here} device{'s' * (here > 1)} each; this is worker {index}, {machines.addresses[index]}")
     return made

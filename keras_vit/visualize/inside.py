@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 
 from keras_vit.layers import AttentionPooling, ClassToken, PatchEmbedding, RegisterTokens, TransformerEncoderBlock
-from keras_vit.layers.multi_head_self_attention import attention_weights
+from keras_vit.runtime.attention import attention_weights
 from keras_vit.runtime.gradients import no_gradients
 from keras_vit.runtime.intermediates import observing
 from keras_vit.vision_transformer import VisionTransformer

@@ -5,7 +5,7 @@ from helpers import assert_close, check_layer, random_inputs, randomise, require
 
 from keras_vit import VisionTransformer
 from keras_vit.layers import LayerNormalization
-from keras_vit.runtime.kernels import graph_of
+from keras_vit.runtime.step import tracing
 
 
 def test_layer(other_process):
@@ -32,7 +32,7 @@ def test_one_kernel_gives_the_same(dtype, tolerance, batch, shape):
 
     @tf.function(input_signature=[tf.TensorSpec((batch, *shape), dtype)])
     def fused(x):
-        with graph_of("inference"):
+        with tracing("inference"):
             return layer(x)
 
     result, operations = run_and_operations(fused, x)
@@ -51,7 +51,7 @@ def test_other_forms_are_left_to_keras(options):
 
     layer, (x,) = LayerNormalization(**options), random_inputs((3, 5, 8))
     expected = layer(x)
-    with graph_of("inference"):
+    with tracing("inference"):
         assert_close(tf.function(layer)(tf.constant(x)), expected)
 
 

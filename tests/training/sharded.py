@@ -84,7 +84,7 @@ def two_processes(port, number):
     keras.distribution.initialize(f"127.0.0.1:{port},127.0.0.1:{port}", 2, number)
     import tensorflow as tf
 
-    assert keras_vit.runtime.replicas.processes() == (number, 2)
+    assert keras_vit.runtime.processes() == (number, 2)
     batches = tf.data.Dataset.from_tensor_slices((IMAGES, LABELS)).batch(8)
     found = {}
     for name in ("multi_worker", "fsdp"):

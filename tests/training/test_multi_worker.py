@@ -69,7 +69,7 @@ def test_workers_train_as_one_device(tmp_path, workers, names):
 
 
 def test_faults_of_keras():
-    """Should a release of Keras mend one, the method of `keras_vit/runtime/replicas.py` that stands for it can go."""
+    """Should a release of Keras mend one, the function of `keras_vit/runtime/distributed.py` that stands for it can go."""
     with started(*[[FOLDER / "workers.py", "faults"]] * 2) as processes:
         for out, err in ended(processes):
             assert "ANSWER" in out, err

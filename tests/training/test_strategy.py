@@ -45,7 +45,7 @@ def test_several_devices_train_as_one():
     assert found["resumed"] == 0.0
     assert found["masks differ"] and found["masks are reproducible"]
     assert len(found["refused"]) == 2 and all("in the scope of the same strategy" in message for message in found["refused"])
-    # Should a release of Keras mend one of these, what `keras_vit/runtime/replicas.py` and `_Optimizer` do for it can go.
+    # Should a release of Keras mend one of these, what `keras_vit/runtime/distributed.py, seeds.py` and `_Optimizer` do for it can go.
     assert not found["Keras's masks differ"]
     faults = found["faults"]
     assert faults["clip"] > 1e-5 and faults["ragged last batch"] > 1e-5, faults

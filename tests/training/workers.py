@@ -22,7 +22,7 @@ import tensorflow as tf  # noqa: E402
 from cases import VARIANTS, build, data, train  # noqa: E402
 from keras.src.backend.tensorflow import trainer  # noqa: E402
 
-from keras_vit.runtime.replicas import processes  # noqa: E402
+from keras_vit.runtime import processes  # noqa: E402
 
 
 def write(folder, names):
@@ -36,7 +36,7 @@ def write(folder, names):
 
 
 def faults():
-    """What the two methods of Keras's trainer do with several workers that `keras_vit/runtime/replicas.py` replaces."""
+    """What the two methods of Keras's trainer do with several workers that `keras_vit/runtime/distributed.py` replaces."""
     with ALL.scope():
         model = build(keras.optimizers.SGD, stock=True)
         value = ALL.run(lambda: tf.constant(1.0))

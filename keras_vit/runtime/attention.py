@@ -1,0 +1,41 @@
+"""Scaled dot-product attention: one function that chooses the form."""
+
+import keras
+from keras import ops
+
+from keras_vit.runtime import attention_by_head, fused_attention
+from keras_vit.runtime.intermediates import observe, observed
+from keras_vit.runtime.switch import fast_paths
+
+
+def scaled_dot_product_attention(query, key, value, dropout=None):
+    """Returns `softmax(query key^T / sqrt(head_dim)) value`, all of shape `(batch, heads, tokens, head_dim)`.
+
+    The choice, in this order:
+
+    - whole matrix products if the weights are needed: for dropout, or because they are observed;
+    - one kernel (torch's own, cuDNN's on JAX's GPUs) where `fused_attention` has one;
+    - head by head for long sequences on a processor;
+    - else whole matrix products in this layout: 5 % faster than `ops.dot_product_attention` on TensorFlow, 9 % on JAX's CPU.
+
+    Args:
+        query, key, value: float tensors.
+        dropout: function `(weights, training=True)` for attention weights, or None.
+    """
+    if dropout is None and not observed() and fast_paths():
+        if fused_attention.exists(query, key):
+            return fused_attention.fused_attention(_scaled(query), key, value)
+        if attention_by_head.pays(query, key):
+            return attention_by_head.attention_by_head(_scaled(query), key, value)
+    weights = observe("weights", attention_weights(query, key))
+    return ops.matmul(weights if dropout is None else dropout(weights, training=True), value)
+
+
+def attention_weights(query, key):
+    """Returns `softmax(query key^T / sqrt(head_dim))`, `(batch, heads, queries, keys)`. The softmax is computed in float32."""
+    scores = ops.matmul(_scaled(query), ops.transpose(key, (0, 1, 3, 2)))
+    return ops.cast(ops.softmax(ops.cast(scores, keras.backend.result_type(scores.dtype, "float32"))), scores.dtype)
+
+
+def _scaled(query):
+    return query * (query.shape[-1] ** -0.5)

@@ -1,0 +1,47 @@
+"""bfloat16 on processors that multiply float32 faster."""
+
+import functools
+import pathlib
+
+import keras
+
+from keras_vit.runtime.step import step
+
+
+@keras.saving.register_keras_serializable(package="keras_vit")
+class BFloat16Policy(keras.DTypePolicy):
+    """A policy of bfloat16 that computes in float32, within a step on TensorFlow's CPU, where the processor multiplies that faster.
+
+    Variables keep their type. Within the scope of a strategy the policy is Keras's own.
+    """
+
+    @property
+    def compute_dtype(self):
+        return "float32" if step() and _widens() else super().compute_dtype
+
+    def __eq__(self, other):
+        return isinstance(other, keras.DTypePolicy) and self.name == other.name
+
+    __hash__ = object.__hash__
+
+
+def policy(given):
+    """Returns the policy of a model's layers: a `BFloat16Policy` for a plain policy of bfloat16, else what is given."""
+    plain = type(given) is keras.DTypePolicy and given.compute_dtype == "bfloat16"
+    return BFloat16Policy(given.name) if plain else given
+
+
+def _widens():
+    import tensorflow as tf
+
+    return not tf.distribute.has_strategy() and not _multiplies_bfloat16()
+
+
+@functools.cache
+def _multiplies_bfloat16():
+    """Returns whether the processor multiplies bfloat16 faster than float32: Intel's with AMX only, AMD's with AVX-512."""
+    try:
+        words = set(pathlib.Path("/proc/cpuinfo").read_text().split())
+    except OSError:  # not Linux: nothing is known, and what was asked for is done
+        return True
+    return bool({"amx_bf16", "bf16"} & words) or {"AuthenticAMD", "avx512_bf16"} <= words

@@ -1,0 +1,55 @@
+"""Recomputation of activations in the backward pass (`remat=True`)."""
+
+import keras
+
+from keras_vit.runtime.seeds import given
+from keras_vit.runtime.switch import fast_paths
+
+
+def recomputed(function, generators):
+    """Returns `function`, whose activations the backward pass computes again instead of keeping them.
+
+    Args:
+        function: takes and returns a tensor.
+        generators: list of `SeedGenerator`, of the random layers that the function calls. Their seeds are drawn before, so that the
+            second pass sees the masks of the first.
+    """
+
+    def call(inputs):
+        seeds = [generator.next() for generator in generators]
+
+        def forward(inputs, *seeds):
+            with given(generators, seeds):
+                return function(inputs)
+
+        return _remat(forward)(inputs, *seeds)
+
+    return call
+
+
+def _remat(function):
+    """Returns `keras.remat(function)` but, for JAX on a processor, a form of our own.
+
+    There XLA drops the barrier between what is computed again and what was computed before, finds both equal, and keeps everything.
+    So the second time the input gets a zero that only the backward pass has: for this reason, too, it is not computed before.
+    """
+    if keras.backend.backend() != "jax" or not fast_paths():
+        return keras.remat(function)
+    import jax
+
+    if jax.default_backend() != "cpu":
+        return keras.remat(function)
+
+    def call(inputs, *seeds):
+        function_of_weights, weights = jax.closure_convert(function, inputs, *seeds)
+        again = jax.custom_vjp(function_of_weights)
+
+        def backward(kept, upstream):
+            inputs, *others = kept
+            inputs = inputs + (0.0 * upstream.ravel()[0]).astype(inputs.dtype)
+            return jax.vjp(function_of_weights, inputs, *others)[1](upstream)
+
+        again.defvjp(lambda *kept: (function_of_weights(*kept), kept), backward)
+        return again(inputs, *seeds, *weights)
+
+    return call

@@ -1,0 +1,33 @@
+"""Which kind of step is being traced: fast kernels for TensorFlow's CPU belong into steps of `fit`, `evaluate` and `predict` alone.
+
+A call of a model may be exported or differentiated in other ways, and XLA compiles a step of its own as a whole. They keep Keras's
+operations, and so do other backends and GPUs.
+"""
+
+import contextlib
+import contextvars
+
+import keras
+
+from keras_vit.runtime.switch import fast_paths
+
+_kind = contextvars.ContextVar("step", default=None)
+
+
+@contextlib.contextmanager
+def tracing(kind):
+    """While active, the graph being traced is that of a "training" or an "inference" step or, with None, of neither."""
+    token = _kind.set(kind)
+    try:
+        yield
+    finally:
+        _kind.reset(token)
+
+
+def step():
+    """Returns "training" or "inference" while such a step is traced for TensorFlow's CPU, else None."""
+    if _kind.get() is None or not fast_paths() or keras.backend.backend() != "tensorflow":
+        return None
+    import tensorflow as tf
+
+    return None if tf.executing_eagerly() or tf.config.list_logical_devices("GPU") else _kind.get()

@@ -1,0 +1,122 @@
+"""What our models add to Keras's trainer: fast steps on TensorFlow's CPU, replicas, and gradient accumulation.
+
+Everything is a public method of `keras.Model` that is overridden, but for two that Keras keeps to itself: `_maybe_symbolic_build` and
+`_make_function`.
+"""
+
+import keras
+
+from keras_vit.runtime import accumulation, batch, distributed, prediction
+from keras_vit.runtime.agreement import check_agreement
+from keras_vit.runtime.devices import processes, replicas
+from keras_vit.runtime.step import tracing
+from keras_vit.runtime.switch import fast_paths
+from keras_vit.runtime.updates import apply_updates
+
+
+class _Trainer:
+    """The trainer on every backend: steps are traced again after `use_fast_paths`."""
+
+    _traced_with_fast_paths = True
+
+    def make_train_function(self, force=False):
+        self._forget_steps()
+        return super().make_train_function(force)
+
+    def make_test_function(self, force=False):
+        self._forget_steps()
+        return super().make_test_function(force)
+
+    def make_predict_function(self, force=False):
+        self._forget_steps()
+        return super().make_predict_function(force)
+
+    def _forget_steps(self):
+        if self._traced_with_fast_paths != fast_paths():
+            self.train_function = self.test_function = self.predict_function = None
+            self._traced_with_fast_paths = fast_paths()
+
+
+class _TensorFlowTrainer(_Trainer):
+    """The trainer on TensorFlow. Several replicas train as one device does.
+
+    Attributes:
+        accumulation_steps: int. Number of micro-batches that a replica computes, one after another, before the optimizer's update.
+    """
+
+    accumulation_steps = 1
+
+    def _maybe_symbolic_build(self, iterator=None, data_batch=None):
+        distributed.check_scopes(self)
+        strategy = self.distribute_strategy
+        if iterator is None or strategy.num_replicas_in_sync == 1:
+            return super()._maybe_symbolic_build(iterator, data_batch)
+        with strategy.scope():
+            self._symbolic_build(data_batch=distributed.specification(iterator))
+            if processes()[1] > 1:
+                check_agreement(distributed.facts(self, iterator))
+
+    def _make_function(self, step_function):
+        if self.distribute_strategy.num_replicas_in_sync == 1:
+            return super()._make_function(step_function)
+        return distributed.make_function(self, step_function)
+
+    def train_step(self, data):
+        with self._tracing("training"):
+            gradients = self._gradients(keras.utils.unpack_x_y_sample_weight(data))
+            apply_updates(self.optimizer, gradients, self.trainable_weights)
+            return self.get_metrics_result()
+
+    def _gradients(self, data):
+        import tensorflow as tf
+
+        count, gradients_of, weight = replicas(), self._gradients_of, None
+        if count > 1:
+            size = batch.rows(data)
+            weight = distributed.share(size)
+            distributed.check_synchronized(self, size)
+            if self.jit_compile:  # XLA does not compile what replicas do together
+                gradients_of = tf.function(gradients_of, jit_compile=True)
+        if self.accumulation_steps > 1:
+            return accumulation.accumulated(gradients_of, data, self.accumulation_steps, self.trainable_weights, weight)
+        return gradients_of(*data, images=batch.never_empty(data[0]) if count > 1 else data[0], weight=weight)
+
+    def _gradients_of(self, x, y, sample_weight, images, weight):
+        return accumulation.gradients(self, x, y, sample_weight, images, weight)
+
+    def test_step(self, data):
+        with self._tracing("inference"):
+            if replicas() == 1:
+                return super().test_step(data)
+            x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+            y_pred = self._predict_some(x)
+            loss = self._compute_loss(x=x, y=y, y_pred=y_pred, sample_weight=sample_weight, training=False)
+            self._loss_tracker.update_state(loss * replicas(), sample_weight=batch.rows(x))
+            return self.compute_metrics(x, y, y_pred, sample_weight=sample_weight)
+
+    def predict_step(self, data):
+        with self._tracing("inference"):
+            if replicas() > 1 and not self.jit_compile:  # XLA takes an empty batch
+                return self._predict_some(keras.utils.unpack_x_y_sample_weight(data)[0])
+            outputs = super().predict_step(data)
+            if not hasattr(self, "outputs"):  # not a functional model
+                return outputs
+            return keras.tree.map_structure(lambda value, spec: keras.ops.cast(value, spec.dtype), outputs, self.output)
+
+    def predict(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None):
+        """Generates predictions, see `keras.Model.predict`. One batch in memory needs no pipeline of `tf.data`."""
+        one_device = self.distribute_strategy.num_replicas_in_sync == 1
+        if fast_paths() and one_device and steps is None and not callbacks and prediction.is_one_batch(x, batch_size):
+            return prediction.predict_one_batch(self, x, verbose)
+        return super().predict(x, batch_size, verbose, steps, callbacks)
+
+    def _predict_some(self, x):
+        """Returns the predictions for a batch that may be empty."""
+        size = batch.rows(x)
+        return batch.map_tensors(lambda value: value[:size], self(batch.never_empty(x), training=False))
+
+    def _tracing(self, kind):
+        return tracing(None if self.jit_compile else kind)
+
+
+Trainer = _TensorFlowTrainer if keras.backend.backend() == "tensorflow" else _Trainer
