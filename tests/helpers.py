@@ -16,6 +16,12 @@ def requires(backend, name):
 
 requires_tensorflow, requires_jax, requires_torch = requires("tensorflow", "TensorFlow"), requires("jax", "JAX"), requires("torch", "torch")
 
+
+def all_or(*few):
+    """Returns a function that keeps all cases on TensorFlow, and of JAX and torch those named: what differs between backends."""
+    return lambda cases, name=str: [case for case in cases if keras.backend.backend() == "tensorflow" or name(case) in few]
+
+
 # Loads models in a process that imported nothing but `keras_vit`, and calls them: a line of JSON in, a line out.
 OTHER_PROCESS = """
 import json, sys, keras_vit
