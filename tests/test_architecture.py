@@ -3,6 +3,8 @@
 import ast
 import pathlib
 
+import keras
+
 ROOT = pathlib.Path(__file__).parents[1]
 # From the ground up. A file imports from its own room and from the floors below, never from its neighbors on the same floor.
 FLOORS = [
@@ -20,6 +22,11 @@ FLOORS = [
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted([*(ROOT / "keras_vit").rglob("*.py"), *(ROOT / "keras_vit_cli").rglob("*.py")])
+
+
+# Where Keras leaves no other way, as the file says; and what Keras Tuner has no argument for.
+SEAMS = {("runtime/keras_seams.py", "_initializer"), ("runtime/keras_seams.py", "_initial_epoch"), ("tuning/tuners.py", "_display")}
+KERAS = [keras.Model, keras.Layer, keras.Variable, keras.optimizers.Optimizer, keras.random.SeedGenerator, keras.metrics.Metric]
 
 
 def room(path):
@@ -58,3 +65,23 @@ def test_nothing_imports_the_command():
     assert not [
         path for path in users if "import keras_vit_cli" in path.read_text("utf-8") or "from keras_vit_cli" in path.read_text("utf-8")
     ]
+
+
+def test_keras_is_not_patched():
+    """Assigns no private attribute and no method of another object, and nothing to a class."""
+    methods = {name for cls in KERAS for name in dir(cls) if callable(getattr(cls, name))}
+    wrong = []
+    for path in FILES:
+        tree = ast.parse(path.read_text("utf-8"))
+        own = {name.id for node in ast.walk(tree) if isinstance(node, ast.ClassDef) for each in node.body for name in ast.walk(each)
+               if isinstance(name, ast.Name) and isinstance(name.ctx, ast.Store)}  # fmt: skip
+        for node in ast.walk(tree):
+            if not (isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)):
+                continue
+            owner = ast.unparse(node.value)
+            private = node.attr.startswith("_") and not node.attr.startswith("__") and node.attr not in own
+            if owner != "self" and (private or node.attr in methods or owner.startswith("keras.")):
+                name = str(path.relative_to(ROOT / "keras_vit")) if path.is_relative_to(ROOT / "keras_vit") else path.name
+                if (name, node.attr) not in SEAMS:
+                    wrong.append(f"{name}:{node.lineno}: {owner}.{node.attr} = ...")
+    assert not wrong, "\n".join(wrong)

@@ -16,3 +16,15 @@ def create_with(variable, make):
         make: function `(shape, dtype)` that returns the values, such as a `keras.initializers.Initializer`.
     """
     variable._initializer = make
+
+
+def begin_fit_at(model, epoch):
+    """Makes the running `fit` begin at an epoch, or, with None, leaves that to its `initial_epoch` again.
+
+    The fault: `fit` asks its callbacks nothing before it chooses its first epoch. Keras's own `BackupAndRestore` sets this attribute, too.
+
+    Args:
+        model: `keras.Model` whose `fit` has called `on_train_begin`.
+        epoch: int from 0, or None.
+    """
+    model._initial_epoch = epoch

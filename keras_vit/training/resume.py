@@ -17,6 +17,7 @@ import numpy as np
 from keras_vit.files import disown, own, replacing
 from keras_vit.runtime.agreement import check_agreement
 from keras_vit.runtime.devices import processes
+from keras_vit.runtime.keras_seams import begin_fit_at
 
 
 class Checkpoints(keras.callbacks.Callback):
@@ -104,7 +105,7 @@ class Checkpoints(keras.callbacks.Callback):
         if self._path:
             say(f"going on after {self.done} steps of epoch {self.epoch + 1}, from {self._path}")
             self._restore("model", "optimizer")
-            self.model._initial_epoch = self.epoch  # as Keras's own BackupAndRestore does; `on_epoch_begin` sees whether it worked
+            begin_fit_at(self.model, self.epoch)  # `on_epoch_begin` sees whether it worked
         self._signal = None
         if threading.current_thread() is threading.main_thread():  # Python lets no other set handlers
             self._handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -112,7 +113,7 @@ class Checkpoints(keras.callbacks.Callback):
     def on_epoch_begin(self, epoch, logs=None):
         if self._path and epoch != self.epoch:
             raise ValueError(f"`fit` must begin with `initial_epoch={self.epoch}`. Received: initial_epoch={epoch}")
-        self.model._initial_epoch = None  # the next `fit` may begin elsewhere
+        begin_fit_at(self.model, None)  # the next `fit` may begin elsewhere
         self.epoch = epoch
         if not self._repeated:
             self._path = self._arrays = None
@@ -165,7 +166,8 @@ class Checkpoints(keras.callbacks.Callback):
         self._check_writer(wait=True)
         self._stop_if_asked()
         self._release()
-        self.model._initial_epoch = self._path = self._arrays = None  # still set if there was nothing left to train
+        begin_fit_at(self.model, None)  # still set if there was nothing left to train
+        self._path = self._arrays = None
         whole = self.model.history  # what `fit` returns: with the epochs before a resume
         whole.epoch, whole.history = [row["epoch"] - 1 for row in self.history], {}
         for row in self.history:

@@ -1,3 +1,5 @@
+import inspect
+
 import keras
 import numpy as np
 import pytest
@@ -26,3 +28,8 @@ def test_keras_cannot_create_a_variable_by_assigning_to_it():
     """Should a release of Keras do so on TensorFlow, as it does on JAX, `create_with` can go."""
     with pytest.raises(AttributeError):
         uncreated().assign(np.ones((3, 2)))
+
+
+def test_callbacks_of_keras_have_no_public_way_to_choose_the_first_epoch():
+    source = inspect.getsource(keras.callbacks.BackupAndRestore)
+    assert "self.model._initial_epoch = " in source
