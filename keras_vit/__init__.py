@@ -11,6 +11,7 @@ from keras_vit.backbone import feature_maps
 from keras_vit.checkpoints import from_pretrained
 from keras_vit.checkpoints.catalogue import list_weights
 from keras_vit.checkpoints.imagenet import decode_predictions
+from keras_vit.config import ViTConfig
 from keras_vit.cost import cost
 from keras_vit.presets import list_models
 from keras_vit.version import __version__
@@ -18,6 +19,7 @@ from keras_vit.vision_transformer import VisionTransformer
 from keras_vit.zoo import *  # noqa: F403 (one function for each preset)
 
 __all__ = [
+    "ViTConfig",
     "VisionTransformer",
     "__version__",
     "cost",

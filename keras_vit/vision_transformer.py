@@ -1,37 +1,28 @@
 """The Vision Transformer: one model class for the plain, hybrid, distilled and self-supervised ones."""
 
+import dataclasses
 import inspect
 
 import keras
-import numpy as np
 from keras import ops
 
+from keras_vit.config import FIELDS, NAMES, ViTConfig
 from keras_vit.image_input import ChecksImages
 from keras_vit.layers import (
     AttentionPooling,
     ClassToken,
-    ConvStem,
     Dropout,
     LayerNormalization,
     PatchDropout,
     PatchEmbedding,
     PositionEmbedding,
     RegisterTokens,
-    ResNetStem,
     TransformerEncoderBlock,
     activations,
-    checks,
 )
-from keras_vit.layers.position_embedding import KINDS
-from keras_vit.layers.resampling import METHODS
 from keras_vit.layers.sublayers import KeepsSublayers, unshared
 from keras_vit.runtime import precision
 from keras_vit.runtime.trainer import Trainer
-
-STEMS = {"conv": ConvStem, "resnet": ResNetStem}
-POOLINGS = ("token", "gap", "token_gap", "map", None)
-DROP_PATH_SCHEDULES = ("linear", "constant")
-PREPROCESSING = {"mean": 0.5, "std": 0.5, "size": None, "interpolation": "bicubic", "crop_fraction": 0.875, "crop_mode": "center"}
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -95,6 +86,7 @@ class VisionTransformer(KeepsSublayers, ChecksImages, Trainer, keras.Model):
         name: str.
 
     Attributes:
+        config: `keras_vit.ViTConfig`. All arguments, and what follows from them.
         grid_size: (rows, columns) of patches; None where `input_shape` is open.
         num_prefix_tokens: int. Class, distillation and register tokens.
         preprocessing: dict, complete.
@@ -114,174 +106,39 @@ class VisionTransformer(KeepsSublayers, ChecksImages, Trainer, keras.Model):
     (2, 10)
     """
 
-    def __init__(
-        self,
-        input_shape=(224, 224, 3),
-        patch_size=16,
-        hidden_dim=768,
-        num_layers=12,
-        num_heads=12,
-        mlp_dim=3072,
-        num_classes=1000,
-        include_top=True,
-        pooling="token",
-        classifier_activation="softmax",
-        representation_size=None,
-        dropout_rate=0.0,
-        attention_dropout_rate=0.0,
-        drop_path_rate=0.0,
-        drop_path_schedule="linear",
-        patch_dropout_rate=0.0,
-        position_embedding="learned",
-        prefix_positions=True,
-        position_grid=None,
-        position_resample="bicubic_antialias",
-        class_token=True,
-        distillation_token=False,
-        num_register_tokens=0,
-        layer_scale_init=None,
-        mlp="mlp",
-        activation=None,
-        qkv_bias=True,
-        patch_bias=True,
-        qk_norm=False,
-        norm_first=True,
-        norm_epsilon=1e-6,
-        norm_embeddings=False,
-        norm_after_pooling=False,
-        stem=None,
-        dynamic_padding=False,
-        remat=False,
-        include_preprocessing=True,
-        preprocessing=None,
-        class_names=None,
-        data_format=None,
-        dtype=None,
-        name=None,
-    ):
-        data_format = data_format or keras.config.image_data_format()
-        config = {key: value for key, value in locals().items() if key not in ("self", "__class__")}
-        _check(**config)
-        given = keras.config.dtype_policy() if dtype is None else keras.dtype_policies.get(dtype)
-        policy = dict(dtype=precision.policy(given))
-        full_precision = keras.backend.result_type(policy["dtype"].compute_dtype, "float32")
-        channels = input_shape[0 if data_format == "channels_first" else -1]
-        preprocessing = {**PREPROCESSING, **(preprocessing or {})}
-        num_class_tokens = int(class_token) + int(distillation_token)
-        num_prefix_tokens = num_class_tokens + num_register_tokens
-
-        images = keras.Input(input_shape, name="images")
-        x = images
-        # Both in float32, so that half precision does not round pixels.
-        if data_format == "channels_first":
-            x = keras.layers.Permute((2, 3, 1), dtype=full_precision, name="channels_last")(x)
-        if include_preprocessing:
-            mean, std = (_per_channel(preprocessing, key, channels) for key in ("mean", "std"))
-            x = keras.layers.Rescaling(1.0 / (255.0 * std), -mean / std, dtype=full_precision, name="preprocessing")(x)
-        if stem is not None:
-            stem = make_stem(stem, name="stem", **policy)
-            x = stem(x)
-        patches = PatchEmbedding(hidden_dim, patch_size, patch_bias, dynamic_padding, name="patch_embedding", **policy)(x)
-        grid = tuple(patches.shape[1:3])
-        tokens = keras.layers.Reshape((-1, hidden_dim), name="tokens", **policy)(patches)
-
-        def with_positions(tokens, num_prefix_tokens):
-            if position_embedding == "none":
-                return tokens
-            table_grid = position_grid or (_grid_of_224(patch_size, stem) if None in grid else grid)
-            return PositionEmbedding(
-                position_embedding, num_prefix_tokens, table_grid, position_resample, name="position_embedding", **policy
-            )(tokens, patches)
-
-        if not prefix_positions:
-            tokens = with_positions(tokens, 0)
-        if num_class_tokens:
-            tokens = ClassToken(num_class_tokens, name="class_token", **policy)(tokens)
-        if prefix_positions:
-            tokens = with_positions(tokens, num_class_tokens)
-        if num_register_tokens:
-            tokens = RegisterTokens(num_register_tokens, num_class_tokens, name="register_tokens", **policy)(tokens)
-        if dropout_rate:
-            tokens = Dropout(dropout_rate, name="embedding_dropout", **policy)(tokens)
-        if patch_dropout_rate:
-            tokens = PatchDropout(patch_dropout_rate, num_prefix_tokens, name="patch_dropout", **policy)(tokens)
-        if norm_embeddings:
-            tokens = LayerNormalization(epsilon=norm_epsilon, name="embedding_norm", **policy)(tokens)
-
-        drop_path_rates = np.linspace(0.0 if drop_path_schedule == "linear" else drop_path_rate, drop_path_rate, num_layers)
-        for i in range(num_layers):
-            block = TransformerEncoderBlock(
-                num_heads,
-                mlp_dim,
-                mlp=mlp,
-                activation=activation,
-                dropout_rate=dropout_rate,
-                attention_dropout_rate=attention_dropout_rate,
-                drop_path_rate=float(drop_path_rates[i]),
-                layer_scale_init=layer_scale_init,
-                use_qkv_bias=qkv_bias,
-                qk_norm=qk_norm,
-                norm_first=norm_first,
-                norm_epsilon=norm_epsilon,
-                remat=remat,
-                name=f"block_{i}",
-                **policy,
-            )
-            before_last, tokens = tokens, block(tokens)
-        norm = LayerNormalization(epsilon=norm_epsilon, name="norm", **policy)
-        # `get_layer("norm").output` is this node, of all tokens, also where the head reads another.
-        normalised = norm(tokens)
-        if pooling is None:
-            feature = normalised
-        elif pooling == "token":
-            # What no head reads is not computed in the last block: exact, and a twelfth of B/16's work less.
-            read = block(before_last, num_queries=num_class_tokens)
-            feature = read if norm_after_pooling else norm(read)
-        else:
-            read = tokens if norm_after_pooling else normalised
-            patch_tokens = read[:, num_prefix_tokens:] if num_prefix_tokens else read
-            if pooling == "map":
-                pool = AttentionPooling(num_heads, mlp_dim, activation or "gelu", norm_epsilon, name="attention_pooling", **policy)
-                feature = pool(patch_tokens)
-            else:
-                feature = ops.mean(patch_tokens, axis=1)
-            if pooling == "token_gap":
-                feature = ops.concatenate([read[:, 0], feature], axis=-1)
-        if pooling == "token" and not (include_top and distillation_token):
-            feature = ops.mean(feature, axis=1) if distillation_token else feature[:, 0]
-        if norm_after_pooling and pooling is not None:
-            feature = norm(feature)
-        if representation_size:
-            feature = keras.layers.Dense(int(representation_size), "tanh", kernel_initializer="lecun_normal", name="pre_logits", **policy)(
-                feature
-            )
-
-        if include_top:
-            head = dict(kernel_initializer="zeros", **policy)
-            if distillation_token:
-                class_logits = keras.layers.Dense(int(num_classes), name="head", **head)(feature[:, 0])
-                distillation_logits = keras.layers.Dense(int(num_classes), name="distillation_head", **head)(feature[:, 1])
-                logits = keras.layers.Average(name="mean_logits", **policy)([class_logits, distillation_logits])
-            else:
-                logits = keras.layers.Dense(int(num_classes), name="head", **head)(feature)
-            predictions = activations.get(classifier_activation)
-            outputs = keras.layers.Activation(predictions, dtype=full_precision, name="predictions")(logits)
-        else:
-            outputs = feature
-
-        super().__init__(inputs=images, outputs=outputs, name=name)
-        if channels != 1:
+    def __init__(self, *args, **kwargs):
+        config = ViTConfig.from_arguments(*args, **kwargs)
+        given = keras.dtype_policies.get(config.dtype) if config.dtype is not None else keras.config.dtype_policy()
+        config = config.replace(dtype=keras.dtype_policies.serialize(given))
+        policy = precision.policy(given)
+        images = keras.Input(config.input_shape, name="images")
+        patches = _embed(config, policy, images)
+        tokens = _add_prefix_and_positions(config, policy, patches)
+        tokens = _encode(config, policy, tokens)
+        feature = _pool(config, policy, tokens)
+        outputs = _classify(config, policy, feature)
+        super().__init__(inputs=images, outputs=outputs, name=config.name)
+        if config.channels != 1:
             # Keras's own would let an image of one channel pass for one of three.
             self.input_spec = [keras.layers.InputSpec(shape=images.shape, name="images")]
-        config["dtype"] = keras.dtype_policies.serialize(given)
-        for key in ("activation", "classifier_activation"):
-            config[key] = activations.config(config[key])
-        self._config = _plain(unshared(config))
-        self.grid_size = grid
-        self.num_prefix_tokens = num_prefix_tokens
-        self.preprocessing = preprocessing
-        self.class_names = self._config["class_names"]
+        self.config = config
+        self.grid_size = config.grid_size
+        self.num_prefix_tokens = config.num_prefix_tokens
+        self.preprocessing = config.preprocessing
+        self.class_names = config.class_names
         self.sublayers_built()
+        fast = keras.Model(images, outputs_of_class_tokens(self)["outputs"]) if config.pooling == "token" else None
+        self._forward = None if fast is None else lambda *args, **kwargs: fast.call(*args, **kwargs)  # hidden from Keras's tracking
+
+    # Shown by `help` and read by editors.
+    __init__.__signature__ = inspect.Signature(
+        [inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)]
+        + [inspect.Parameter(field.name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=field.default) for field in FIELDS]
+    )
+
+    def call(self, inputs, training=None, mask=None):
+        """Computes the outputs. With class-token pooling the last block computes only these tokens: exact, and 8 % less work in B/16."""
+        return (self._forward or super().call)(inputs, training=training, mask=mask)
 
     def adapt(self, **changes):
         """Returns a new model, of this one's arguments but for `changes`, that carries this one's weights over.
@@ -307,12 +164,10 @@ class VisionTransformer(KeepsSublayers, ChecksImages, Trainer, keras.Model):
         (6, 8)
         """
         config = {key: value for key, value in self.get_config().items() if key not in ("trainable", "sublayers")}
-        if unknown := sorted(set(changes) - set(config)):
-            raise ValueError(f"`adapt` takes arguments of VisionTransformer. Received: {', '.join(unknown)}")
-        if "num_classes" in changes:
-            changes.setdefault("include_top", True)
-        if changes.get("num_classes", self._config["num_classes"]) != self._config["num_classes"]:
-            changes.setdefault("class_names", None)  # the names are of other classes
+        own = {key: value for key, value in changes.items() if key in config and key not in NAMES}  # of a subclass
+        wanted = self.config.override(**{key: value for key, value in changes.items() if key not in own})
+        now = self.config.to_dict()
+        changes = own | {key: value for key, value in wanted.to_dict().items() if key in changes or value != now[key]}
         try:
             model = type(self).from_config({**config, "name": None, **changes})
         except TypeError as error:
@@ -321,7 +176,7 @@ class VisionTransformer(KeepsSublayers, ChecksImages, Trainer, keras.Model):
                 f"`adapt` builds the new model by `{cls}.from_config`, which failed: {error}. Give {cls} a `get_config` with all arguments "
                 "of its constructor."
             ) from error
-        heads = ("head", "distillation_head") if model._config["num_classes"] != self._config["num_classes"] else ()
+        heads = ("head", "distillation_head") if model.config.num_classes != self.config.num_classes else ()
         mine, changed = {layer.name: layer for layer in self.layers}, self._changed_sublayers()
         carried = [layer for layer in model.layers if layer.name in mine and layer.name not in heads]
         model.trainable = self.trainable or any(layer.weights for layer in model.layers if layer not in carried)
@@ -337,7 +192,7 @@ class VisionTransformer(KeepsSublayers, ChecksImages, Trainer, keras.Model):
     def get_config(self):
         """Returns the constructor's arguments; where they are changed, also "trainable" and "sublayers": see `KeepsSublayers`."""
         changed = self._changed_sublayers()
-        return {**self._config, **({} if self.trainable else {"trainable": False}), **({"sublayers": changed} if changed else {})}
+        return {**self.config.to_dict(), **({} if self.trainable else {"trainable": False}), **({"sublayers": changed} if changed else {})}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
@@ -373,126 +228,139 @@ def _carry_over(source, target):
             _carry_over(mine[child.name], child)
 
 
-def make_stem(stem, **more):
-    """Returns the layer that a dict with "kind" and the layer's arguments stands for.
+def _full_precision(policy):
+    return keras.backend.result_type(policy.compute_dtype, "float32")
 
-    Raises:
-        ValueError: if the kind or an argument is unknown, or one is missing.
+
+def _embed(c, policy, images):
+    """Returns the patches of images, `(batch, rows, columns, hidden_dim)`."""
+    x, full_precision = images, _full_precision(policy)  # half precision would round pixels
+    if c.data_format == "channels_first":
+        x = keras.layers.Permute((2, 3, 1), dtype=full_precision, name="channels_last")(x)
+    if c.include_preprocessing:
+        mean, std = c.per_channel("mean"), c.per_channel("std")
+        x = keras.layers.Rescaling(1.0 / (255.0 * std), -mean / std, dtype=full_precision, name="preprocessing")(x)
+    if c.stem is not None:
+        x = c.stem.layer(**dataclasses.asdict(c.stem), name="stem", dtype=policy)(x)
+    return PatchEmbedding(c.hidden_dim, c.patch_size, c.patch_bias, c.dynamic_padding, name="patch_embedding", dtype=policy)(x)
+
+
+def _add_prefix_and_positions(c, policy, patches):
+    """Returns the tokens that enter the first block: prefix tokens and patches, with positions."""
+
+    def with_positions(tokens, num_prefix_tokens):
+        if c.position_embedding == "none":
+            return tokens
+        return PositionEmbedding(
+            c.position_embedding, num_prefix_tokens, c.table_grid, c.position_resample, name="position_embedding", dtype=policy
+        )(tokens, patches)
+
+    tokens = keras.layers.Reshape((-1, c.hidden_dim), name="tokens", dtype=policy)(patches)
+    if not c.prefix_positions:
+        tokens = with_positions(tokens, 0)
+    if c.num_class_tokens:
+        tokens = ClassToken(c.num_class_tokens, name="class_token", dtype=policy)(tokens)
+    if c.prefix_positions:
+        tokens = with_positions(tokens, c.num_class_tokens)
+    if c.num_register_tokens:
+        tokens = RegisterTokens(c.num_register_tokens, c.num_class_tokens, name="register_tokens", dtype=policy)(tokens)
+    if c.dropout_rate:
+        tokens = Dropout(c.dropout_rate, name="embedding_dropout", dtype=policy)(tokens)
+    if c.patch_dropout_rate:
+        tokens = PatchDropout(c.patch_dropout_rate, c.num_prefix_tokens, name="patch_dropout", dtype=policy)(tokens)
+    if c.norm_embeddings:
+        tokens = LayerNormalization(epsilon=c.norm_epsilon, name="embedding_norm", dtype=policy)(tokens)
+    return tokens
+
+
+def _encode(c, policy, tokens):
+    """Returns the tokens after the last block."""
+    for i, drop_path_rate in enumerate(c.drop_path_rates):
+        tokens = TransformerEncoderBlock(
+            c.num_heads,
+            c.mlp_dim,
+            mlp=c.mlp,
+            activation=c.activation,
+            dropout_rate=c.dropout_rate,
+            attention_dropout_rate=c.attention_dropout_rate,
+            drop_path_rate=drop_path_rate,
+            layer_scale_init=c.layer_scale_init,
+            use_qkv_bias=c.qkv_bias,
+            qk_norm=c.qk_norm,
+            norm_first=c.norm_first,
+            norm_epsilon=c.norm_epsilon,
+            remat=c.remat,
+            name=f"block_{i}",
+            dtype=policy,
+        )(tokens)
+    return tokens
+
+
+def _pool(c, policy, tokens):
+    """Returns the feature that the head reads: one vector for an image, two if two heads read them, or all tokens without pooling."""
+    norm = LayerNormalization(epsilon=c.norm_epsilon, name="norm", dtype=policy)
+    if c.pooling is None:
+        return norm(tokens)
+    if c.pooling == "token":
+        return _class_feature(c, norm, tokens)
+    read = tokens if c.norm_after_pooling else norm(tokens)
+    patch_tokens = read[:, c.num_prefix_tokens :] if c.num_prefix_tokens else read
+    if c.pooling == "map":
+        pooling = AttentionPooling(c.num_heads, c.mlp_dim, c.activation or "gelu", c.norm_epsilon, name="attention_pooling", dtype=policy)
+        feature = pooling(patch_tokens)
+    else:
+        feature = ops.mean(patch_tokens, axis=1)
+    if c.pooling == "token_gap":
+        feature = ops.concatenate([read[:, 0], feature], axis=-1)
+    return norm(feature) if c.norm_after_pooling else feature
+
+
+def _class_feature(c, norm, tokens):
+    read = tokens if c.norm_after_pooling else norm(tokens)
+    if not c.distillation_token:
+        feature = read[:, 0]
+    else:
+        feature = read[:, :2] if c.include_top else ops.mean(read[:, :2], axis=1)
+    return norm(feature) if c.norm_after_pooling else feature
+
+
+def _classify(c, policy, feature):
+    """Returns the model's outputs: the classes, or the feature without head."""
+
+    def dense(units, name, **more):
+        return keras.layers.Dense(units, name=name, dtype=policy, **more)
+
+    if c.representation_size:
+        feature = dense(c.representation_size, "pre_logits", activation="tanh", kernel_initializer="lecun_normal")(feature)
+    if not c.include_top:
+        return feature
+    head = dense(c.num_classes, "head", kernel_initializer="zeros")
+    if c.distillation_token:
+        distillation_head = dense(c.num_classes, "distillation_head", kernel_initializer="zeros")
+        logits = [head(feature[:, 0]), distillation_head(feature[:, 1])]
+        logits = keras.layers.Average(name="mean_logits", dtype=policy)(logits)
+    else:
+        logits = head(feature)
+    activation = activations.get(c.classifier_activation)
+    return keras.layers.Activation(activation, dtype=_full_precision(policy), name="predictions")(logits)
+
+
+def outputs_of_class_tokens(model):
+    """Returns symbolic outputs of a model with class-token pooling whose last block computes the class tokens alone.
+
+    `model.output` is the same by all tokens: so `get_layer(...).output` of every layer lies on its path, as Grad-CAM needs it.
+
+    Returns:
+        Dict: "outputs", and with two heads their logits, "head" and "distillation_head".
     """
-    if not isinstance(stem, dict) or stem.get("kind") not in STEMS:
-        raise ValueError(f'`stem` must be None or a dict whose "kind" is one of {", ".join(map(repr, STEMS))}. Received: stem={stem!r}')
-    layer, arguments = STEMS[stem["kind"]], {key: value for key, value in stem.items() if key != "kind"}
-    parameters = inspect.signature(layer).parameters
-    known = [name for name in parameters if name != "kwargs"]
-    needed = [name for name in known if parameters[name].default is inspect.Parameter.empty]
-    if not set(needed) <= set(arguments) <= set(known):
-        takes, needs = ", ".join(known), ", ".join(needed)
-        raise ValueError(f"A `stem` of kind {stem['kind']!r} takes {takes}, of which it needs {needs}. Received: stem={stem}")
-    return layer(**arguments, **more)
-
-
-def _grid_of_224(patch_size, stem):
-    rows, columns = checks.positive_pair("patch_size", patch_size)
-    stride = stem.stride if stem is not None else 1
-    return (224 // (stride * rows), 224 // (stride * columns))
-
-
-def _per_channel(preprocessing, key, channels):
-    """Returns one value per channel; colours are averaged for an image that is not RGB."""
-    values = np.atleast_1d(np.asarray(preprocessing[key]))
-    if values.dtype.kind not in "iuf" or values.shape not in ((1,), (3,), (channels,)) or (key == "std" and values.min() <= 0):
-        rule = "one number, or one per channel" + (", above 0" if key == "std" else "")
-        raise ValueError(f"`preprocessing[{key!r}]` must hold {rule}. Received: {preprocessing[key]!r}")
-    values = values if len(values) == channels else np.full(channels, values.mean())
-    # Of three axes, because Rescaling turns a vector round when Keras's setting is "channels_first".
-    return values.reshape((1, 1, channels))
-
-
-def _plain(value):
-    """Returns a value with Python's numbers in place of numpy's, which would not go into a JSON file, and tuples for what JSON gave."""
-    if isinstance(value, (np.generic, np.ndarray)):
-        value = value.tolist()
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return tuple(map(_plain, value)) if isinstance(value, (list, tuple)) else value
-
-
-def _check(
-    input_shape,
-    hidden_dim,
-    num_layers,
-    num_heads,
-    mlp_dim,
-    num_classes,
-    include_top,
-    pooling,
-    classifier_activation,
-    representation_size,
-    drop_path_schedule,
-    position_embedding,
-    position_grid,
-    position_resample,
-    class_token,
-    distillation_token,
-    num_register_tokens,
-    stem,
-    preprocessing,
-    class_names,
-    data_format,
-    **others,
-):
-    checks.one_of("data_format", data_format, ("channels_last", "channels_first"))
-    shape = tuple(input_shape) if isinstance(input_shape, (list, tuple)) else ()
-    channels, sides = (shape[:1], shape[1:]) if data_format == "channels_first" else (shape[-1:], shape[:-1])
-    if len(shape) != 3 or not checks.is_int(channels[0]) or not all(side is None or checks.is_int(side) for side in sides):
-        order = "(channels, height, width)" if data_format == "channels_first" else "(height, width, channels)"
-        raise ValueError(f"`input_shape` must be {order}, where only height and width may be None. Received: input_shape={input_shape}")
-    for name, value in (
-        ("hidden_dim", hidden_dim),
-        ("num_layers", num_layers),
-        ("num_heads", num_heads),
-        ("mlp_dim", mlp_dim),
-        ("num_classes", num_classes),
-        ("representation_size", 1 if representation_size is None else representation_size),
-    ):
-        checks.integer(name, value)
-    checks.integer("num_register_tokens", num_register_tokens, least=0)
-    checks.divides("num_heads", num_heads, "hidden_dim", hidden_dim)
-    for name, value in others.items():
-        if name.endswith("_rate"):
-            checks.rate(name, value)
-    checks.one_of("pooling", pooling, POOLINGS)
-    checks.one_of("drop_path_schedule", drop_path_schedule, DROP_PATH_SCHEDULES)
-    checks.one_of("position_embedding", position_embedding, (*KINDS, "none"))
-    checks.one_of("position_resample", position_resample, METHODS)
-    activations.get(classifier_activation, "classifier_activation")
-    if stem is not None:
-        make_stem(stem)
-    if pooling in ("token", "token_gap") and not class_token:
-        raise ValueError(f"This pooling needs a class token. Received: pooling={pooling!r}, class_token=False")
-    if pooling == "token_gap" and others["norm_after_pooling"]:
-        raise ValueError('`pooling="token_gap"` reads normalised tokens. Received: pooling="token_gap", norm_after_pooling=True')
-    if distillation_token and pooling != "token":
-        raise ValueError(f'A distillation token needs `pooling="token"`. Received: distillation_token=True, pooling={pooling!r}')
-    if include_top and pooling is None:
-        raise ValueError(
-            "A head needs a pooled feature: choose a `pooling`, or `include_top=False`. Received: include_top=True, pooling=None"
-        )
-    if position_grid is not None:
-        checks.positive_pair("position_grid", position_grid)
-        if position_embedding != "learned":
-            raise ValueError(
-                "`position_grid` is for learned positions; the others are computed for the grid at hand. "
-                f"Received: position_grid={position_grid}, position_embedding={position_embedding!r}"
-            )
-    if preprocessing is not None and (not isinstance(preprocessing, dict) or not set(preprocessing) <= set(PREPROCESSING)):
-        keys = ", ".join(map(repr, PREPROCESSING))
-        raise ValueError(f"`preprocessing` must be None or a dict with keys of {keys}. Received: preprocessing={preprocessing!r}")
-    if class_names is not None:
-        names = class_names if isinstance(class_names, (list, tuple)) else ()
-        if len(names) != num_classes or not all(isinstance(name, str) for name in names):
-            received = f"{len(names)} names, the first {list(names[:3])}" if names else repr(class_names)
-            raise ValueError(
-                "`class_names` must be None or a sequence of `num_classes` strings. "
-                f"Received: class_names={received}, num_classes={num_classes}"
-            )
+    c, layer = model.config, model.get_layer
+    last = layer(f"block_{c.num_layers - 1}")
+    x = _class_feature(c, layer("norm"), last(last.input, num_queries=c.num_class_tokens))
+    if c.representation_size:
+        x = layer("pre_logits")(x)
+    if not c.include_top:
+        return {"outputs": x}
+    if not c.distillation_token:
+        return {"outputs": layer("predictions")(layer("head")(x))}
+    heads = {"head": layer("head")(x[:, 0]), "distillation_head": layer("distillation_head")(x[:, 1])}
+    return {"outputs": layer("predictions")(layer("mean_logits")([*heads.values()])), **heads}

@@ -20,20 +20,20 @@ def info(
     overrides = {} if input_shape is None else {"input_shape": parse_shape(input_shape)}
     overrides |= {} if num_classes is None else {"num_classes": num_classes, "include_top": True}
     with quiet():
-        from keras_vit.cost import arguments, cost, cost_by_part, grid_size
-    config = arguments(name, **overrides)
-    rows, columns = grid_size(config)
-    prefix = config["class_token"] + config["distillation_token"] + config["num_register_tokens"]
+        from keras_vit.config import ViTConfig
+        from keras_vit.cost import cost, cost_by_part
+    config = ViTConfig.of(name, **overrides)
+    rows, columns = config.grid_size
     total = cost(name, batch_size, **overrides)
 
-    print(f"{name} at {' x '.join(map(str, config['input_shape']))}\n")
+    print(f"{name} at {' x '.join(map(str, config.input_shape))}\n")
     table(
         ("", ""),
         [
             ("Parameters", f"{total.parameters:,}"),
             ("Multiply-adds of an image", f"{total.macs / batch_size / 1e9:.2f} G"),
             ("Grid of patches", f"{rows} x {columns}"),
-            ("Tokens", f"{rows * columns + prefix} ({rows * columns} patches, {prefix} prefix)"),
+            ("Tokens", f"{config.num_tokens} ({config.num_patches} patches, {config.num_prefix_tokens} prefix)"),
             (f"Activations in training, batch {batch_size}", f"{total.activation_bytes / 2**20:,.1f} MiB"),
         ],
     )

@@ -59,15 +59,16 @@ def _list_recipes(pattern):
 def facts():
     """Returns what `FACTS` holds: a row of strings for each preset, and for each published file of weights."""
     from keras_vit.checkpoints.catalogue import list_weights
-    from keras_vit.cost import arguments, cost, grid_size
+    from keras_vit.config import ViTConfig
+    from keras_vit.cost import cost
     from keras_vit.presets import list_models
 
     presets = []
     for name in list_models():
-        config, price = arguments(name), cost(name)
-        side = config["input_shape"][0]
+        config, price = ViTConfig.of(name), cost(name)
+        side = config.input_shape[0]
         # Of the image, not of a stem's map: what the number in a hybrid's name means.
-        patch = side // grid_size(config)[0]
+        patch = side // config.grid_size[0]
         presets.append((name, side, patch, f"{price.parameters:,}", f"{price.macs / 1e9:.2f}", len(list_weights(name)) or ""))
     weights = []
     for row in list_weights():

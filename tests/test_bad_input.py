@@ -76,7 +76,7 @@ BAD = [
     ({"distillation_token": True, "pooling": "gap"}, 'needs `pooling="token"`', "distillation_token=True, pooling='gap'"),
     ({"pooling": None}, "A head needs a pooled feature", "include_top=True, pooling=None"),
     ({"position_grid": 4, "position_embedding": "sincos2d"}, "for learned positions", "position_grid=4, position_embedding='sincos2d'"),
-    ({"pooling": "token_gap", "norm_after_pooling": True}, "reads normalised tokens", "norm_after_pooling=True"),
+    ({"pooling": "token_gap", "norm_after_pooling": True}, "reads normalized tokens", "norm_after_pooling=True"),
 ]
 
 

@@ -195,6 +195,7 @@ def test_the_pooled_class_token_is_that_of_all_tokens(more):
     head = values(model.get_layer("head"))
     assert tokens.shape == (2, 7, 16)
     assert_close(logits, tokens[:, 0] @ head["kernel"] + head["bias"], 1e-5)
+    assert_close(model(random_images(model)), to_numpy(keras.ops.softmax(logits)), 1e-5)
 
 
 def test_feature_of_the_class_token():
@@ -533,7 +534,7 @@ def test_adapt_with_parts_more_or_less():
 @pytest.mark.parametrize(
     "more, changes, message",
     [
-        ({}, {"classes": 3}, "`adapt` takes arguments of VisionTransformer. Received: classes"),
+        ({}, {"classes": 3}, "no arguments of VisionTransformer. Received: classes. The nearest are num_classes"),
         ({}, {"hidden_dim": 32}, "do not fit the adapted model"),
         ({}, {"mlp": "swiglu"}, "do not fit the adapted model"),
         ({"stem": RESNET_STEM, "patch_size": 1}, {"input_shape": (16, 24, 1)}, "do not fit the adapted model"),

@@ -16,7 +16,7 @@ from keras_vit.checkpoints.download import resolve
 from keras_vit.checkpoints.formats.files import open_tensors
 from keras_vit.checkpoints.formats.tensors import ALIGNMENT, Scratch, aligned
 from keras_vit.checkpoints.recognition import recognize
-from keras_vit.cost import arguments as all_arguments
+from keras_vit.config import ViTConfig
 from keras_vit.layers.patch_embedding import fit_kernel
 from keras_vit.layers.resampling import check_method, resample_grid
 from keras_vit.runtime.keras_seams import create_with
@@ -54,7 +54,7 @@ class Checkpoint:
         self.arguments = {key: value for key, value in arguments.items() if value is not None or key in ("pooling", "stem")}
 
     def rows(self):
-        return self.format.rows(all_arguments(self.arguments), **self.details)
+        return self.format.rows(ViTConfig.of(self.arguments).to_dict(), **self.details)
 
     def read(self, row):
         """Returns `{our path: array}` of a row, float32 in our layout. Threads may share the checkpoint."""

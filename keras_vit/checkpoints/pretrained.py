@@ -12,7 +12,7 @@ from keras_vit.checkpoints.formats.files import SUFFIXES
 from keras_vit.checkpoints.imagenet import NUM_CLASSES as IMAGENET_CLASSES
 from keras_vit.checkpoints.imagenet import imagenet_labels
 from keras_vit.checkpoints.loading import log, new_model, open_checkpoint
-from keras_vit.cost import arguments as all_arguments
+from keras_vit.config import ViTConfig
 from keras_vit.presets import PRESETS, nearest_presets
 from keras_vit.vision_transformer import VisionTransformer
 
@@ -72,7 +72,7 @@ def load(source, expected, overrides, resample=None, ema=None, sha256=None, size
     with open_checkpoint(path, overrides, expected, ema) as checkpoint:
         found = checkpoint.arguments
         _check_dimensions(expected, found, overrides, path)
-        arguments = all_arguments({**expected, **found})
+        arguments = ViTConfig.of({**expected, **found}).to_dict()
         published = known.preprocessing if known and not known.source.startswith("hf://") else {}  # the Hub's files have a configuration
         arguments["preprocessing"] = _preprocessing(expected, checkpoint, published)
         imagenet = known and known.classes == IMAGENET_CLASSES == found.get("num_classes")
@@ -126,7 +126,7 @@ def _overridden(arguments, overrides):
 def _check_dimensions(expected, found, overrides, path):
     if not expected:
         return
-    expected, found = all_arguments(expected), all_arguments(found)
+    expected, found = ViTConfig.of(expected).to_dict(), ViTConfig.of(found).to_dict()
     names = [name for name in DIMENSIONS if name not in overrides]
     differ = [name for name in names if _comparable(expected[name]) != _comparable(found[name])]
     if differ:
@@ -156,7 +156,7 @@ def _load_keras(path, expected, overrides):
 def _load_h5(path, expected, overrides):
     if not expected:
         raise ValueError(f"A `.weights.h5` file does not say which model it is of: give it as `weights` of a preset. Received: {path}")
-    arguments = _overridden(all_arguments(expected), overrides)
+    arguments = _overridden(ViTConfig.of(expected).to_dict(), overrides)
     saved = VisionTransformer(**{**arguments, "num_classes": _saved_classes(path, arguments)})
     saved.load_weights(path)
     return saved.adapt(num_classes=arguments["num_classes"]) if saved.get_config()["num_classes"] != arguments["num_classes"] else saved

@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 from keras_vit.checkpoints.formats import google, huggingface, timm
 from keras_vit.checkpoints.formats.files import KNOWN_FORMATS
-from keras_vit.cost import arguments as all_arguments
-from keras_vit.vision_transformer import PREPROCESSING
+from keras_vit.config import PREPROCESSING, ViTConfig
 
 log = logging.getLogger("keras_vit")
 
@@ -174,5 +173,5 @@ def _unknown(path, keys):
 def _keys_of(format):
     """Returns the keys that a file of a small model has in a format."""
     form = dict(patch_size=(16, 16), position_grid=(14, 14), activation="gelu_tanh", preprocessing=PREPROCESSING)
-    file = format.file({**all_arguments({"num_layers": 1, "include_top": False}), **form})
+    file = format.file({**ViTConfig.of({"num_layers": 1, "include_top": False}).to_dict(), **form})
     return [file.key(key) for row in format.rows(file.arguments) for key in row.keys]

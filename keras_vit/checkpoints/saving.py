@@ -12,8 +12,7 @@ from keras import ops
 
 from keras_vit.checkpoints.loading import _variables, log
 from keras_vit.checkpoints.recognition import FORMATS
-from keras_vit.cost import arguments as all_arguments
-from keras_vit.cost import grid_size
+from keras_vit.config import ViTConfig
 from keras_vit.files import replacing, require_space
 from keras_vit.layers import checks
 from keras_vit.vision_transformer import VisionTransformer
@@ -92,14 +91,10 @@ def save(model, path, format):
 
 def _arguments(model):
     """Returns all arguments of a model, complete: the size of its images, the grid of positions, the defaults of stem and activation."""
-    a = all_arguments(model)
+    a = model.config.to_dict()
     shape = a["input_shape"]
     *size, channels = (*shape[1:], shape[0]) if a["data_format"] == "channels_first" else shape
-    stem, stride = None, 1
-    if a["stem"] is not None:
-        layer = model.get_layer("stem")
-        stem = {"kind": a["stem"]["kind"], **{k: v for k, v in layer.get_config().items() if k not in ("name", "trainable", "dtype")}}
-        stride = layer.stride
+    stride = model.config.stride
     patch = checks.positive_pair("patch_size", a["patch_size"])
     if None in size:
         # A model of any size is written as one of the size that its positions are for.
@@ -107,8 +102,8 @@ def _arguments(model):
         size = [stride * p * n for p, n in zip(patch, table.shape)] if table is not None else [224, 224]
     elif any(side % (stride * p) for side, p in zip(size, patch)):
         raise ValueError(f"Only in our own format can a model pad its images. Received: input_shape={shape}, patch_size={a['patch_size']}")
-    a |= dict(input_shape=(*size, channels), data_format="channels_last", patch_size=patch, stem=stem)
-    a["position_grid"] = grid_size(a)
+    a |= dict(input_shape=(*size, channels), data_format="channels_last", patch_size=patch)
+    a["position_grid"] = ViTConfig.from_dict({**a, "position_grid": None, "class_names": None}).grid_size
     a["activation"] = a["activation"] or ("silu" if a["mlp"] == "swiglu" else "gelu")
     # Normalization is of each token by itself: before or after one is picked, or none, it is the same.
     a["norm_after_pooling"] = a["norm_after_pooling"] and a["pooling"] in ("gap", "map")

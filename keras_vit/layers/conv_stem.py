@@ -39,10 +39,16 @@ class ConvStem(KeepsSublayers, keras.layers.Layer):
 
     def __init__(self, filters, strides, norm_epsilon=1e-5, **kwargs):
         super().__init__(**kwargs)
-        self.filters, self.strides = checks.integers("filters", filters), checks.integers("strides", strides)
-        if not self.filters or len(self.filters) != len(self.strides):
-            raise ValueError(f"`filters` and `strides` must be as many, at least one. Received: filters={filters}, strides={strides}")
+        self.filters, self.strides = self.check(filters, strides)
         self.norm_epsilon = norm_epsilon
+
+    @staticmethod
+    def check(filters, strides):
+        """Returns both as tuples of ints. Raises ValueError if they are wrong."""
+        filters, strides = checks.integers("filters", filters), checks.integers("strides", strides)
+        if not filters or len(filters) != len(strides):
+            raise ValueError(f"`filters` and `strides` must be as many, at least one. Received: filters={filters}, strides={strides}")
+        return filters, strides
 
     @property
     def stride(self):

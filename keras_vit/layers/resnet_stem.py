@@ -52,12 +52,17 @@ class ResNetStem(KeepsSublayers, keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        self.block_counts = checks.integers("block_counts", block_counts)
-        self.width = checks.integer("width", width)
-        self.num_groups = checks.divides("num_groups", checks.integer("num_groups", num_groups), "width", self.width)
+        checked = self.check(block_counts, width, num_groups, standardization)
+        self.block_counts, self.width, self.num_groups, self.standardization = checked
         self.norm_epsilon = norm_epsilon
-        self.standardization = checks.one_of("standardization", standardization, STANDARDIZATIONS)
         self.standardization_epsilon = standardization_epsilon
+
+    @staticmethod
+    def check(block_counts, width, num_groups, standardization):
+        """Returns the arguments, ints of Python's own type. Raises ValueError if one is wrong."""
+        block_counts, width = checks.integers("block_counts", block_counts), checks.integer("width", width)
+        num_groups = checks.divides("num_groups", checks.integer("num_groups", num_groups), "width", width)
+        return block_counts, width, num_groups, checks.one_of("standardization", standardization, STANDARDIZATIONS)
 
     @property
     def stride(self):

@@ -5,6 +5,7 @@ from keras import ops
 
 from keras_vit.layers import checks
 from keras_vit.runtime.trainer import Trainer
+from keras_vit.vision_transformer import outputs_of_class_tokens
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -46,7 +47,8 @@ class Distillation(Trainer, keras.Model):
             raise ValueError(f"`alpha` must lie in [0, 1] and `temperature` above 0. Received: alpha={alpha}, temperature={temperature}")
         super().__init__(**kwargs)
         self.student, self.kind, self.alpha, self.temperature = student, kind, alpha, temperature
-        self._heads = keras.Model(student.input, [student.get_layer(name).output for name in ("head", "distillation_head", "predictions")])
+        outputs = outputs_of_class_tokens(student)
+        self._heads = keras.Model(student.input, [outputs[name] for name in ("head", "distillation_head", "outputs")])
         self._teach = None
         if teacher is not None:
             self.set_teacher(teacher)

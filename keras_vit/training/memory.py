@@ -5,7 +5,8 @@ import pathlib
 
 import keras
 
-from keras_vit.cost import arguments, cost, cost_by_part, grid_size
+from keras_vit.config import ViTConfig
+from keras_vit.cost import cost, cost_by_part
 
 COPIES = {"AdamW": 2, "Lamb": 2, "Muon": 2, "SGD": 1}  # that an optimizer keeps of the weights
 # What a step takes at its peak, over what the backward pass needs to be kept. Measured 1.8 to 2.3 (Ti/16 and S/16, batches of 16 and 32,
@@ -47,19 +48,18 @@ def device_bytes(model, batch_size, devices, strategy="fsdp", optimizer="AdamW",
     >>> [round(part / 2**30, 1) for part in device_bytes("ViTH14", 64, 8)]
     [0.9, 0.4, 12.1]
     """
-    parts, given = cost_by_part(model, bytes_per_value), arguments(model)
-    parameters, block = sum(part.parameters for part in parts.values()), parts["blocks"].parameters / given["num_layers"]
-    tokens = math.prod(grid_size(given)) + given["class_token"] + given["distillation_token"] + given["num_register_tokens"]
+    parts, config = cost_by_part(model, bytes_per_value), ViTConfig.of(model)
+    parameters, block = sum(part.parameters for part in parts.values()), parts["blocks"].parameters / config.num_layers
     activations = batch_size * sum(part.activation_bytes for part in parts.values())
     if strategy == "tensor_parallel":
         # What goes from branch to branch is on every device: the inputs of both norms and of both first products.
-        whole = 0 if given["remat"] else batch_size * bytes_per_value * given["num_layers"] * 4 * tokens * given["hidden_dim"]
+        whole = 0 if config.remat else batch_size * bytes_per_value * config.num_layers * 4 * config.num_tokens * config.hidden_dim
         activations = whole + (activations - whole) / devices
         held = parts["blocks"].parameters / devices + parameters - parts["blocks"].parameters
     else:
         activations /= devices
         held = parameters / devices if strategy == "fsdp" else parameters
-    gathered = {"fsdp": 2 * block, "tensor_parallel": 3 * given["hidden_dim"] ** 2}.get(strategy, 0)
+    gathered = {"fsdp": 2 * block, "tensor_parallel": 3 * config.hidden_dim**2}.get(strategy, 0)
     return int(4 * held * (1 + COPIES[optimizer])), int(4 * (held + gathered)), int(PEAK * activations)
 
 

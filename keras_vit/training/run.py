@@ -9,7 +9,7 @@ import time
 
 import keras
 
-from keras_vit.cost import arguments as known_arguments
+from keras_vit.config import ViTConfig
 from keras_vit.files import replacing
 from keras_vit.presets import preset
 from keras_vit.runtime.agreement import check_agreement
@@ -217,7 +217,7 @@ class Run:
         config, base, data = self.config, self._base, self.data
         arguments = dict(config.get("architecture", {}))
         if base is None:
-            known_arguments(config["model"], **arguments)  # refuses what is no argument
+            ViTConfig.of(config["model"], **arguments)  # refuses what is no argument
         arguments |= dict(num_classes=len(data.class_names), input_shape=data.image_shape, class_names=data.class_names)
         if config.get("mixed_precision"):
             arguments["dtype"] = "mixed_bfloat16"

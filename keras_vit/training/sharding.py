@@ -5,7 +5,7 @@ import sys
 
 import keras
 
-from keras_vit.cost import arguments as arguments_of
+from keras_vit.config import ViTConfig
 from keras_vit.layers import checks
 
 SHARDED = ("fsdp", "tensor_parallel")
@@ -51,15 +51,16 @@ def layout_map(model, mesh):
     """
     check_backend("layout_map")
     sizes = dict(zip(mesh.axis_names, mesh.shape))
-    arguments = arguments_of(model)
+    config = ViTConfig.of(model)
     if "model" in sizes:
         for name in ("num_heads", "mlp_dim"):
-            if arguments[name] % sizes["model"]:
-                raise ValueError(f'The axis "model" must divide `{name}`. Received: {sizes["model"]} devices, {name}={arguments[name]}')
-    elif "batch" not in sizes or arguments["hidden_dim"] % sizes["batch"]:
+            value = getattr(config, name)
+            if value % sizes["model"]:
+                raise ValueError(f'The axis "model" must divide `{name}`. Received: {sizes["model"]} devices, {name}={value}')
+    elif "batch" not in sizes or config.hidden_dim % sizes["batch"]:
         raise ValueError(
             'The mesh must have an axis "model", or an axis "batch" that divides `hidden_dim`. '
-            f"Received: axes {sizes}, hidden_dim={arguments['hidden_dim']}"
+            f"Received: axes {sizes}, hidden_dim={config.hidden_dim}"
         )
     return _layout_map(mesh)
 

@@ -11,7 +11,7 @@ import keras
 import keras_tuner
 
 from keras_vit import zoo
-from keras_vit.cost import arguments
+from keras_vit.config import ViTConfig
 from keras_vit.data import SOURCES, load
 from keras_vit.data.augmentation import named_augmentation
 from keras_vit.files import replacing
@@ -216,12 +216,12 @@ class ViTHyperModel(keras_tuner.HyperModel):
             if fixed := [name for name in self.rows if name in ARCHITECTURE and name not in ("patch_size", "pooling", "frozen_blocks")]:
                 raise ValueError(f"A model with weights has its dimensions. Received: the parameter {fixed[0]}")
         known = dict(num_classes=len(self.class_names), input_shape=self.image_shape, include_top=True)
-        return {name: arguments(name, **self.architecture, **known) for name in self.rows.get("model", (self.model,))}
+        return {name: ViTConfig.of(name, **self.architecture, **known).to_dict() for name in self.rows.get("model", (self.model,))}
 
     def _changes(self, values):
         """Returns the arguments of `VisionTransformer` by which a trial's model differs from its preset."""
         values = self.values(values)
-        return self.architecture | arguments_of(values, arguments(values.get("model", self.model), **self.architecture))
+        return self.architecture | arguments_of(values, ViTConfig.of(values.get("model", self.model), **self.architecture).to_dict())
 
     def _arguments(self, values):
         recipe = self.recipe_of(values)

@@ -1,17 +1,15 @@
 """Search spaces as data, and the architectures of a space that can be built within a budget."""
 
 import dataclasses
-import functools
 import itertools
-import json
 import math
 import numbers
 
 from keras_vit.cost import cost
 from keras_vit.layers import checks
 from keras_vit.names import Table, choose
+from keras_vit.stems import stem_config
 from keras_vit.training import Recipe
-from keras_vit.vision_transformer import make_stem
 
 STEMS = {
     "patch": None,
@@ -184,9 +182,4 @@ def arguments_of(choice, base):
 
 
 def _stride(stem):
-    return 1 if stem is None else _stride_of(json.dumps(stem))
-
-
-@functools.cache  # to make a layer takes a millisecond, and there are thousands of combinations
-def _stride_of(stem):
-    return make_stem(json.loads(stem)).stride
+    return 1 if stem is None else stem_config(stem).stride

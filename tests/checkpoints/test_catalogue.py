@@ -14,9 +14,8 @@ from helpers import randomise
 
 import keras_vit
 from keras_vit.checkpoints import catalogue, from_pretrained
-from keras_vit.cost import arguments
+from keras_vit.config import PREPROCESSING, ViTConfig
 from keras_vit.presets import PRESETS, num_heads_of
-from keras_vit.vision_transformer import PREPROCESSING
 
 ROOT = pathlib.Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
@@ -45,7 +44,7 @@ def test_rows_are_well_formed():
 def test_the_preset_has_the_parameters_of_the_weights(row):
     form = {"num_classes": row.classes, "include_top": True} if row.classes else {"include_top": False}
     if (row.model, row.tag) in WITH_REPRESENTATION:
-        form["representation_size"] = arguments(row.model)["hidden_dim"]
+        form["representation_size"] = ViTConfig.of(row.model).to_dict()["hidden_dim"]
     parameters = keras_vit.cost(row.model, input_shape=(row.resolution, row.resolution, 3), **form).parameters  # the patch must divide
     assert row.parameters == round(parameters / 1e6, 2)
     if row.tag == "jax_augreg_in21k":

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 import keras_vit
 from keras_vit import files
 from keras_vit.checkpoints import FORMATS, open_checkpoint, save, saving
-from keras_vit.cost import arguments as all_arguments
+from keras_vit.config import ViTConfig
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 FIXTURES = {f"{path.parent.parent.name}/{path.parent.name}": path.parent for path in sorted(GOLDEN.glob("*/*/ours.json"))}
@@ -94,7 +94,7 @@ def test_golden_files_are_written_anew(name, tmp_path):
 
     again = keras_vit.from_pretrained(path, include_preprocessing=False, **size)
     assert_same_outputs(again, model)
-    wanted, found = all_arguments(model), all_arguments(again)
+    wanted, found = ViTConfig.of(model).to_dict(), ViTConfig.of(again).to_dict()
     differ = {key for key in wanted if wanted[key] != found[key]}
     # No file of Meta's tells how it resamples and crops; timm's has no position for the class token of a model with registers; of a
     # model that averages its patches, vit_jax's and big_vision's files are equal but for how each crops.
@@ -156,7 +156,7 @@ def test_models_in_another_form(name, format, tmp_path):
     save(model, path, format)
     again = keras_vit.from_pretrained(path, num_heads=2, include_preprocessing=False, classifier_activation=None)
     assert_same_outputs(again, model, 2e-6)
-    wanted, found = all_arguments(model), all_arguments(again)
+    wanted, found = ViTConfig.of(model).to_dict(), ViTConfig.of(again).to_dict()
     told_by_no_file = {"name", "activation", "preprocessing", "position_resample", "stem", "layer_scale_init"}
     told_by_no_file |= set() if model.get_config()["include_top"] else {"num_classes"}
     assert {key for key in wanted if wanted[key] != found[key]} - told_by_no_file <= differ

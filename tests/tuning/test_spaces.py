@@ -3,12 +3,13 @@ import dataclasses
 import pytest
 from helpers import requires_tensorflow
 
-from keras_vit.cost import arguments, cost
+from keras_vit.config import ViTConfig
+from keras_vit.cost import cost
 from keras_vit.tuning import SPACES, open_space
 from keras_vit.tuning.spaces import PARAMETERS, STEMS, architectures, arguments_of
 
 pytestmark = requires_tensorflow
-BASE = {"base": arguments("ViTNano4", num_classes=10)}
+BASE = {"base": ViTConfig.of("ViTNano4", num_classes=10).to_dict()}
 
 
 @pytest.mark.parametrize("name", SPACES)
@@ -36,7 +37,7 @@ def test_every_choice_is_valid_and_within_the_budget():
 
 
 def test_a_patch_is_in_pixels_of_the_image_also_behind_a_stem():
-    base = arguments("ViTNanoC4", num_classes=10)  # patches of 1 behind a stem of stride 4
+    base = ViTConfig.of("ViTNanoC4", num_classes=10).to_dict()  # patches of 1 behind a stem of stride 4
     assert arguments_of({"patch_size": 4}, base) == {}
     assert arguments_of({"stem": "resnet"}, base) == {"stem": STEMS["resnet"]}
     assert arguments_of({"patch_size": 28}, base) == {"patch_size": 7}
@@ -45,7 +46,7 @@ def test_a_patch_is_in_pixels_of_the_image_also_behind_a_stem():
 
 
 def test_presets_frozen_blocks_and_pooling():
-    bases = {name: arguments(name, num_classes=10, input_shape=(28, 28, 3)) for name in ("ViTMicro4", "ViTNano4")}
+    bases = {name: ViTConfig.of(name, num_classes=10, input_shape=(28, 28, 3)).to_dict() for name in ("ViTMicro4", "ViTNano4")}
     rows = {"model": tuple(bases), "frozen_blocks": ("none", 5, "all"), "pooling": ("token",)}
     found = [(choice["model"], choice["frozen_blocks"]) for choice in architectures(rows, bases)]
     assert ("ViTMicro4", 5) in found and ("ViTNano4", 5) not in found and len(found) == 5  # ViTNano4 has four blocks
