@@ -86,3 +86,9 @@ def test_keras_is_not_patched():
                 if (name, node.attr) not in SEAMS:
                     wrong.append(f"{name}:{node.lineno}: {owner}.{node.attr} = ...")
     assert not wrong, "\n".join(wrong)
+
+
+def test_layers_do_not_know_replicas():
+    """A layer asks the runtime for what it needs; over how many replicas a batch is divided is none of its business."""
+    layers = [path for path in FILES if path.is_relative_to(ROOT / "keras_vit" / "layers")]
+    assert layers and not [str(path) for path in layers if "replicas(" in path.read_text("utf-8")]

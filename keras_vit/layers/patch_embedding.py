@@ -7,6 +7,7 @@ from keras import ops
 from keras_vit.layers import checks
 from keras_vit.layers.resampling import check_method, resample_patch_kernel
 from keras_vit.runtime.intermediates import observe
+from keras_vit.runtime.patches import project_patches
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -58,7 +59,7 @@ class PatchEmbedding(keras.layers.Layer):
         if self.dynamic_padding:
             images = self._padded(images)
         self._grid(images.shape)  # again, for an image whose size was open when the layer was built
-        patches = ops.conv(images, self.kernel, strides=self.patch_size, padding="valid", data_format="channels_last")
+        patches = project_patches(images, self.kernel, self.patch_size)
         return observe("patches", patches if self.bias is None else ops.add(patches, self.bias), self)
 
     def compute_output_shape(self, input_shape):

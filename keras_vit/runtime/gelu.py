@@ -17,7 +17,7 @@ def gelu(x):
     TensorFlow's graphs fuse either form with the matrix product and the bias before it (`GeluExact`).
     """
     backend, dtype = keras.backend.backend(), keras.backend.standardize_dtype(x.dtype)
-    if not fast_paths() or dtype == "float64":
+    if not fast_paths() or dtype == "float64" or keras.backend.is_keras_tensor(x):
         return ops.gelu(x, approximate=False)
     if step() == "training":
         return fused(_by_erf, x)

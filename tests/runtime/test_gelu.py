@@ -19,3 +19,7 @@ def test_gelu_is_exact_with_its_gradient(dtype, tolerance):
     assert keras.backend.standardize_dtype(value.dtype) == keras.backend.standardize_dtype(gradient.dtype) == dtype
     np.testing.assert_allclose(to_numpy(ops.cast(value, "float32")), wanted, rtol=tolerance, atol=tolerance)
     np.testing.assert_allclose(to_numpy(ops.cast(gradient, "float32")), 3.0 * wanted**2 * slope, rtol=4 * tolerance, atol=4 * tolerance)
+
+
+def test_gelu_of_a_symbolic_tensor():
+    assert gelu(keras.KerasTensor((2, 3))).shape == (2, 3)
