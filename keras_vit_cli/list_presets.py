@@ -48,6 +48,7 @@ def _list_recipes(pattern):
     rows = []
     for name, r in found.items():
         length = f"{r.epochs} epochs" if r.epochs else f"{r.steps:,} steps"
+        length = f"{r.head_epochs} + {length}" if r.head_epochs else length  # of the head alone, then of all
         rate = f"{r.learning_rate:g}" + (f" per {r.learning_rate_images}" if r.learning_rate_images else "")
         rows.append((name, length, r.batch_size, r.optimizer, rate, f"{r.weight_decay:g}", f"{r.drop_path_rate:g}", r.augmentation))
     table(("Recipe", "Length", "Batch", "Optimizer", "Learning rate", "Decay", "Drop path", "Augmentation"), rows)

@@ -183,12 +183,13 @@ class Run:
     def data(self):
         """The `keras_vit.data.Data` of the run."""
         from keras_vit.data import SOURCES, load  # which brings TensorFlow
+        from keras_vit.data.sources import Source
 
         config, _ = self.config, self._devices  # a strategy of several machines must come first
         # A finished run needs the weights that it began with no more: its model has the same preprocessing.
         begins = self._start is not None or "weights" in config or "model" not in config
         base = self.model if begins and self.finished else self._base
-        source, size = config.get("data", self._arrays), config.get("image_size")
+        source, size = config.get("data") if self._arrays is None else self._arrays, config.get("image_size")
         if source is None:
             raise ValueError("The run was begun with arrays: give them as `data`")
         if self.resumed:
@@ -203,7 +204,7 @@ class Run:
             seed=config["seed"],
             preprocessing=None if base is None else base.preprocessing,
             train_images=config.get("train_images"),
-            **config.get("data_options", {}) | ({} if size is None else {"image_size": size}),
+            **{} if isinstance(source, Source) else config.get("data_options", {}) | ({} if size is None else {"image_size": size}),
         )
 
     @property

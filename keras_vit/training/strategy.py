@@ -206,7 +206,7 @@ def devices(name=None, virtual=None):
     with contextlib.redirect_stderr(said):
         chosen = strategy("auto" if name is None else name)
     count = count_replicas(chosen)
-    used = count > 1 or (backend == "jax" and name is not None)
+    used = count > 1 or (backend == "jax" and name not in (None, "one_device"))
     return chosen if used else None, count, said.getvalue().strip().removeprefix("keras_vit: ")
 
 

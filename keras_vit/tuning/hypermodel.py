@@ -7,19 +7,20 @@ import pathlib
 import shutil
 import tempfile
 
-import keras
 import keras_tuner
 
-from keras_vit import zoo
 from keras_vit.config import ViTConfig
 from keras_vit.data import SOURCES, load
 from keras_vit.data.augmentation import named_augmentation
+from keras_vit.data.sources import decoded_once, open_source
 from keras_vit.files import replacing
 from keras_vit.names import choose
 from keras_vit.presets import preset
-from keras_vit.training import RECIPES, Checkpoints, Recipe, accelerated, check_memory
+from keras_vit.training import RECIPES, Recipe, Run
+from keras_vit.training.folder import BEST, CHECKPOINTS
+from keras_vit.training.memory import available_bytes
+from keras_vit.training.settings import values_of
 from keras_vit.tuning.spaces import ARCHITECTURE, AUGMENTATION, TRAINING, architectures, arguments_of, open_space
-from keras_vit.tuning.study import HISTORY, write_json
 
 OBJECTIVE = keras_tuner.Objective("val_accuracy", "max")
 
@@ -96,13 +97,16 @@ class ViTHyperModel(keras_tuner.HyperModel):
         if image_size is None and isinstance(data, str) and (not isinstance(model, str) or data not in SOURCES):
             shape = preset(model).get("input_shape", (224,)) if isinstance(model, str) else model.input_shape[1:]
             image_size = shape[0] or 224
-        self.data, self.options = data, options | ({} if image_size is None else {"image_size": image_size})
-        found = self._load(1, "none")
+        self.train_images = options.pop("train_images", None)
+        self.options = options | ({} if image_size is None else {"image_size": image_size})
+        self.source = decoded_once(open_source(data, self.options), min(available_bytes() / 2, 2**40))  # for all trials
+        found = load(self.source, 1, seed=seed, train_images=self.train_images)
         self.class_names, self.image_shape, self.images = found.class_names, found.image_shape, found.sizes["train"]
         if len(self.class_names) < 2:
             raise ValueError(f"The data must have two classes or more. Received: {', '.join(self.class_names)}")
         self.choices = architectures(self.rows, self._bases(), max_parameters, max_macs)
         self.budget = {"max_parameters": max_parameters, "max_macs": max_macs}
+        self._run = None  # of the model that `build` has returned last
         self._check_training()
 
     @property
@@ -124,23 +128,34 @@ class ViTHyperModel(keras_tuner.HyperModel):
     def build(self, hp):
         """Returns the model of a trial, compiled."""
         self.declare_hyperparameters(hp)
-        keras.utils.set_random_seed(self.seed)
-        recipe, changes = self.recipe_of(hp.values), self._arguments(hp.values)
-        name = self.values(hp.values).get("model", self.model)
-        model = zoo.create(name, **changes) if isinstance(name, str) else name.adapt(**changes)
-        options = {} if self.jit_compile is None else {"jit_compile": self.jit_compile}
-        recipe.compile(model, max(1, self.images // recipe.batch_size), **options)
-        return model
+        self._run = None  # and with it the model of the trial before
+        self._run = self.run(hp.values)
+        return self._run.compile()
+
+    def run(self, values):
+        """Returns the `keras_vit.training.Run` of a trial, without a folder. Arguments as in `values`."""
+        model = self.values(values).get("model", self.model)
+        run = Run(
+            self.source,
+            model,
+            recipe=self.recipe_of(values),
+            strategy="one_device",  # unless the tuner has another one in scope
+            train_images=self.train_images,
+            **self._settings(values),
+        )
+        run.config |= self.config(values)  # with the names of data and weights
+        return run
 
     def fit(self, hp, model, *args, callbacks=(), verbose=0, **kwargs):
-        """Trains the model of a trial, from its newest checkpoint if there is one. The data are the hypermodel's own."""
+        """Trains the model of a trial, from its newest checkpoint if there is one. The data are the hypermodel's own.
+
+        Returns:
+            dict with `val_accuracy`: that of the weights that are kept, of the best epoch or, where weights are averaged, of the last.
+        """
         if args:
             raise keras_tuner.errors.FatalValueError("The data are given to ViTHyperModel, not to `search`")
-        recipe = self.recipe_of(hp.values)
-        if not accelerated():
-            check_memory(model, recipe.batch_size, recipe.optimizer, recipe.ema_momentum is not None)
-        data = self._load(recipe.batch_size, recipe.augmentation)
-        epochs = hp.values.get("tuner/epochs", recipe.epochs)
+        if self._run is None or self._run.model is not model:
+            raise keras_tuner.errors.FatalValueError("The model must be the one that `build` has returned last")
         place = next((callback for callback in callbacks if hasattr(callback, "tuner")), None)
         with contextlib.ExitStack() as stack:
             if place and place.tuner.executions_per_trial == 1:
@@ -149,23 +164,10 @@ class ViTHyperModel(keras_tuner.HyperModel):
                     take_over(pathlib.Path(place.tuner.get_trial_dir(hp.values["tuner/trial_id"])), folder)
             else:  # several runs of one trial each begin anew
                 folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            checkpoints = Checkpoints(folder / "checkpoints", keep=1)
-            batches = checkpoints.resume(data.train_from)
-
-            def after_epoch(epoch, logs):
-                write_json(checkpoints.history, folder / HISTORY)
-                if self._is_stale(checkpoints.history):
-                    model.stop_training = True
-
-            return model.fit(
-                batches,
-                steps_per_epoch=data.steps_per_epoch,
-                epochs=checkpoints.epoch if self._is_stale(checkpoints.history) else epochs,
-                validation_data=data.validation,
-                callbacks=[*callbacks, checkpoints, keras.callbacks.LambdaCallback(on_epoch_end=after_epoch)],
-                shuffle=False,  # the data comes shuffled
-                verbose=verbose,
-            )
+            self._run.output = folder
+            history = self._run.train(hp.values.get("tuner/epochs"), callbacks, report=False, verbose=verbose)
+        scores = [row["val_accuracy"] for row in history]
+        return {"val_accuracy": max(scores) if self._run.config.get("keep_best") else scores[-1]}
 
     def values(self, values):
         """Returns the parameters of a trial by name, those of the architecture among them.
@@ -188,16 +190,23 @@ class ViTHyperModel(keras_tuner.HyperModel):
 
     def config(self, values):
         """Returns the config of a trial, which `keras-vit train --config` takes. Arguments as in `values`."""
-        training = {name: value for name, value in dataclasses.asdict(self.recipe_of(values)).items() if value is not None}
-        changed = self._changes(values)
         model = {"model": self.values(values)["model"]} if "model" in self.values(values) else {}
-        config = self.settings | model | {"image_size": self.image_shape[0], "seed": self.seed, "training": training}
+        config = self.settings | model | {"image_size": self.image_shape[0], "training": values_of(self.recipe_of(values))}
         options = {name: value for name, value in self.options.items() if name != "image_size"}
-        config |= {"train_images": options.pop("train_images")} if options.get("train_images") else {}
+        config |= {"train_images": self.train_images} if self.train_images else {}
         config |= {"data_options": options} if options else {}
-        config |= {"architecture": changed} if changed else {}
-        config |= {"mixed_precision": True} if self.mixed_precision else {}
-        return config | ({} if self.jit_compile is None else {"jit_compile": self.jit_compile})
+        return config | {name: value for name, value in self._settings(values).items() if value is not None}
+
+    def _settings(self, values):
+        """Returns the settings of a trial's run, by the names of `Run`'s arguments; None leaves the default."""
+        return dict(
+            architecture=self._changes(values) or None,
+            seed=self.seed,
+            mixed_precision=self.mixed_precision or None,
+            jit_compile=self.jit_compile,
+            keep_best=(self.recipe_of(values).ema_momentum is None) or None,  # averaged weights are those of the last epoch
+            patience=self.patience,
+        )
 
     def describe(self):
         """Returns what tells this search from others, as a dict for JSON."""
@@ -205,10 +214,6 @@ class ViTHyperModel(keras_tuner.HyperModel):
         recipe = {f"recipe.{name}": value for name, value in dataclasses.asdict(self.recipe).items()}
         settings = {"architecture": self.architecture, "patience": self.patience, "mixed_precision": self.mixed_precision}
         return {"space": self.rows, "seed": self.seed, **data, **self.settings, **self.budget, **settings, **recipe}
-
-    def _load(self, batch_size, augmentation):
-        preprocessing = None if isinstance(self.model, str) else self.model.preprocessing
-        return load(self.data, batch_size, augmentation, seed=self.seed, preprocessing=preprocessing, **self.options)
 
     def _bases(self):
         """Returns all arguments of each model of the space."""
@@ -223,18 +228,6 @@ class ViTHyperModel(keras_tuner.HyperModel):
         values = self.values(values)
         return self.architecture | arguments_of(values, ViTConfig.of(values.get("model", self.model), **self.architecture).to_dict())
 
-    def _arguments(self, values):
-        recipe = self.recipe_of(values)
-        known = dict(
-            num_classes=len(self.class_names),
-            input_shape=self.image_shape,
-            dropout_rate=recipe.dropout_rate,
-            drop_path_rate=recipe.drop_path_rate,
-            patch_dropout_rate=recipe.patch_dropout_rate,
-            classifier_activation=recipe.loss,
-        )
-        return self._changes(values) | known | ({"dtype": "mixed_bfloat16"} if self.mixed_precision else {})
-
     def _check_training(self):
         """Tries every value of the recipe, so that none fails in a trial."""
         for name, row in self.rows.items():
@@ -246,10 +239,6 @@ class ViTHyperModel(keras_tuner.HyperModel):
                 if name == "batch_size" and value > self.images:
                     raise ValueError(f"`batch_size` must be at most the {self.images} training images. Received: batch_size={value}")
 
-    def _is_stale(self, history):
-        scores = [row["val_accuracy"] for row in history]
-        return self.patience is not None and len(scores) - scores.index(max(scores)) > self.patience if scores else False
-
 
 def addition(name, value):
     return f"+{name}({value:.4f}".rstrip("0").rstrip(".") + ")"
@@ -257,8 +246,9 @@ def addition(name, value):
 
 def take_over(old, new):
     """Lets the trial in the folder `new` go on from the checkpoint of that in `old`."""
-    if not any((new / "checkpoints").glob("step-*.npz")):
-        (new / "checkpoints").mkdir(parents=True, exist_ok=True)
-        for path in sorted((old / "checkpoints").glob("step-*.npz"))[-1:]:
-            with replacing(new / "checkpoints" / path.name) as temporary:
+    if not any((new / CHECKPOINTS).glob("step-*.npz")):
+        (new / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
+        best = [old / BEST] * (old / BEST).exists()
+        for path in best + sorted((old / CHECKPOINTS).glob("step-*.npz"))[-1:]:
+            with replacing(new / CHECKPOINTS / path.name) as temporary:
                 shutil.copyfile(path, temporary)

@@ -1,5 +1,6 @@
 """The folder of a search: what it is a search of, its trials, and the best one, read from the files alone."""
 
+import csv
 import dataclasses
 import json
 import pathlib
@@ -8,8 +9,9 @@ import re
 import tomli_w
 
 from keras_vit.files import replacing
+from keras_vit.training.folder import HISTORY
 
-STUDY, BEST, HISTORY = "study.json", "best.toml", "history.json"
+STUDY, BEST = "study.json", "best.toml"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,8 +75,12 @@ def read_trials(folder):
 
 
 def read_history(folder):
-    """Returns the finished epochs of the trial in a folder: a list of dicts, as `Checkpoints.history`."""
+    """Returns the finished epochs of the trial in a folder: a list of dicts, as `Run.history`."""
     path = pathlib.Path(folder) / HISTORY
+    if path.exists():
+        with path.open(newline="") as file:
+            return [{name: int(value) if name == "epoch" else float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+    path = path.with_suffix(".json")  # of version 0.1.0
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
 

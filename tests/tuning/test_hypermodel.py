@@ -12,7 +12,9 @@ import pytest
 from helpers import requires_tensorflow
 
 from keras_vit.training import RECIPES
+from keras_vit.training.results.best import is_stale
 from keras_vit.tuning import Search, ViTHyperModel, read_trials
+from keras_vit.tuning.study import read_history
 
 pytestmark = requires_tensorflow
 ROOT = pathlib.Path(__file__).parents[2]
@@ -62,9 +64,9 @@ def test_hyperband_of_keras_tuner_goes_on_from_the_rung_below(tmp_path, capfd):
     search.oracle.max_trials = 4  # one rung, and the one that is promoted
     search.search(verbose=0)
     (promoted,) = [trial for trial in search.oracle.trials.values() if "tuner/trial_id" in trial.hyperparameters.values]
-    before = tmp_path / "study" / f"trial_{promoted.hyperparameters.values['tuner/trial_id']}" / "history.json"
-    history = json.loads((tmp_path / "study" / f"trial_{promoted.trial_id}" / "history.json").read_text())
-    assert history[:1] == json.loads(before.read_text()) and len(history) == 3  # it did not begin anew
+    before = read_history(tmp_path / "study" / f"trial_{promoted.hyperparameters.values['tuner/trial_id']}")
+    history = read_history(tmp_path / "study" / f"trial_{promoted.trial_id}")
+    assert history[:1] == before and len(history) == 3  # it did not begin anew
     assert capfd.readouterr().err.count("going on after 0 steps of epoch 2") == 1
     (model,) = search.get_best_models()
     assert model.get_layer("block_0").attention.num_heads in (2, 3)
@@ -86,7 +88,7 @@ def test_a_budget():
 def test_a_trial_stops_early_also_after_a_kill(tmp_path, monkeypatch):
     hypermodel = tiny({"learning_rate": (1e-3, 2e-3)}, dataclasses.replace(RECIPE, epochs=50, learning_rate=1e-3), patience=2)
     rows = [{"val_accuracy": score} for score in (0.1, 0.3, 0.3, 0.2)]
-    assert hypermodel._is_stale(rows) and not hypermodel._is_stale(rows[:3]) and not hypermodel._is_stale([])
+    assert is_stale(rows, 2) and not is_stale(rows[:3], 2) and not is_stale([], 2) and not is_stale(rows, None)
     Search(hypermodel, tmp_path / "study", "random", 1).search()
     (trial,) = read_trials(tmp_path / "study")
     scores = [row["val_accuracy"] for row in trial.history]

@@ -1,5 +1,6 @@
 """Where images come from: one file a source, one row of `SOURCES` for those that have a name."""
 
+import dataclasses
 import inspect
 import numbers
 import os
@@ -7,6 +8,7 @@ import os
 import numpy as np
 
 from keras_vit.data.sources import arrays, digits, fashion_mnist, folder, tfds
+from keras_vit.data.sources.decoded import decoded_once
 from keras_vit.data.sources.source import Source, Split
 from keras_vit.names import Table, choose
 
@@ -14,7 +16,11 @@ SOURCES = Table("data source", {"digits": digits.digits, "fashion_mnist": fashio
 
 
 def open_source(source, options):
-    """Returns the `Source` that the user named. Arguments as in `keras_vit.data.load`."""
+    """Returns the `Source` that the user named, or a source that is open. Arguments as in `keras_vit.data.load`."""
+    if isinstance(source, Source):
+        if options:
+            raise ValueError(f"An open source has its options. Received: {', '.join(options)}")
+        return dataclasses.replace(source, splits=dict(source.splits))
     if isinstance(source, (tuple, list)):
         if len(source) == 2 and all(map(is_pair, source)):
             return with_options(arrays.arrays, options | {"test": source[1]}, *source[0])
