@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec
 
 import keras_vit
 from keras_vit.training import AdamW, strategy, virtual_devices
-from keras_vit.training.memory import device_bytes
+from keras_vit.training.devices.memory import device_bytes
 
 GIB = 2**30
 

@@ -44,6 +44,9 @@ def tune(
     devices: Annotated[str, typer.Option(help="cpu:N: N virtual devices, to try --strategy.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same search. [default: 0]")] = None,
     config: Annotated[pathlib.Path, typer.Option(help="Begin with the settings in this TOML file, such as a run's.")] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Resume the search in the output folder, or begin it. A search does so without it, too.")
+    ] = False,
     wait: Annotated[float, typer.Option(help="Seconds that a chief waits for workers, and a worker for its chief.")] = 600.0,
 ):
     """Searches for the best model and recipe.
@@ -66,10 +69,9 @@ def tune(
             raise ValueError(f"A search has no `{name}`. Received: {name} = {config[name]}")
     space = space or ("finetune" if "weights" in config else "from_scratch")
     rows = read_space(space) if space.endswith(".toml") else space
+    limits = dict(max_parameters=max_parameters, max_macs=max_macs, patience=config.get("patience") if patience is None else patience)
     try:
-        search = open_search(
-            output, config, rows, tuner, trials, wait, dict(max_parameters=max_parameters, max_macs=max_macs, patience=patience)
-        )
+        search = open_search(output, config, rows, tuner, trials, wait, limits)
         search.search()
     except KeyboardInterrupt:
         print(f"\nkeras-vit: stopped; go on with: {shlex.join(['keras-vit', *sys.argv[1:]])}", file=sys.stderr)

@@ -5,7 +5,6 @@ import json
 import math
 import pathlib
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -15,6 +14,7 @@ import ml_dtypes
 import numpy as np
 
 from keras_vit.files import disown, own, replacing
+from keras_vit.messages import say
 from keras_vit.runtime.agreement import check_agreement
 from keras_vit.runtime.devices import processes
 from keras_vit.runtime.keras_seams import begin_fit_at
@@ -309,7 +309,3 @@ def run_variables(model, *parts):
         "metrics": metrics.values(),
     }
     return {f"{part}-{number:05d}": v for part in parts for number, v in enumerate(variables[part])}
-
-
-def say(text):
-    print(f"keras_vit: {text}", file=sys.stderr, flush=True)

@@ -11,18 +11,19 @@ import keras
 
 from keras_vit.config import ViTConfig
 from keras_vit.files import replacing
+from keras_vit.messages import counted
 from keras_vit.presets import preset
 from keras_vit.runtime.agreement import check_agreement
 from keras_vit.runtime.devices import processes
 from keras_vit.training import settings
+from keras_vit.training.devices.memory import accelerated, check_memory
+from keras_vit.training.devices.strategy import check_batch, devices
 from keras_vit.training.distillation import Distillation
 from keras_vit.training.folder import BATCH, BEST, CHECKPOINTS, CONFIG, HISTORY, MODEL, check_folder, withdraw
-from keras_vit.training.memory import accelerated, check_memory
-from keras_vit.training.recipes import Recipe
+from keras_vit.training.recipe import Recipe
 from keras_vit.training.results.best import BestEpoch, is_stale
-from keras_vit.training.results.summary import describe, evaluate_split, numbered, plural, write_history, write_results
+from keras_vit.training.results.summary import describe, evaluate_split, numbered, write_history, write_results
 from keras_vit.training.resume import Checkpoints
-from keras_vit.training.strategy import check_batch, devices
 from keras_vit.training.weights import open_model
 
 
@@ -293,7 +294,7 @@ class Run:
                     self._begin()
                 if len(phases) > 1:
                     self.phases[len(self.history) + 1] = describe(phase)
-                    length = plural(phase.length(self.data.steps_per_epoch)[0], "epoch")
+                    length = counted(phase.length(self.data.steps_per_epoch)[0], "epoch")
                     self._say(f"Phase {number} of {len(phases)}: {describe(phase)}, {length}")
                 self._fit(phase, self.history, checkpoints, batches, callbacks, epochs, tensorboard)
                 self.history = numbered(self.history, checkpoints.history)
@@ -375,7 +376,7 @@ class Run:
             return None
         done = self._checkpoints.done
         last = (self._phase or self.recipe.phases()[-1]).length(self.data.steps_per_epoch)[0]
-        return f"epoch {self._checkpoints.epoch} of {last}" + (f" and {plural(done, 'step')}" if done else "")
+        return f"epoch {self._checkpoints.epoch} of {last}" + (f" and {counted(done, 'step')}" if done else "")
 
     def evaluate(self, split="test", batch_size=32) -> dict:
         """Evaluates the trained model.

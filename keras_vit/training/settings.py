@@ -10,7 +10,8 @@ from keras_vit.files import replacing
 from keras_vit.layers import checks
 from keras_vit.names import choose, nearest
 from keras_vit.training.folder import CONFIG
-from keras_vit.training.recipes import RECIPES, Recipe
+from keras_vit.training.recipe import Recipe
+from keras_vit.training.recipes import RECIPES
 
 KEYS = {  # what a config may hold, with its type and the least value of an int
     "data": (str, None),

@@ -17,8 +17,8 @@ from keras_vit.files import replacing
 from keras_vit.names import choose
 from keras_vit.presets import preset
 from keras_vit.training import RECIPES, Recipe, Run
+from keras_vit.training.devices.memory import available_bytes
 from keras_vit.training.folder import BEST, CHECKPOINTS
-from keras_vit.training.memory import available_bytes
 from keras_vit.training.settings import values_of
 from keras_vit.tuning.spaces import ARCHITECTURE, AUGMENTATION, TRAINING, architectures, arguments_of, open_space
 

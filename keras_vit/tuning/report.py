@@ -5,7 +5,8 @@ import pathlib
 
 import numpy as np
 
-from keras_vit.training.report import counted, html_table, write_page
+from keras_vit.messages import counted
+from keras_vit.training.results.report import html_table, write_page
 from keras_vit.tuning.study import STUDY, read_trials
 
 MOST_ROWS = 10

@@ -27,8 +27,7 @@ from keras_tuner.src.engine.tuner_utils import SaveBestEpoch
 from keras_vit.extras import install
 from keras_vit.files import disown, own, replacing, require_space
 from keras_vit.layers import checks
-from keras_vit.training.results.summary import duration
-from keras_vit.training.resume import say
+from keras_vit.messages import duration, say
 from keras_vit.tuning.hypermodel import OBJECTIVE
 from keras_vit.tuning.study import open_study, read_history, reason, write_best, write_json
 

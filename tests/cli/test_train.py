@@ -138,7 +138,7 @@ def test_the_first_batch_as_a_picture(capsys, tmp_path):
 
 
 def test_a_batch_too_large_for_memory(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr("keras_vit.training.memory.available_bytes", lambda: 40_000_000)
+    monkeypatch.setattr("keras_vit.training.devices.memory.available_bytes", lambda: 40_000_000)
     code, _, err = call(capsys, "--output", tmp_path / "run", "--data", "digits", "--batch-size", "512")
     assert code == 2 and err.count("\n") == 1 and "512 images need about" in err and "`--accumulation-steps " in err
     assert not (tmp_path / "run").exists()

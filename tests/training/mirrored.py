@@ -18,7 +18,7 @@ from cases import VARIANTS, apart, build, data, sgd, train
 
 from keras_vit.layers import Dropout
 from keras_vit.training import Checkpoints, strategy, virtual_devices
-from keras_vit.training.strategy import _mirrored
+from keras_vit.training.devices.strategy import _mirrored
 
 faulthandler.dump_traceback_later(1200, exit=True)  # rather an error than to wait for ever
 virtual_devices("cpu:4")

@@ -3,7 +3,7 @@ import socket
 
 import pytest
 
-from keras_vit.training import cluster
+from keras_vit.training.devices import cluster
 
 
 def free_ports(count):

@@ -3,7 +3,8 @@ import math
 import pytest
 
 import keras_vit
-from keras_vit.training import check_memory, memory
+from keras_vit.training import check_memory
+from keras_vit.training.devices import memory
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 import keras_vit
 from keras_vit.training import write_report
-from keras_vit.training.pictures import STYLES, draw_confusion, draw_curves, draw_mistakes
+from keras_vit.training.results.pictures import STYLES, draw_confusion, draw_curves, draw_mistakes
 
 PICTURES = ("curves.png", "confusion_matrix.png", "worst_mistakes.png")
 

@@ -132,7 +132,7 @@ def test_bad_input(monkeypatch):
 def test_what_is_a_machines_own_is_divided_over_its_devices():
     import tensorflow as tf
 
-    from keras_vit.training.strategy import _divided
+    from keras_vit.training.devices.strategy import _divided
 
     batches = tf.data.Dataset.range(11).map(lambda number: (number, -number)).batch(6)
     found = [[tensor.numpy().tolist() for tensor in part] for part in _divided(batches, 2)]

@@ -108,7 +108,7 @@ def test_a_loss_that_is_nan_and_a_batch_too_large_are_failures_with_reasons(tmp_
     done, failed = read_trials(tmp_path / "study")
     assert done.status == "COMPLETED" and failed.status == "FAILED"
     assert failed.reason.startswith("FloatingPointError: ") and "is not finite after step" in failed.reason
-    monkeypatch.setattr("keras_vit.training.memory.available_bytes", lambda: 1)
+    monkeypatch.setattr("keras_vit.training.devices.memory.available_bytes", lambda: 1)
     Search(tiny(), tmp_path / "large", "random", 1).search()
     assert "A step must fit into memory" in read_trials(tmp_path / "large")[0].reason
 

@@ -1,1 +1,1 @@
-"""What a run leaves: predictions, figures, pictures and a report."""
+"""What a run leaves behind: predictions, figures, pictures and a report."""

@@ -5,10 +5,11 @@ import json
 
 from keras_vit.files import replacing
 from keras_vit.layers import checks
+from keras_vit.messages import counted, duration
 from keras_vit.training.folder import BATCH, CONFIG, HISTORY, MODEL
-from keras_vit.training.metrics import evaluate_predictions
-from keras_vit.training.predictions import predict_dataset
-from keras_vit.training.report import write_report
+from keras_vit.training.results.metrics import evaluate_predictions
+from keras_vit.training.results.predictions import predict_dataset
+from keras_vit.training.results.report import write_report
 
 SPLITS = ("train", "validation", "test")
 
@@ -80,7 +81,7 @@ def write_results(run, seconds, verbose=True):
         "Calibration error": f"{100 * result['calibration_error']:.2f} %",
         "Model": f"{run.name}, {model.count_params():,} parameters, images of {data.image_shape[0]} x {data.image_shape[1]}",
         "Data": f"{config.get('data', 'arrays')}: " + ", ".join(f"{size:,} {split}" for split, size in data.sizes.items()),
-        "Recipe": f"{config['recipe']}, {plural(len(history), 'epoch')}, batch {run.recipe.batch_size}, seed {config['seed']}",
+        "Recipe": f"{config['recipe']}, {counted(len(history), 'epoch')}, batch {run.recipe.batch_size}, seed {config['seed']}",
     }
     rate = run.recipe.learning_rate * run.recipe.batch_size / (run.recipe.learning_rate_images or run.recipe.batch_size)
     facts["Optimizer"] = f"{run.recipe.optimizer}, highest learning rate {rate:.3g}, schedule {run.recipe.schedule}"
@@ -102,20 +103,10 @@ def write_results(run, seconds, verbose=True):
         print(f"{what:23}{path}")
 
 
-def plural(count, noun):
-    """Returns a count and its noun, such as "1 epoch" or "2 epochs"."""
-    return f"{count:,} {noun}" + ("" if count == 1 else "s")
-
-
 def describe(phase):
     """Returns what a phase of a recipe trains, in words."""
     if phase.lora_rank:
         return "low-rank updates of the attention kernels, and the head"
     if phase.frozen_blocks == "all":
         return "the head alone"
-    return "all weights" if phase.frozen_blocks is None else f"what follows the first {plural(phase.frozen_blocks, 'block')}"
-
-
-def duration(seconds):
-    """Returns a time in the unit that suits it."""
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+    return "all weights" if phase.frozen_blocks is None else f"what follows the first {counted(phase.frozen_blocks, 'block')}"

@@ -4,13 +4,13 @@ import contextlib
 import functools
 import io
 import re
-import sys
 
 import keras
 
 from keras_vit.layers import checks
+from keras_vit.messages import say
 from keras_vit.runtime.devices import enter_cluster
-from keras_vit.training import cluster, sharding
+from keras_vit.training.devices import cluster, sharding
 
 NAMES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 
@@ -234,7 +234,3 @@ def check_batch(batch_size, count):
         less = batch_size - batch_size % count
         near = f"{less} or {less + count}" if less else f"{count}"
         raise ValueError(f"Devices must share a batch equally: {count} can share {near} images. Received: a batch of {batch_size} images")
-
-
-def say(text):
-    print(f"keras_vit: {text}", file=sys.stderr, flush=True)

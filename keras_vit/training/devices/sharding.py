@@ -1,12 +1,12 @@
 """Weights over several devices, on JAX: fully sharded (FSDP) or by heads and hidden units (tensor parallel)."""
 
 import functools
-import sys
 
 import keras
 
 from keras_vit.config import ViTConfig
 from keras_vit.layers import checks
+from keras_vit.messages import counted, say
 
 SHARDED = ("fsdp", "tensor_parallel")
 
@@ -88,7 +88,7 @@ def distribution(name):
     else:
         made = keras.distribution.DataParallel(devices=devices)
         how = "weights on each"
-    print(f"keras_vit: training on {count} JAX device{'s' * (count > 1)}, {how}", file=sys.stderr, flush=True)
+    say(f"training on {counted(count, 'JAX device')}, {how}")
     return made
 
 

@@ -12,8 +12,9 @@ import keras
 import numpy as np
 
 from keras_vit.files import replacing
-from keras_vit.training.metrics import evaluate_predictions
-from keras_vit.training.pictures import (
+from keras_vit.messages import counted
+from keras_vit.training.results.metrics import evaluate_predictions
+from keras_vit.training.results.pictures import (
     MOST_NAMES,
     STYLES,
     best_epoch,
@@ -214,11 +215,6 @@ def describe_curves(history):
     if best:
         text += f"; validation accuracy is highest in epoch {best['epoch']}: {100 * best['val_accuracy']:.2f} %"
     return text
-
-
-def counted(number, noun, nouns=None):
-    """Returns "1 epoch" or "2 epochs"."""
-    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
 
 
 def written():
