@@ -20,28 +20,30 @@ def tune(
     output: Annotated[pathlib.Path, typer.Option(help="Folder of the search: a new or an empty one, or that of the same search.")],
     data: Annotated[str, typer.Option(help="digits, fashion_mnist, tfds:NAME, or a folder with a folder of images for each class.")] = None,
     data_option: Annotated[list[str], typer.Option(help="NAME=VALUE for the data source, such as data_dir=sets; repeatable.")] = None,
-    train_images: Annotated[int, typer.Option(min=1, help="Train on so many images. [default: all]")] = None,
+    train_images: Annotated[
+        int, typer.Option(min=1, help="Train on a fixed, stratified subset of this many images. [default: all]")
+    ] = None,
     space: Annotated[
         str, typer.Option(help="finetune, from_scratch, augment, or a TOML file. [default: finetune with --weights, else from_scratch]")
     ] = None,
     tuner: Annotated[str, typer.Option(help="random, hyperband, bayesian or grid.")] = "hyperband",
-    trials: Annotated[int, typer.Option(min=1, help="Number of trials; the same command with more of them goes on.")] = 20,
+    trials: Annotated[int, typer.Option(min=1, help="Number of trials. The same command with a larger number adds trials.")] = 20,
     max_parameters: Annotated[int, typer.Option(min=1, help="Largest number of parameters.")] = None,
-    max_macs: Annotated[int, typer.Option(min=1, help="Largest number of multiply-adds for an image.")] = None,
-    patience: Annotated[int, typer.Option(min=1, help="End a trial that has not become better for so many epochs.")] = None,
-    model: Annotated[str, typer.Option(help="Preset, for what is not searched. [default: that of the weights, or ViTMicro4]")] = None,
-    weights: Annotated[str, typer.Option(help=f"Begin each trial with them: a tag of the preset; or {SOURCES}.")] = None,
+    max_macs: Annotated[int, typer.Option(min=1, help="Largest number of multiply-adds per image.")] = None,
+    patience: Annotated[int, typer.Option(min=1, help="Stop a trial when its validation accuracy has not risen for N epochs.")] = None,
+    model: Annotated[str, typer.Option(help="Preset, for what the space leaves open. [default: that of the weights, or ViTMicro4]")] = None,
+    weights: Annotated[str, typer.Option(help=f"Weights that each trial begins with: a tag of the preset; or {SOURCES}.")] = None,
     recipe: Annotated[
-        str, typer.Option(help="How to train, for what is not searched. [default: finetune with --weights, else small_data]")
+        str, typer.Option(help="How to train, for what the space leaves open. [default: finetune with --weights, else small_data]")
     ] = None,
-    epochs: Annotated[int, typer.Option(help="Epochs of a whole trial. [default: the recipe's]")] = None,
+    epochs: Annotated[int, typer.Option(help="Epochs of a complete trial. [default: the recipe's]")] = None,
     image_size: Annotated[
-        int, typer.Option(min=1, help="Side to resize images to, in pixels. [default: the source's, or the model's]")
+        int, typer.Option(min=1, help="Side that images are resized to, in pixels. [default: the source's, or the model's]")
     ] = None,
     mixed_precision: Annotated[bool, typer.Option("--mixed-precision", help="Compute in bfloat16.")] = None,
     jit_compile: Annotated[bool, typer.Option(help="Compile with XLA, or do not. [default: where it is supported]")] = None,
     strategy: Annotated[str, typer.Option(help="auto, one_device, or mirrored: each trial on all GPUs. [default: auto]")] = None,
-    devices: Annotated[str, typer.Option(help="cpu:N: N virtual devices, to try --strategy.")] = None,
+    devices: Annotated[str, typer.Option(help="cpu:N makes N virtual devices, to try --strategy.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same search. [default: 0]")] = None,
     config: Annotated[pathlib.Path, typer.Option(help="Begin with the settings in this TOML file, such as a run's.")] = None,
     resume: Annotated[
@@ -51,14 +53,26 @@ def tune(
 ):
     """Searches for the best model and recipe.
 
-    Says how each trial ended, and writes a report with pictures and best.toml, which `keras-vit train --config` takes. Whatever stops it:
-    the same command goes on with it, and with the trial that was stopped. For several processes or machines see docs/tuning.md.
+    Prints a line for each finished trial, and writes a report with pictures and best.toml, a config for `keras-vit train --config`. If it
+    is stopped, the same command resumes it, and the trial that was stopped. For several processes or machines see docs/tuning.md.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    names = ("data", "train_images", "model", "weights", "recipe", "epochs", "image_size", "mixed_precision", "jit_compile", "strategy")
-    values = locals()
-    given = {name: values[name] for name in (*names, "devices", "seed") if values[name] is not None}
-    given |= {"data_options": parse_options(data_option)} if data_option else {}
+    given = dict(
+        data=data,
+        data_options=parse_options(data_option) or None,
+        train_images=train_images,
+        model=model,
+        weights=weights,
+        recipe=recipe,
+        epochs=epochs,
+        image_size=image_size,
+        mixed_precision=mixed_precision,
+        jit_compile=jit_compile,
+        strategy=strategy,
+        devices=devices,
+        seed=seed,
+    )
+    given = {name: value for name, value in given.items() if value is not None}
     with quiet():
         from keras_vit.training import settings
     config = settings.complete(settings.read_config(config) if config else {}, given)

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import json
+import os
 import pathlib
 import re
 
@@ -37,8 +38,8 @@ def open_study(folder, settings):
     if path.exists():
         begun = json.loads(path.read_text(encoding="utf-8"))
         for name in settings | begun:
-            if settings.get(name) != begun.get(name):
-                was, now = begun.get(name), settings.get(name)
+            was, now = begun.get(name), settings.get(name)
+            if now != was and not (name in ("data", "weights") and now == os.path.abspath(str(was))):  # 0.1.0 kept relative paths
                 raise ValueError(f"The folder is that of another search: there `{name}` is {was!r}. Received: {name}={now!r}, {folder}")
         return
     if folder.exists() and (not folder.is_dir() or any(folder.glob("[!.]*"))):

@@ -1,6 +1,6 @@
 import pytest
 
-from keras_vit_cli import main
+from keras_vit_cli import in_options, main
 
 
 def call(capsys, *arguments):
@@ -61,3 +61,18 @@ def test_an_interrupt_ends_with_130(capsys, monkeypatch):
     monkeypatch.setattr("keras_vit.presets.list_models", interrupt)
     code, out, err = call(capsys, "list")
     assert code == 130 and "Traceback" not in err
+
+
+def test_errors_of_the_package_are_in_the_words_of_the_command():
+    text = (
+        "`data` is missing; `accumulation_steps=2`, `mixed_precision=True` and `weights='a b'` help, `other=1` does not. Received: seed=1"
+    )
+    expected = (
+        "`--data` is missing; `--accumulation-steps 2`, `--mixed-precision` and `--weights a b` help, `other=1` does not. Received: seed=1"
+    )
+    assert in_options(text, ["train"]) == expected
+    assert in_options(text, ["--version"]) == in_options(text, []) == text
+
+
+def test_shell_completion_is_offered(capsys):
+    assert "--install-completion" in call(capsys, "--help")[1]

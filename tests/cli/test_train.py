@@ -207,6 +207,19 @@ def test_a_run_is_not_written_over(capsys, finished):
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
 
 
+def test_the_same_command_begins_a_run_and_resumes_it(capsys, tmp_path):
+    (tmp_path / "tiny.toml").write_text("[architecture]\nhidden_dim = 8\nnum_layers = 1\nnum_heads = 2\nmlp_dim = 8\n")
+    arguments = ["--output", tmp_path / "run", "--data", "digits", "--image-size", "8", "--train-images", "64", "--epochs", "1", "--resume"]
+    arguments += ["--config", tmp_path / "tiny.toml", "--no-jit-compile", "--keep", "best", "--patience", "3", "--weight-decay", "0.1"]
+    code, out, err = call(capsys, *arguments, "--layer-decay", "0.9", "--freeze", "0", "--head-epochs", "1")
+    assert code == 0 and out.startswith(f"No run in {tmp_path / 'run'} yet: beginning it"), err
+    config = settings.read_config(tmp_path / "run")
+    assert config["keep_best"] and config["patience"] == 3 and config["training"]["head_epochs"] == 1
+    assert (config["training"]["weight_decay"], config["training"]["layer_decay"], config["training"]["frozen_blocks"]) == (0.1, 0.9, 0)
+    code, out, err = call(capsys, *arguments, "--layer-decay", "0.9", "--freeze", "0", "--head-epochs", "1")
+    assert code == 0 and out.startswith(f"Resuming the run in {tmp_path / 'run'}") and "Epoch" not in out, err
+
+
 def test_a_resumed_run_keeps_its_settings(capsys, finished):
     code, _, err = call(capsys, "--output", finished, "--resume", "--epochs", "9")
     assert code == 2 and err.count("\n") == 1 and "--epochs 8. Received: --epochs 9" in err
