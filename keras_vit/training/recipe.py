@@ -119,7 +119,7 @@ class Recipe:
         for name, table in (("optimizer", OPTIMIZERS), ("schedule", SCHEDULES), ("loss", LOSSES)):
             checks.one_of(name, getattr(self, name), table)
 
-    def length(self, steps_per_epoch):
+    def length(self, steps_per_epoch: int) -> tuple[int, int]:
         """Returns (epochs, steps of an epoch) for `fit`, given the steps in which it passes over the training images once.
 
         A recipe in steps has as many epochs as come nearest to whole passes.
@@ -129,7 +129,7 @@ class Recipe:
         epochs = max(1, round(self.steps / steps_per_epoch))
         return epochs, max(1, round(self.steps / epochs))
 
-    def phases(self):
+    def phases(self) -> "tuple[Recipe, ...]":
         """Returns the recipes that training consists of, one `fit` each: with `head_epochs` a linear probe comes first."""
         if not self.head_epochs:
             return (self,)
@@ -138,7 +138,7 @@ class Recipe:
         return head, dataclasses.replace(self, head_epochs=0)
 
     @property
-    def model_arguments(self):
+    def model_arguments(self) -> dict:
         """The arguments of `VisionTransformer` that the recipe sets, as a dict: its dropout rates and the activation of its loss.
 
         Example:
@@ -147,7 +147,7 @@ class Recipe:
         """
         return {"classifier_activation": self.loss} | {name: getattr(self, name) for name in RATES}
 
-    def build(self, model, **arguments):
+    def build(self, model: str | keras.Model, **arguments) -> keras.Model:
         """Builds the model that the recipe trains: with its dropout rates and the activation that fits its loss.
 
         Args:
@@ -175,7 +175,7 @@ class Recipe:
         arguments |= self.model_arguments
         return zoo.create(model, **arguments) if isinstance(model, str) else model.adapt(**arguments)
 
-    def compile(self, model, steps_per_epoch, accumulation_steps=1, **kwargs):
+    def compile(self, model: keras.Model, steps_per_epoch: int, accumulation_steps: int = 1, **kwargs) -> None:
         """Freezes what the recipe freezes, and compiles `model` with its optimizer and loss, and the metric accuracy.
 
         Args:
@@ -234,7 +234,7 @@ class Recipe:
                     + f". Received: {name}={found!r}"
                 )
 
-    def build_optimizer(self, steps_per_epoch):
+    def build_optimizer(self, steps_per_epoch: int) -> keras.optimizers.Optimizer:
         """Returns the recipe's optimizer."""
         epochs, steps_per_epoch = self.length(steps_per_epoch)
         steps = epochs * steps_per_epoch

@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 import traceback
+from collections.abc import Callable
 
 import keras
 import ml_dtypes
@@ -55,7 +56,13 @@ class Checkpoints(keras.callbacks.Callback):
     ... )
     """
 
-    def __init__(self, folder, every_steps=None, every_seconds=600.0, keep=2):
+    def __init__(
+        self,
+        folder: str | pathlib.Path,
+        every_steps: int | None = None,
+        every_seconds: float | None = 600.0,
+        keep: int = 2,
+    ):
         super().__init__()
         for name, value in (("every_steps", every_steps), ("every_seconds", every_seconds), ("keep", keep)):
             if name == "keep" if value is None else not value > 0:
@@ -73,7 +80,7 @@ class Checkpoints(keras.callbacks.Callback):
         self._signal, self._handlers = None, {}
         self._writer, self._writing = concurrent.futures.ThreadPoolExecutor(1), None
 
-    def resume(self, train_from):
+    def resume(self, train_from: Callable):
         """Returns the training data from where the newest checkpoint stands. The model is restored when `fit` begins.
 
         Args:
@@ -90,7 +97,7 @@ class Checkpoints(keras.callbacks.Callback):
         self._read()
         return train_from(self.step - self._repeated)
 
-    def files(self):
+    def files(self) -> list[pathlib.Path]:
         """Returns the paths of the checkpoints, the newest last."""
         return sorted(self.folder.glob("step-*.npz"))
 

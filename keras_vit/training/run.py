@@ -6,6 +6,7 @@ import os
 import pathlib
 import sys
 import time
+from collections.abc import Sequence
 
 import keras
 
@@ -16,7 +17,7 @@ from keras_vit.presets import preset
 from keras_vit.runtime.agreement import check_agreement
 from keras_vit.runtime.devices import processes
 from keras_vit.training import settings
-from keras_vit.training.devices.memory import accelerated, check_memory
+from keras_vit.training.devices.memory import accelerated, check_memory, memory_error
 from keras_vit.training.devices.strategy import check_batch, devices
 from keras_vit.training.distillation import Distillation
 from keras_vit.training.folder import BATCH, BEST, CHECKPOINTS, CONFIG, HISTORY, MODEL, check_folder, withdraw
@@ -257,7 +258,15 @@ class Run:
             show_batch(data, temporary)
         return self.output / BATCH
 
-    def train(self, epochs=None, callbacks=(), save_every=None, tensorboard=False, report=True, verbose="auto") -> list[dict]:
+    def train(
+        self,
+        epochs: int | None = None,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
+        save_every: int | None = None,
+        tensorboard: bool = False,
+        report: bool = True,
+        verbose: str | int = "auto",
+    ) -> list[dict]:
         """Trains from the newest checkpoint, or from the beginning, and writes the results.
 
         Args:
@@ -301,13 +310,8 @@ class Run:
         except Exception as error:
             if begun and not self.resumed:
                 withdraw(self.output)
-            if "RESOURCE_EXHAUSTED" in str(error) or type(error).__name__ == "ResourceExhaustedError":
-                parts = self.config.get("accumulation_steps", 1)
-                images = -(-self.recipe.batch_size // (self._devices[1] * parts))
-                raise ValueError(
-                    f"The device's memory does not hold {images} images at once: split each batch by `accumulation_steps={2 * parts}`, "
-                    "which computes the same steps, or compute in half precision by `mixed_precision=True`"
-                ) from None
+            if readable := memory_error(error, self.recipe.batch_size // self._devices[1], self.config.get("accumulation_steps", 1)):
+                raise readable from None
             raise
         finally:
             self._phase = None
@@ -378,7 +382,7 @@ class Run:
         last = (self._phase or self.recipe.phases()[-1]).length(self.data.steps_per_epoch)[0]
         return f"epoch {self._checkpoints.epoch} of {last}" + (f" and {counted(done, 'step')}" if done else "")
 
-    def evaluate(self, split="test", batch_size=32) -> dict:
+    def evaluate(self, split: str = "test", batch_size: int = 32) -> dict:
         """Evaluates the trained model.
 
         Args:

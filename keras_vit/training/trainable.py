@@ -2,6 +2,8 @@
 
 import re
 
+import keras
+
 from keras_vit.backbone import find_vision_transformer
 from keras_vit.layers import checks
 
@@ -9,7 +11,7 @@ HEADS = ("head", "distillation_head")
 AFTER_BLOCKS = ("norm", "attention_pooling", "pre_logits", *HEADS)
 
 
-def freeze(model, blocks=None):
+def freeze(model: keras.Model, blocks: int | str | None = None) -> None:
     """Sets which layers are trained. Compile the model afterwards.
 
     Args:
@@ -43,7 +45,7 @@ def freeze(model, blocks=None):
         layer.trainable = trained(layer.name)
 
 
-def add_lora(model, rank=8, alpha=None):
+def add_lora(model: keras.Model, rank: int = 8, alpha: float | None = None) -> None:
     """Trains low-rank updates of the attention kernels, and the head, in place of all weights. Compile the model afterwards.
 
     Each kernel of queries, keys and values, and of the projection, becomes `kernel + alpha / rank * a @ b` with `a` `(D, rank)` and `b`

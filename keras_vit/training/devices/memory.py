@@ -15,7 +15,7 @@ PEAK = 2.0
 CGROUP = pathlib.Path("/sys/fs/cgroup")
 
 
-def training_bytes(model, batch_size, optimizer="AdamW", ema=False):
+def training_bytes(model: keras.Model, batch_size: int, optimizer: str = "AdamW", ema: bool = False) -> int:
     """Estimates the memory of training in bytes: weights, gradients, the optimizer's copies, and a batch's activations.
 
     Args:
@@ -63,7 +63,7 @@ def device_bytes(model, batch_size, devices, strategy="fsdp", optimizer="AdamW",
     return int(4 * held * (1 + COPIES[optimizer])), int(4 * (held + gathered)), int(PEAK * activations)
 
 
-def available_bytes():
+def available_bytes() -> float:
     """Returns the memory that this machine, or this container, can still give; infinity where it does not say."""
     available = math.inf
     try:
@@ -77,7 +77,7 @@ def available_bytes():
     return available
 
 
-def accelerated():
+def accelerated() -> bool:
     """Whether models are computed elsewhere than in the machine's own memory."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -90,7 +90,7 @@ def accelerated():
     return torch.cuda.is_available()
 
 
-def check_memory(model, batch_size, optimizer="AdamW", ema=False, available=None):
+def check_memory(model: keras.Model, batch_size: int, optimizer: str = "AdamW", ema: bool = False, available: int | None = None) -> None:
     """Refuses a batch that does not fit, with the largest part of it that does.
 
     Args:
@@ -119,6 +119,22 @@ def check_memory(model, batch_size, optimizer="AdamW", ema=False, available=None
     raise ValueError(
         f"A step must fit into memory: {batch_size} images need about {_gib(needed)}, and {_gib(available)} are at hand. {advice}. "
         f"Received: batch_size={batch_size}"
+    )
+
+
+def memory_error(error, images, parts=1):
+    """Returns an error that tells the user what to do, if `error` says that a device's memory is exhausted; else None.
+
+    Args:
+        error: Exception.
+        images: int. Images of a batch on a device.
+        parts: int. Micro-batches that it is split into.
+    """
+    if "RESOURCE_EXHAUSTED" not in str(error) and type(error).__name__ != "ResourceExhaustedError":
+        return None
+    return ValueError(
+        f"The device's memory does not hold {-(-images // parts)} images at once: split each batch by `accumulation_steps={2 * parts}`, "
+        "which computes the same steps, or compute in half precision by `mixed_precision=True`"
     )
 
 

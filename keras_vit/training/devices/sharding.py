@@ -26,7 +26,7 @@ FSDP = {  # over "batch", as the images are: a weight is gathered where it is us
 }
 
 
-def layout_map(model, mesh):
+def layout_map(model: keras.Model | str | dict, mesh: keras.distribution.DeviceMesh) -> keras.distribution.LayoutMap:
     """Returns how a Vision Transformer's weights, and with them the optimizer's state, lie on a mesh of devices. On JAX.
 
     Args:

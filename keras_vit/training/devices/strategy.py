@@ -15,7 +15,7 @@ from keras_vit.training.devices import cluster, sharding
 NAMES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 
 
-def strategy(name="auto", wait_seconds=600.0):
+def strategy(name="auto", wait_seconds: float = 600.0):
     """Returns what divides training over devices, and says on stderr in a line what that is.
 
     On TensorFlow a `tf.distribute.Strategy`, on JAX a `keras.distribution.Distribution`; both have a `scope`.
@@ -158,7 +158,7 @@ def _tpu():
     return made
 
 
-def virtual_devices(text):
+def virtual_devices(text: str) -> None:
     """Divides the CPU into virtual devices, to try a strategy without several GPUs. Before anything is computed.
 
     Args:
@@ -210,7 +210,7 @@ def devices(name=None, virtual=None):
     return chosen if used else None, count, said.getvalue().strip().removeprefix("keras_vit: ")
 
 
-def count_replicas(made):
+def count_replicas(made) -> int:
     """Returns over how many devices a strategy, or a distribution, divides a batch."""
     if keras.backend.backend() == "jax":
         mesh = made.device_mesh
@@ -218,7 +218,7 @@ def count_replicas(made):
     return made.num_replicas_in_sync
 
 
-def check_batch(batch_size, count):
+def check_batch(batch_size: int, count: int) -> None:
     """Refuses a batch that so many devices cannot share equally.
 
     Raises:

@@ -1,9 +1,11 @@
 """What predictions are worth: accuracy, calibration, the confusion of classes, and figures for each class."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 
-def evaluate_predictions(probabilities, labels, class_names=None, bins=15):
+def evaluate_predictions(probabilities, labels, class_names: Sequence[str] | None = None, bins: int = 15) -> dict:
     """Compares predictions with labels.
 
     Args:

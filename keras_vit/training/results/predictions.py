@@ -2,6 +2,7 @@
 
 import heapq
 import time
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import keras
@@ -17,7 +18,7 @@ class Predictions(NamedTuple):
     images_per_second: float | None
 
 
-def predict_dataset(model, batches, most_shown=24):
+def predict_dataset(model: keras.Model, batches: Iterable, most_shown: int = 24) -> Predictions:
     """Runs a model over labelled images.
 
     Args:

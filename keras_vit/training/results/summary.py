@@ -3,18 +3,20 @@
 import csv
 import json
 
+import keras
+
 from keras_vit.files import replacing
 from keras_vit.layers import checks
 from keras_vit.messages import counted, duration
 from keras_vit.training.folder import BATCH, CONFIG, HISTORY, MODEL
 from keras_vit.training.results.metrics import evaluate_predictions
-from keras_vit.training.results.predictions import predict_dataset
+from keras_vit.training.results.predictions import Predictions, predict_dataset
 from keras_vit.training.results.report import write_report
 
 SPLITS = ("train", "validation", "test")
 
 
-def evaluate_split(model, data, split="test", batch_size=32):
+def evaluate_split(model: keras.Model, data, split: str = "test", batch_size: int = 32) -> tuple[dict, Predictions]:
     """Evaluates a model on the images of a split.
 
     Args:
