@@ -116,8 +116,7 @@ class Run:
         self.output = None if output is None else pathlib.Path(output)
         self.resumed = resume and self.output is not None and (self.output / CONFIG).is_file()
         if self.resumed:
-            whole = {} if recipe is None else settings.values_of(recipe)
-            self.config = settings.agree(settings.read_config(self.output), base | whole | given)
+            self.config = settings.agree(settings.read_config(self.output), base | (settings.values_of(recipe) if recipe else {}) | given)
         else:
             if self.output is not None:
                 check_folder(self.output)
@@ -126,7 +125,7 @@ class Run:
             self.config = settings.complete(base, given, recipe)
             if self._start is not None:
                 del self.config["model"]  # the default one
-        if self._arrays is None and "data" not in self.config:
+        if self._arrays is None and "data" not in self.config and not self.resumed:
             raise ValueError("`data` is missing: name a data source, such as digits, or a folder of images")
         self.recipe = Recipe(**self.config["training"])
         self.history = []

@@ -62,7 +62,7 @@ def test_a_search_its_report_and_its_best_config(capsys, tmp_path, arguments):
     assert scores[: len(best.history)] == [row["val_accuracy"] for row in best.history]
     # Another search does not go on here.
     code, out, err = call(capsys, "tune", *arguments, "--max-macs", 10**9, "--output", study)
-    assert code == 2 and err.count("\n") == 1 and "that of another search: there `max_macs` is None" in err
+    assert code == 2 and err.count("\n") == 1 and "that of another search: there `--max-macs` is None" in err
 
 
 @pytest.mark.parametrize(
@@ -70,10 +70,10 @@ def test_a_search_its_report_and_its_best_config(capsys, tmp_path, arguments):
     [
         (["--space", "finetuning"], "Unknown search space; there is 'finetune'"),
         (["--max-macs", "10"], "The budget must hold one configuration of the search space: they begin at"),
-        (["--tuner", "annealing"], "`tuner` must be one of 'random', "),
+        (["--tuner", "annealing"], "`--tuner` must be one of 'random', "),
         (["--recipe", "head_then_all"], "without `head_epochs`"),
         (["--patience", "0"], "--patience"),
-        (["--strategy", "mirrored", "--devices", "gpu:2"], "`devices` must be cpu:N"),
+        (["--strategy", "mirrored", "--devices", "gpu:2"], "`--devices` must be cpu:N"),
     ],
 )
 def test_wrong_arguments_are_said_before_a_trial(capsys, tmp_path, more, rule):
