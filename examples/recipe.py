@@ -62,7 +62,10 @@ def main():
     probabilities = keras.ops.concatenate([model(images, training=False) for images, _ in test])
     labels = keras.ops.concatenate([labels if labels.ndim == 1 else keras.ops.argmax(labels, axis=-1) for _, labels in test])
     result = evaluate_predictions(probabilities, labels, data.class_names)
-    print(f"test accuracy {result['accuracy']:.4f}, calibration error {result['calibration_error']:.4f}: {options.output / 'model.keras'}")
+    split = "validation" if data.test is data.validation else "test"
+    print(
+        f"{split} accuracy {result['accuracy']:.4f}, calibration error {result['calibration_error']:.4f}: {options.output / 'model.keras'}"
+    )
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def show(result, title):
         ("Top-5 accuracy", percent(result["top5_accuracy"])),
         ("Log loss", f"{result['log_loss']:.4f}"),
         ("Calibration error", percent(result["calibration_error"])),
-        ("Images a second", f"{result['images_per_second']:.0f}" if result["images_per_second"] else ""),
+        ("Images per second", f"{result['images_per_second']:.0f}" if result["images_per_second"] else ""),
     ]
     table(("", ""), [row for row in rows if row[1]])
     classes = (
@@ -114,4 +114,4 @@ def write(folder, result, predictions, model, data, names):
         "Data": data,
     }
     labels, probabilities, shown, _ = predictions
-    write_report(folder, f"{model} on {data}", facts, None, shown, labels, probabilities, names)
+    write_report(folder, f"{model} on {data}", facts, None, shown, labels, probabilities, names, split=result["split"])

@@ -1,4 +1,4 @@
-"""What `model.fit` needs around it: recipes, optimizers, checkpoints to go on from, and a report with pictures."""
+"""Training with `model.fit`: recipes, optimizers, runs that resume, and a report with pictures."""
 
 # `import keras_vit` imports this package, so that saved models find their optimizers and losses: nothing here may import TensorFlow.
 from keras_vit.files import replacing

@@ -1,4 +1,4 @@
-"""Keras's optimizers as Vision Transformers are trained: weight decay on kernels alone, layer-wise learning rates, and an exact clip.
+"""Keras's optimizers with weight decay on kernels only, layer-wise learning rates, and exact gradient clipping.
 
 Each takes all arguments of Keras's class of its name, and `layer_decay`. They go into `compile` and are saved with a model.
 """

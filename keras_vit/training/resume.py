@@ -1,4 +1,4 @@
-"""Runs that go on, after whatever stopped them, as if it had not happened."""
+"""Checkpoints of runs: training resumes after any stop, and ends as if it had not been stopped."""
 
 import concurrent.futures
 import json
@@ -22,28 +22,28 @@ from keras_vit.runtime.keras_seams import begin_fit_at
 
 
 class Checkpoints(keras.callbacks.Callback):
-    """Saves a run while `fit` trains, and goes on with it when `fit` is called again.
+    """Saves a run while `fit` trains, and resumes it when `fit` is called again.
 
-    A checkpoint is one file with all that a run consists of: weights, optimizer, seed generators (Keras's weight files lack them,
-    which restarts every dropout mask), the running means of the metrics, the history and the place in the data. A run that was killed
-    and started again, however often, ends with the very weights and history of one that was not.
+    A run checkpoint is one file with the complete state of a run: weights, optimizer, seed generators (Keras's weight files lack them,
+    which restarts every dropout mask), the running means of the metrics, the history, and the position in the data. A run that was killed
+    and restarted any number of times ends with the same weights and history as an uninterrupted one.
 
-    What this asks of the training data: they are given as `resume` shows, as a function of the step. With any other data checkpoints
-    are written at the ends of epochs only and a broken epoch begins again, which is as exact if each epoch brings the same batches.
+    This needs training data that are a function of the step, as `resume` takes them. With other data checkpoints are written at the end
+    of each epoch only, and an interrupted epoch starts again. That is exact too if each epoch has the same batches.
 
-    `fit` stops with FloatingPointError as soon as the loss, or a weight to be saved, is not finite, and with OSError if a checkpoint
-    cannot be written; the checkpoints before stay as they are. SIGTERM, the notice to a preempted machine, and Ctrl-C take effect at the
-    end of the step: the run is saved, and SIGTERM then exits with 0. A second one acts at once.
+    `fit` raises FloatingPointError as soon as the loss, or a weight to be saved, is not finite, and OSError if a checkpoint cannot be
+    written. Earlier checkpoints stay as they are. SIGTERM (the notice to a preempted machine) and Ctrl-C take effect at the end of the
+    step: the run is saved, and SIGTERM then exits with 0. A second signal acts at once.
 
     Args:
-        folder: str or path-like. Of this run alone: another process that would write into it is refused.
+        folder: str or path-like. The folder of this run. A second process that writes into it is refused.
         every_steps: int or None. Steps between two checkpoints.
-        every_seconds: float or None. Seconds after which a step ends with a checkpoint. There is one at the end of each epoch, too.
-        keep: int. Number of newest checkpoints to keep.
+        every_seconds: float or None. Seconds between two checkpoints. One more is written at the end of each epoch. Defaults to 600.
+        keep: int. Number of checkpoints to keep, the newest ones. Defaults to 2.
 
     Attributes:
-        epoch, done, step: int. Finished epochs, finished steps of the epoch after them, and steps in all.
-        history: list with a dict for each finished epoch, also of those before a resume: `epoch`, from 1, and the logs of `fit`.
+        epoch, done, step: int. Finished epochs, finished steps of the current epoch, and finished steps in all.
+        history: list with a dict for each finished epoch, those before a resume included: `epoch`, from 1, and the logs of `fit`.
 
     Raises:
         ValueError: if a number is out of range.
@@ -81,14 +81,14 @@ class Checkpoints(keras.callbacks.Callback):
         self._writer, self._writing = concurrent.futures.ThreadPoolExecutor(1), None
 
     def resume(self, train_from: Callable):
-        """Returns the training data from where the newest checkpoint stands. The model is restored when `fit` begins.
+        """Returns the training data from the step of the newest checkpoint on. The model is restored when `fit` begins.
 
         Args:
             train_from: function from a step, counted from the start of training, to the endless `tf.data.Dataset` that begins with its
                 batch. The same step must always bring the same batch: order and augmentation are functions of the step and a seed.
 
         Returns:
-            What `train_from` returned, for `fit`, which needs `steps_per_epoch` with it.
+            The dataset of `train_from`, for `fit` with `steps_per_epoch`.
 
         Raises:
             OSError: if another process writes into the folder, or it cannot be written.
@@ -305,7 +305,7 @@ class Checkpoints(keras.callbacks.Callback):
 
 
 def run_variables(model, *parts):
-    """Returns `{key: variable}` of all that changes while training. Keys are numbered: names of layers differ between processes."""
+    """Returns `{key: variable}` of everything that training changes. Keys are numbers: layer names differ between processes."""
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
     metrics = {id(v): v for metric in model.metrics for v in metric.variables}

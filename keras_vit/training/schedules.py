@@ -1,4 +1,4 @@
-"""Learning rates over the steps of a run: from zero up to a highest value, and down again."""
+"""Learning-rate schedules with a linear warm-up."""
 
 import keras
 from keras import ops

@@ -1,4 +1,4 @@
-"""What of a model is trained: all, what follows a block, or low-rank updates of the attention kernels."""
+"""Which weights are trained: all, those after a block, or low-rank updates of the attention kernels."""
 
 import re
 
@@ -16,8 +16,8 @@ def freeze(model: keras.Model, blocks: int | str | None = None) -> None:
 
     Args:
         model: a `VisionTransformer`, or a model that holds one: the layers around it stay as they are.
-        blocks: None: everything is trained. An int: the stem, the embeddings, and as many of the first encoder blocks are not; 0
-            freezes what comes before the blocks. "all": only the head is trained (a linear probe).
+        blocks: None, int or "all". None trains everything. An int freezes the stem, the embeddings and this many of the first encoder
+            blocks. "all" trains only the head (a linear probe). Defaults to None.
 
     Raises:
         ValueError: if `blocks` is none of these, or the model holds no `VisionTransformer`.

@@ -1,4 +1,4 @@
-"""Hyperparameter search with Keras Tuner: spaces as data, and searches that can be left alone."""
+"""Hyperparameter search with Keras Tuner: search spaces as data, and searches that resume."""
 
 from keras_vit.tuning.hypermodel import ViTHyperModel
 from keras_vit.tuning.report import write_report

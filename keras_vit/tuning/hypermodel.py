@@ -28,25 +28,26 @@ OBJECTIVE = keras_tuner.Objective("val_accuracy", "max")
 class ViTHyperModel(keras_tuner.HyperModel):
     """The search space of a Vision Transformer, for every tuner of Keras Tuner.
 
-    A trial trains as `keras-vit train --config` with `config(values)` does, to the bit. It saves a checkpoint each epoch in its folder: a
-    trial that is tried again goes on from there, and so does one that Hyperband promotes.
+    A trial is a `keras_vit.training.Run`, bit for bit the one of `keras-vit train --config` with `config(values)`. It keeps the weights of
+    its best epoch, whose validation accuracy is its score. It writes a checkpoint each epoch: a trial that is repeated, or that Hyperband
+    promotes, resumes from there.
 
-    What an architecture consists of is one parameter, `architecture`, whose values are the combinations that can be built and meet
-    the budget: dimensions that heads divide, patches that divide the image. No other is ever sampled.
+    The architecture is one parameter, `architecture`. Its values are the combinations that can be built within the budget: heads divide
+    the width, and patches divide the image. No other combination is sampled.
 
     Args:
         data: a data source, as `keras_vit.data.load` takes it.
         space: name of a row of `SPACES`, or a dict, see `keras_vit.tuning.open_space`.
-        model: name of a preset, or a `VisionTransformer` with the weights that trials begin with. What the space does not change.
-        recipe: name of a row of `RECIPES`, or a `Recipe`, in epochs. What the space does not change.
+        model: name of a preset, or a `VisionTransformer` whose weights trials begin with. The space changes its arguments.
+        recipe: name of a row of `RECIPES`, or a `Recipe`, with a length in epochs. The space changes its values.
         max_parameters: int or None. Largest number of parameters.
-        max_macs: int or None. Largest number of multiply-adds for an image.
-        patience: int or None. A trial ends when `val_accuracy` has not risen for so many epochs.
+        max_macs: int or None. Largest number of multiply-adds per image.
+        patience: int or None. A trial stops when `val_accuracy` has not risen for this many epochs.
         architecture: dict of further arguments of `VisionTransformer`, or None.
-        image_size: int or None for the source's, or the model's.
-        seed: int. Of data, weights and training, the same for all trials.
-        mixed_precision: bool. Computes in bfloat16.
-        jit_compile: bool or None, as `compile` takes it; None is Keras's default.
+        image_size: int or None. Side that images are resized to. None takes that of the source or the model.
+        seed: int. Seed of data, weights and training, the same for all trials. Defaults to 0.
+        mixed_precision: bool. Compute in bfloat16.
+        jit_compile: bool or None, as in `compile`. None is Keras's default.
         settings: dict of further keys for `config`, such as "weights" and "recipe".
         **options: passed to `keras_vit.data.load`, such as `train_images`.
 

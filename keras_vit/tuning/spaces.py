@@ -1,4 +1,4 @@
-"""Search spaces as data, and the architectures of a space that can be built within a budget."""
+"""Search spaces as data, and the architectures of a space that fit a budget."""
 
 import dataclasses
 import itertools

@@ -1,4 +1,4 @@
-"""The folder of a search: what it is a search of, its trials, and the best one, read from the files alone."""
+"""The folder of a search: its settings, its trials and the best one, read from files only."""
 
 import csv
 import dataclasses
@@ -28,7 +28,7 @@ class TrialRow:
 
 
 def open_study(folder, settings):
-    """Writes what a search is a search of into its folder, or compares it with what is written there.
+    """Records the search's settings, or checks that they match an existing study.
 
     Raises:
         ValueError: if the folder is that of another search, or of something else.
@@ -86,7 +86,7 @@ def read_history(folder):
 
 
 def reason(message):
-    """Returns what a traceback says in its end, in a line; memory that ran out is what matters in the many lines of TensorFlow."""
+    """Returns the last error of a traceback as one line. Of TensorFlow's many lines it picks the one about memory."""
     message = (message or "").strip()
     errors = re.findall(r"^(?:\w+\.)*(\w*Error\w*: .*)$", message, re.MULTILINE) or [message.rpartition("\n")[2]]
     memory = re.findall(r"^.*(?:OOM|[Oo]ut of memory).*$", message, re.MULTILINE)

@@ -1,8 +1,8 @@
-"""Keras Tuner's tuners, made to last: the only place that touches what is private in keras-tuner 1.4.8, with the reason for each line.
+"""Keras Tuner's tuners, made to resume. This is the only file that uses private names of keras-tuner 1.4.8, each with its reason.
 
-What is put right: JSON files written in place, which a kill leaves half-written; trials that a kill leaves "running" for ever; a grid that
-ends when it is resumed; failures that stop a search, or deadlock its chief; reasons that are lost on the way from a worker; a chief that
-never notices that a worker died, and a worker that never notices that its chief did; packages that are needed and not declared.
+Faults of Keras Tuner that are corrected here: JSON files are written in place, and a kill leaves them incomplete; killed trials stay
+"running" forever; a resumed grid search ends; failed trials stop a search or block its chief; a worker's error is lost; a chief does
+not notice a dead worker, nor a worker a dead chief; required packages are not declared.
 """
 
 import contextlib
@@ -160,7 +160,7 @@ TUNERS = {
 
 
 class Search(keras_tuner.Tuner):
-    """A search in a folder, which may be killed at any moment and goes on where it was when it is made and called again.
+    """A search in a folder. It can be killed at any moment, and resumes when it is made and called again.
 
     It has the methods of a `keras_tuner.Tuner`, such as `get_best_hyperparameters`. The folder holds what Keras Tuner writes, and
     `best.toml`, the config of the best trial so far. A trial that fails is recorded with the reason, and the search goes on.

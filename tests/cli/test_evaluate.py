@@ -54,7 +54,7 @@ def test_figures_are_the_models(capsys, run, part, images):
 def test_what_a_reader_sees(capsys, run):
     code, out, _ = call(capsys, run)
     assert code == 0
-    for words in ("Accuracy", "Top-5 accuracy", "Calibration error", "Images a second", "Precision", "True class (row)"):
+    for words in ("Accuracy", "Top-5 accuracy", "Calibration error", "Images per second", "Precision", "True class (row)"):
         assert words in out
 
 

@@ -1,4 +1,4 @@
-"""Which machines train together, and whether they are there: TF_CONFIG, or the job step of SLURM."""
+"""Finds the machines that train together, from TF_CONFIG or SLURM, and waits until all answer."""
 
 import json
 import os
@@ -16,7 +16,7 @@ class Cluster(NamedTuple):
 
 
 def find():
-    """Returns the `Cluster` that the environment names, or None.
+    """Returns the `Cluster` of TF_CONFIG or SLURM, or None.
 
     Raises:
         ValueError: if what the environment says is wrong.
@@ -60,7 +60,7 @@ def of_tf_config(text):
 
 
 def of_slurm(environment):
-    """Reads what `srun` tells each of its tasks. The ports follow from the number of the job, so that two jobs may share a machine.
+    """Reads the variables that `srun` sets for each task. Ports follow from the job's number, so that two jobs can share a machine.
 
     Example:
     >>> of_slurm(dict(SLURM_STEP_NODELIST="gpu[08-09],login", SLURM_STEP_TASKS_PER_NODE="2(x2),1", SLURM_PROCID="3", SLURM_JOB_ID="7"))
@@ -83,7 +83,7 @@ def of_slurm(environment):
 
 
 def wait_for(cluster, seconds):
-    """Returns once every worker of the cluster answers at its address. TensorFlow would wait without an end, or a word.
+    """Returns once every worker of the cluster answers at its address. TensorFlow itself would wait silently and forever.
 
     Raises:
         ValueError: if this worker's own address is taken, or one does not answer within `seconds`; it is named.

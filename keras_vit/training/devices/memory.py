@@ -1,4 +1,4 @@
-"""Whether a batch fits into memory: the cost model's estimate of a training step, against what is at hand."""
+"""Checks that a batch fits into memory, by the cost model's estimate of a training step."""
 
 import math
 import pathlib
@@ -8,7 +8,7 @@ import keras
 from keras_vit.config import ViTConfig
 from keras_vit.cost import cost, cost_by_part
 
-COPIES = {"AdamW": 2, "Lamb": 2, "Muon": 2, "SGD": 1}  # that an optimizer keeps of the weights
+COPIES = {"AdamW": 2, "Lamb": 2, "Muon": 2, "SGD": 1}  # arrays of the size of the weights that an optimizer keeps
 # What a step takes at its peak, over what the backward pass needs to be kept. Measured 1.8 to 2.3 (Ti/16 and S/16, batches of 16 and 32,
 # TensorFlow on a CPU with and without XLA), 2.7 in bfloat16.
 PEAK = 2.0
@@ -64,7 +64,7 @@ def device_bytes(model, batch_size, devices, strategy="fsdp", optimizer="AdamW",
 
 
 def available_bytes() -> float:
-    """Returns the memory that this machine, or this container, can still give; infinity where it does not say."""
+    """Returns the free memory of this machine or container in bytes; infinity if the system does not report it."""
     available = math.inf
     try:
         lines = dict(line.split(":") for line in pathlib.Path("/proc/meminfo").read_text().splitlines())
@@ -78,7 +78,7 @@ def available_bytes() -> float:
 
 
 def accelerated() -> bool:
-    """Whether models are computed elsewhere than in the machine's own memory."""
+    """Returns whether models run on a GPU or TPU, which has memory of its own."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -91,7 +91,7 @@ def accelerated() -> bool:
 
 
 def check_memory(model: keras.Model, batch_size: int, optimizer: str = "AdamW", ema: bool = False, available: int | None = None) -> None:
-    """Refuses a batch that does not fit, with the largest part of it that does.
+    """Refuses a batch that does not fit into memory, and names the micro-batches that do.
 
     Args:
         model, batch_size, optimizer, ema: as in `training_bytes`.

@@ -1,4 +1,4 @@
-"""Weights over several devices, on JAX: fully sharded (FSDP) or by heads and hidden units (tensor parallel)."""
+"""Shards weights over several devices, on JAX: fully (FSDP), or by heads and hidden units (tensor parallel)."""
 
 import functools
 
@@ -27,7 +27,7 @@ FSDP = {  # over "batch", as the images are: a weight is gathered where it is us
 
 
 def layout_map(model: keras.Model | str | dict, mesh: keras.distribution.DeviceMesh) -> keras.distribution.LayoutMap:
-    """Returns how a Vision Transformer's weights, and with them the optimizer's state, lie on a mesh of devices. On JAX.
+    """Returns the layout of a Vision Transformer's weights and optimizer state on a mesh of devices. On JAX.
 
     Args:
         model: a `VisionTransformer`, the name of a preset, or a dict of arguments; read for what must divide.

@@ -1,4 +1,4 @@
-"""Which devices a run trains on. The model is built and compiled in the scope of what `strategy` returns."""
+"""Chooses the devices that a run trains on. Build and compile the model in the scope of what `strategy` returns."""
 
 import contextlib
 import functools
@@ -16,7 +16,7 @@ NAMES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 
 
 def strategy(name="auto", wait_seconds: float = 600.0):
-    """Returns what divides training over devices, and says on stderr in a line what that is.
+    """Returns a strategy that distributes training over devices, and prints one line about it on stderr.
 
     On TensorFlow a `tf.distribute.Strategy`, on JAX a `keras.distribution.Distribution`; both have a `scope`.
 
@@ -159,7 +159,7 @@ def _tpu():
 
 
 def virtual_devices(text: str) -> None:
-    """Divides the CPU into virtual devices, to try a strategy without several GPUs. Before anything is computed.
+    """Splits the CPU into virtual devices, to try a strategy without several GPUs. Call it before anything is computed.
 
     Args:
         text: str such as "cpu:2".
@@ -211,7 +211,7 @@ def devices(name=None, virtual=None):
 
 
 def count_replicas(made) -> int:
-    """Returns over how many devices a strategy, or a distribution, divides a batch."""
+    """Returns the number of devices that a strategy or distribution splits a batch over."""
     if keras.backend.backend() == "jax":
         mesh = made.device_mesh
         return dict(zip(mesh.axis_names, mesh.shape))[made.batch_dim_name]
@@ -219,7 +219,7 @@ def count_replicas(made) -> int:
 
 
 def check_batch(batch_size: int, count: int) -> None:
-    """Refuses a batch that so many devices cannot share equally.
+    """Refuses a batch that the devices cannot share equally.
 
     Raises:
         ValueError: with the nearest batches that they can.

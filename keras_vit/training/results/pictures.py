@@ -118,7 +118,7 @@ def draw_mistakes(figure, images, labels, probabilities, class_names, split="tes
         labels: int array `(n,)`. The true classes.
         probabilities: array `(n, classes)`.
         class_names: sequence of str.
-        split: "test", "validation" or "train": what the images are, for the title.
+        split: "test", "validation", "train" or "all": what the images are, for the title.
     """
     predicted, confidence = np.argmax(probabilities, axis=-1), np.max(probabilities, axis=-1)
     wrong = int(np.sum(predicted != labels))
@@ -143,10 +143,10 @@ def draw_mistakes(figure, images, labels, probabilities, class_names, split="tes
 
 def title_of_mistakes(wrong, count, split):
     """Returns "3 of 359 test images misclassified", or what stands there without a mistake."""
-    split = {"train": "training"}.get(split, split)
+    images = {"train": "training images", "all": "images"}.get(split, f"{split} images")
     if wrong:
-        return f"{wrong:,} of {count:,} {split} images misclassified"
-    return f"All {count:,} {split} images are classified correctly; these are the least certain"
+        return f"{wrong:,} of {count:,} {images} misclassified"
+    return f"All {count:,} {images} are classified correctly; these are the least certain"
 
 
 def wrapped(text, width, end=""):

@@ -1,4 +1,4 @@
-"""What a model says of a dataset, batch by batch: images are not kept, but for the few that a report shows."""
+"""The predictions of a model on a dataset. Images are not kept, except the few that a report shows."""
 
 import heapq
 import time
@@ -10,7 +10,7 @@ import numpy as np
 
 
 class Predictions(NamedTuple):
-    """Labels `(n,)`, probabilities `(n, classes)`, the images by number that are `shown`, and the images a second of the model alone."""
+    """Labels `(n,)`, probabilities `(n, classes)`, a dict from row numbers to the images to be `shown`, and images per second."""
 
     labels: np.ndarray
     probabilities: np.ndarray
@@ -24,7 +24,7 @@ def predict_dataset(model: keras.Model, batches: Iterable, most_shown: int = 24)
     Args:
         model: a classifier. Logits become probabilities by softmax.
         batches: iterable of `(images, labels)`, such as `data.test`; labels are class numbers `(batch,)` or one-hot `(batch, classes)`.
-        most_shown: int. Images to keep: mistakes, the surest first; and if there are fewer, what the model was least sure of.
+        most_shown: int. Number of images to keep: the most confident mistakes, then the least confident correct ones. Defaults to 24.
 
     Returns:
         `Predictions`. The first batch, which traces the model, is not timed; of one batch alone `images_per_second` is None.

@@ -68,7 +68,7 @@ def write_report(
         probabilities: array `(n, classes)`. The model's predictions.
         class_names: sequence of str.
         more: dict from headings to `(file name, alternative text)` of further pictures in `folder`. Defaults to None.
-        split: str. Split of the images: "test", "validation" or "train". Defaults to "test".
+        split: str. Split of the images: "test", "validation", "train" or "all". Defaults to "test".
         phases: dict from the first epoch of each phase of the training to its name. Defaults to None.
 
     Returns:
