@@ -148,7 +148,8 @@ def draw_figures(model, paths, output):
     from keras_vit import visualize
     from keras_vit.data import evaluation_transform
 
-    figures = {"Filters of the patch embedding": ("patch_filters.png", lambda: visualize.patch_filters(model))}
+    figures = {"Architecture": ("model.svg", lambda: visualize.model_figure(model))}
+    figures |= {"Filters of the patch embedding": ("patch_filters.png", lambda: visualize.patch_filters(model))}
     if model.get_config()["position_embedding"] != "none":
         figures["Similarity of positions"] = ("position_similarity.png", lambda: visualize.position_similarity(model))
     if paths:

@@ -4,6 +4,7 @@ from keras_vit.visualize.attention_distance import attention_distance, mean_atte
 from keras_vit.visualize.attention_maps import attention_maps, attention_weights
 from keras_vit.visualize.attention_rollout import attention_rollout
 from keras_vit.visualize.grad_cam import grad_cam
+from keras_vit.visualize.model_figure import model_figure
 from keras_vit.visualize.overlay import overlay
 from keras_vit.visualize.patch_filters import patch_filters
 from keras_vit.visualize.patch_pca import patch_components, patch_pca
@@ -17,6 +18,7 @@ __all__ = [
     "attention_weights",
     "grad_cam",
     "mean_attention_distances",
+    "model_figure",
     "overlay",
     "patch_components",
     "patch_filters",
