@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import pytest
 from training.test_resume import Stop, assert_same, fit, put, small_model, states, train_from
+from training.test_resume import saved as saved  # a fixture
 
 from keras_vit.training import Checkpoints
 
