@@ -3,6 +3,7 @@
 import inspect
 
 from keras_vit.checkpoints import catalogue, pretrained
+from keras_vit.config import FIELDS, ViTConfig
 from keras_vit.presets import PRESETS
 from keras_vit.vision_transformer import VisionTransformer
 
@@ -12,7 +13,7 @@ def create(model, /, weights=None, **overrides):
 
     Args:
         model: str, the preset's name, see `keras_vit.list_models`.
-        weights: None for newly initialised weights; a tag of `keras_vit.list_weights(model)`; or a file, a folder,
+        weights: None for newly initialized weights; a tag of `keras_vit.list_weights(model)`; or a file, a folder,
             `hf://owner/repository[@revision]` or an https URL with weights in any format that `keras_vit.from_pretrained` reads, or our
             own `.weights.h5`.
         **overrides: arguments of `VisionTransformer` in place of the preset's and the weights'. `num_classes` asks for a head, also in a
@@ -33,16 +34,32 @@ def create(model, /, weights=None, **overrides):
     return VisionTransformer(**{**arguments, **overrides})
 
 
-DOCSTRING = """Builds {name}: {size}.
+DOCSTRING = """Returns {name}: {size}.
+
+    Every argument is given by its name.
 
     Args:
-        num_classes: int. Classes of the head{head}.
-        weights: None for newly initialised weights; a tag of `keras_vit.list_weights("{name}")`; or a file, folder,
-            `hf://owner/repository[@revision]` or https URL.
-        **overrides: any argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("{name}")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head{head}.
+            A head for another number of classes than the weights' starts at zero. Defaults to {num_classes}.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to {input_shape}.
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to {include_top}.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to {pooling!r}.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
 
     Returns:
-        A `keras_vit.VisionTransformer`: a functional Keras model that takes raw pixels, 0 to 255.
+        A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
         ValueError: if an argument is wrong, or the weights are unknown or of another model.
@@ -53,21 +70,28 @@ DOCSTRING = """Builds {name}: {size}.
 
 
 def _function(name):
-    def function(*, weights=None, **overrides):
+    def function(*args, weights=None, **overrides):
+        if args:
+            raise ValueError(
+                f"`{name}` takes its arguments by name. Received: {', '.join(map(repr, args))}. "
+                f'Write {name}(weights="imagenet", include_top=False), for instance'
+            )
         return create(name, weights, **overrides)
 
-    arguments = PRESETS[name]
-    size = ", ".join(f"{key} {arguments[key]}" for key in ("patch_size", "hidden_dim", "num_layers", "num_heads", "mlp_dim"))
-    head = "" if arguments.get("include_top", True) else "; the preset itself has none"
+    config = ViTConfig.of(name)
+    size = ", ".join(f"{key} {getattr(config, key)}" for key in ("patch_size", "hidden_dim", "num_layers", "num_heads", "mlp_dim"))
+    head = "" if config.include_top else "; the preset itself has none"
+    facts = {key: getattr(config, key) for key in ("num_classes", "input_shape", "include_top", "pooling")}
     function.__name__ = function.__qualname__ = name
-    function.__doc__ = DOCSTRING.format(name=name, size=size, head=head)
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    parameters = [inspect.Parameter("weights", keyword, default=None)]
-    for parameter in inspect.signature(VisionTransformer).parameters.values():
-        default = name.lower() if parameter.name == "name" else arguments.get(parameter.name, parameter.default)
-        parameters.append(inspect.Parameter(parameter.name, keyword, default=default))
-    function.__signature__ = inspect.Signature(parameters)
+    function.__doc__ = DOCSTRING.format(name=name, size=size, head=head, **facts)
+    function.__signature__ = _signature(name)
     return function
+
+
+def _signature(name):
+    """Returns what `help` shows: `weights` and every argument of `VisionTransformer`, with the preset's defaults."""
+    defaults = {"weights": None, **{field.name: field.default for field in FIELDS}, **PRESETS[name], "name": name.lower()}
+    return inspect.Signature([inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=value) for key, value in defaults.items()])
 
 
 FUNCTIONS = {name: _function(name) for name in PRESETS}

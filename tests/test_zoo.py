@@ -17,7 +17,7 @@ SMALL = {"input_shape": (32, 32, 3), "hidden_dim": 16, "num_layers": 1, "num_hea
 @pytest.mark.parametrize("name", PRESETS)
 def test_a_function_for_each_preset(name):
     function = getattr(keras_vit, name)
-    assert name in keras_vit.__all__ and function.__name__ == name and function.__doc__.startswith(f"Builds {name}")
+    assert name in keras_vit.__all__ and function.__name__ == name and function.__doc__.startswith(f"Returns {name}")
     parameters = inspect.signature(function).parameters
     assert set(parameters) >= {"weights", *inspect.signature(keras_vit.VisionTransformer).parameters}
     assert all(parameters[key].default == value for key, value in PRESETS[name].items())
@@ -64,6 +64,19 @@ def test_create_by_name():
     assert_close(created(images), model(images), 0)
     with pytest.raises(ValueError, match="ViTB16"):
         zoo.create("VitB16")
+
+
+def test_positional_arguments_as_in_keras_applications():
+    with pytest.raises(ValueError, match="takes its arguments by name. Received: True, 'imagenet'. Write ViTTi16"):
+        keras_vit.ViTTi16(True, "imagenet")
+
+
+def test_docstrings_give_the_defaults_of_the_preset():
+    documented = ("weights", "num_classes", "input_shape", "include_top", "pooling", "classifier_activation", "include_preprocessing")
+    for name in PRESETS:
+        text = getattr(keras_vit, name).__doc__
+        assert all(f"        {argument}: " in text for argument in (*documented, "dropout_rate", "drop_path_rate"))
+        assert f"Defaults to {PRESETS[name].get('input_shape', (224, 224, 3))}." in text
 
 
 @pytest.mark.parametrize("overrides", [{"class": 3}, {"drop_rate": 0.1}, {"image_size": 224}])
