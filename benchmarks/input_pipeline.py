@@ -4,7 +4,8 @@
     python benchmarks/input_pipeline.py --policies light2 deit --jpeg --fit
 
 Per policy: images a second, and the processor time an image costs in all threads, which other programs on the machine disturb less.
-`--jpeg` reads a folder of JPEG files (500 x 375) instead of an array. `--fit` trains a ViT-Ti/16 on each policy, and on one batch again
+`--jpeg` reads a folder of JPEG files (500 x 375) instead of an array, and shows what decoding them costs alone, by libjpeg-turbo through
+`tf.data`. `--fit` trains a ViT-Ti/16 on each policy, and on one batch again
 and again: the share of the time that it waits for data is measured at the iterator that `fit` reads from, the price at its step time.
 """
 
@@ -38,6 +39,11 @@ def jpeg_folder(root, count):
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(image).save(path, quality=90)
     return root
+
+
+def decoded(path):
+    """Returns one number of the image in a file, so that nothing but decoding takes time."""
+    return tf.image.decode_jpeg(tf.io.read_file(path), channels=3, dct_method="INTEGER_ACCURATE")[0, 0, 0]
 
 
 def measure(dataset, batches, batch_size):
@@ -101,6 +107,12 @@ def main():
         else:
             source = (photographs(arguments.images, (arguments.size, arguments.size)), np.arange(arguments.images) % 2)
         print(f"{'policy':14}{'images/s':>10}{'CPU ms/image':>14}" + (f"{'waiting %':>11}{'ms/step':>9}" if arguments.fit else ""))
+        if arguments.jpeg:
+            paths = tf.data.Dataset.list_files(f"{source}/*/*.jpg", seed=0).repeat()
+            speed, processor = measure(
+                paths.map(decoded, tf.data.AUTOTUNE).batch(arguments.batch_size), arguments.batches, arguments.batch_size
+            )
+            print(f"{'decoding alone':14}{speed:10.0f}{processor:14.2f}", flush=True)
         for policy in arguments.policies:
             data = load(source, arguments.batch_size, policy, image_size=arguments.size)
             speed, processor = measure(data.train_from(0), arguments.batches, arguments.batch_size)

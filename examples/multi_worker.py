@@ -40,7 +40,7 @@ def work(arguments):
 
     keras.utils.set_random_seed(0)
     number, count = processes()
-    data = load(arguments.data, batch_size=arguments.batch_size, augmentation="none", part=(number, count))
+    data = load(arguments.data, batch_size=arguments.batch_size, augmentation="none", shard=(number, count))
     with chosen.scope():
         recipe = RECIPES["small_data"]
         model = recipe.build("ViTMicro4", num_classes=len(data.class_names), input_shape=data.image_shape, num_layers=arguments.layers)

@@ -1,14 +1,15 @@
 """From a source to batches. A training batch is a pure function of the seed and the step, so a run can resume at any step."""
 
 import dataclasses
+import os
 from collections.abc import Callable
 
 import numpy as np
 import tensorflow as tf
 
-from keras_vit.data.augmentation import open_augmentation
+from keras_vit.data.augmentation import Augmentation, open_augmentation
 from keras_vit.data.augmentation.crops import evaluation_crop
-from keras_vit.data.sources import open_source
+from keras_vit.data.sources import Source, open_source
 
 AUTOTUNE = tf.data.AUTOTUNE
 
@@ -50,12 +51,22 @@ class Data:
         return self.splits["test"]
 
 
-def load(source, batch_size=64, augmentation="none", seed=0, preprocessing=None, train_images=None, part=(0, 1), **options):
+def load(
+    source: str | os.PathLike | tuple | list | Source,
+    batch_size: int = 64,
+    augmentation: str | Augmentation | Callable = "none",
+    seed: int = 0,
+    preprocessing: dict | None = None,
+    train_images: int | None = None,
+    shard: tuple[int, int] = (0, 1),
+    **options,
+) -> Data:
     """Loads a data source as `tf.data` datasets.
 
     Args:
         source: a name, `"digits"`, `"fashion_mnist"` or `"tfds:NAME"`; the path of a folder with one subfolder a class; or a tuple
-            `(images, labels)` of arrays; or `((images, labels), (test images, test labels))`, as `keras.datasets` gives.
+            `(images, labels)` of arrays; or `((images, labels), (test images, test labels))`, as `keras.datasets` gives; or a
+            `keras_vit.data.sources.Source`, such as `keras_vit.data.sources.open_source` returns or one of your own.
         batch_size: int. Images a batch.
         augmentation: what training images go through: the name of a row of `AUGMENTATIONS`, to which "+randaugment(MAGNITUDE)" and
             "+mixup(ALPHA)" may be added; or an `Augmentation`; or a Keras layer or a function from a batch of images to a batch, which
@@ -65,7 +76,7 @@ def load(source, batch_size=64, augmentation="none", seed=0, preprocessing=None,
             `keras_vit.data.evaluation_transform`. Defaults to: the shorter side is resized to `image_size / 0.875`, bicubic, and the
             center is taken.
         train_images: int or None. Trains on a fixed, stratified subset of this many training images. Defaults to all of them.
-        part: (index, count). The shard of one of several machines that train together: with (1, 4) training batches are the second
+        shard: (index, count). The shard of one of several machines that train together: with (1, 4) training batches are the second
             quarter of those of `batch_size` images, and nothing else is read. MixUp and CutMix mix within a shard.
         **options: passed to the source, such as `image_size`: see `arrays`, `digits`, `fashion_mnist`, `folder` and `tfds` in
             `keras_vit.data.sources`.
@@ -95,13 +106,14 @@ def load(source, batch_size=64, augmentation="none", seed=0, preprocessing=None,
         train = source.splits["train"]
         if not 1 <= train_images <= train.size:
             raise ValueError(f"`train_images` must lie between 1 and the {train.size} there are. Received: train_images={train_images}")
-        source.splits["train"] = dataclasses.replace(train, size=train_images)
+        few = dataclasses.replace(train, size=train_images)
+        source = dataclasses.replace(source, splits=source.splits | {"train": few})
     train = source.splits["train"]
     if not 1 <= batch_size <= train.size:
         raise ValueError(f"`batch_size` must lie between 1 and the {train.size} training images. Received: batch_size={batch_size}")
-    index, count = part
+    index, count = shard
     if not 0 <= index < count or batch_size % count:
-        raise ValueError(f"`part` must be (index, count), where count divides the batch. Received: part={part}, batch_size={batch_size}")
+        raise ValueError(f"`shard` must be (index, count), where count divides the batch. Received: shard={shard}, batch_size={batch_size}")
     steps_per_epoch, mine = train.size // batch_size, batch_size // count
     num_classes, size = len(source.class_names), source.image_shape[:2]
 
@@ -151,7 +163,7 @@ def load(source, batch_size=64, augmentation="none", seed=0, preprocessing=None,
         else:  # image by image, so that all cores work at one batch
             batches = positions.map(read_image, AUTOTUNE, deterministic=True).batch(mine)
         batches = batches.map(finished).map(change_batch, AUTOTUNE, deterministic=True)
-        if count > 1:  # what a machine reads is its part already
+        if count > 1:  # what a machine reads is its shard already
             divided = tf.data.Options()
             divided.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
             batches = batches.with_options(divided)

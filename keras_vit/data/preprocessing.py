@@ -3,7 +3,9 @@
 import math
 import os
 import warnings
+from collections.abc import Callable
 
+import keras
 import numpy as np
 
 from keras_vit.backbone import find_vision_transformer
@@ -32,7 +34,7 @@ UPRIGHT = {
 }
 
 
-def evaluation_transform(model):
+def evaluation_transform(model: keras.Model) -> Callable[..., np.ndarray]:
     """Returns the function that brings an image to what a model takes: resized and cropped, as in the evaluation of its weights.
 
     `model.preprocessing` says how. "crop_mode" is "center": the shorter side is resized to that of the model's input divided by
@@ -83,7 +85,7 @@ def evaluation_transform(model):
     return transform
 
 
-def read_image(image, mode="RGB"):
+def read_image(image, mode: str = "RGB"):
     """Returns a Pillow image, upright, in a color mode.
 
     Args:

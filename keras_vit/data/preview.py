@@ -1,14 +1,17 @@
 """Training images as the model sees them, in a picture."""
 
 import math
+import os
 
 import numpy as np
+
+from keras_vit.data.pipeline import Data
 
 LEAST_SIDE, LINE, GAP = 96, 14, 6  # pixels: of a cell, of a line of text, between cells
 GROUND, INK = "white", "#222222"
 
 
-def show_batch(data, path, count=64, step=0):
+def show_batch(data: Data, path: str | os.PathLike, count: int = 64, step: int = 0) -> str | os.PathLike:
     """Writes the images of a training batch, after augmentation, as a picture with their classes.
 
     Args:

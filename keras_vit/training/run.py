@@ -200,7 +200,7 @@ class Run:
         return load(
             source,
             batch_size=self.recipe.batch_size,
-            part=processes(),
+            shard=processes(),
             augmentation=self.recipe.augmentation,
             seed=config["seed"],
             preprocessing=None if base is None else base.preprocessing,

@@ -40,7 +40,7 @@ def test_cardinality_is_known(numbered):
     assert [len(labels) for _, labels in data.test] == [16, 4]
 
 
-def test_parts_are_apart_and_complete(numbered):
+def test_splits_are_apart_and_complete(numbered):
     data = load(numbered, batch_size=8)
     parts = [take(data.train, data.steps_per_epoch), take(data.validation, -1), take(data.test, -1)]
     numbers = [int(n) for part in parts for images, _ in part for n in images[:, 0, 0, 0]]
@@ -184,15 +184,15 @@ def test_arrays_in_lists_and_as_keras_gives_them(numbered):
 
 
 @pytest.mark.parametrize("augmentation", ["none", "digits"])  # read by batches, and image by image
-def test_the_parts_of_machines_make_up_the_batch(augmentation):
+def test_the_shards_of_machines_make_up_the_batch(augmentation):
     def batch_of(step, **options):
         images, labels = next(iter(load("digits", batch_size=12, augmentation=augmentation, **options).train_from(step)))
         return images.numpy(), labels.numpy()
 
     for step in (0, 110):  # in the first epoch and in the second
-        whole, parts = batch_of(step), [batch_of(step, part=(index, 3)) for index in range(3)]
+        whole, parts = batch_of(step), [batch_of(step, shard=(index, 3)) for index in range(3)]
         for column, pieces in zip(whole, zip(*parts)):
             np.testing.assert_array_equal(column, np.concatenate(pieces))
-    for part in ((3, 3), (0, 5)):
-        with pytest.raises(ValueError, match="`part` must be"):
-            load("digits", batch_size=12, part=part)
+    for shard in ((3, 3), (0, 5)):
+        with pytest.raises(ValueError, match="`shard` must be"):
+            load("digits", batch_size=12, shard=shard)

@@ -45,8 +45,8 @@ def test_a_fraction_of_ints_is_not_rounded_down(denominator):
 def test_what_the_model_takes():
     image, raw = picture(32, 32), {"preprocessing": {"mean": (0.5, 0.4, 0.3), "std": 0.25, "crop_fraction": 1.0}}
     np.testing.assert_array_equal(evaluation_transform(model_for(**raw))(image), image)
-    normalised = evaluation_transform(model_for(**raw, include_preprocessing=False))(image)
-    np.testing.assert_allclose(normalised, (image / 255.0 - (0.5, 0.4, 0.3)) / 0.25, atol=1e-6)
+    normalized = evaluation_transform(model_for(**raw, include_preprocessing=False))(image)
+    np.testing.assert_allclose(normalized, (image / 255.0 - (0.5, 0.4, 0.3)) / 0.25, atol=1e-6)
     first = evaluation_transform(model_for(**raw, data_format="channels_first"))(image)
     np.testing.assert_array_equal(first, np.moveaxis(image, -1, 0))
     assert evaluation_transform(model_for(channels=1))(image).shape == (32, 32, 1)
@@ -71,7 +71,7 @@ def test_preprocessing_that_is_unknown(arguments, rule):
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "YCbCr", "HSV", "LAB"])
-def test_every_colour_mode_becomes_rgb(mode):
+def test_every_color_mode_becomes_rgb(mode):
     image = Image.fromarray(picture())
     image = (
         image.convert("L").convert(mode) if mode in ("1", "LA") else image.convert(mode) if mode != "LAB" else Image.new("LAB", (64, 48))
@@ -82,7 +82,7 @@ def test_every_colour_mode_becomes_rgb(mode):
         np.testing.assert_array_equal(read, image.convert("RGB"))
 
 
-def test_a_palette_with_transparency_keeps_its_colours(tmp_path):
+def test_a_palette_with_transparency_keeps_its_colors(tmp_path):
     image = Image.fromarray(picture()).quantize(8)
     image.save(tmp_path / "image.png", transparency=bytes([0, 255, 255, 255, 255, 255, 255, 255]))
     np.testing.assert_array_equal(read_image(tmp_path / "image.png"), image.convert("RGB"))

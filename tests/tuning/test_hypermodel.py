@@ -137,7 +137,7 @@ def test_weights_that_trials_begin_with(tmp_path):
     [
         (dict(space={"batch_size": (65,)}), "`batch_size` must be at most the 64 training images"),
         (dict(space={"augmentation": ("digit",)}), "Unknown augmentation"),
-        (dict(space={"mixup": (-0.1,)}), "added to an augmentation"),
+        (dict(space={"mixup": (-0.1,)}), "addition to an augmentation"),
         (dict(space={"drop_path_rate": (1.0,)}), "drop_path_rate"),
         (dict(space={"num_heads": (5,)}), "No combination of the search space can be built; of the first: `num_heads`"),
         (dict(space={"model": ("ViTB17",)}), "There is no preset of that name"),

@@ -1,4 +1,4 @@
-"""Changes of whole batches: functions `(images, labels, seeds) -> (images, labels)`, with one seed, an int64 pair, an image."""
+"""Augmentation of whole batches: functions `(images, labels, seeds) -> (images, labels)`. Each image has a seed, a pair of int64."""
 
 import math
 
@@ -6,16 +6,16 @@ import tensorflow as tf
 
 
 def affine(rotation=0.0, scale=0.0, shift=0.0, shear=0.0):
-    """Returns a random affine change: turns, resizes, moves and slants each image about its centre; what moves in is black.
+    """Returns a random affine transform: rotates, scales, shifts and shears each image about its center, on a black ground.
 
     Args:
         rotation: float. Largest angle, in degrees, either way.
         scale: float. Largest relative change of size: 0.1 draws from [0.9, 1.1].
-        shift: float. Largest move along each axis, as a share of the image's side.
-        shear: float. Largest slant along the rows, as the tangent of its angle.
+        shift: float. Largest shift along each axis, as a share of the image's side.
+        shear: float. Largest shear along the rows, as the tangent of its angle.
 
     Returns:
-        A function from `(images, labels, seeds)`, batched, to `(images, labels)`.
+        A function `(images, labels, seeds) -> (images, labels)`.
     """
 
     def apply(images, labels, seeds):
@@ -42,7 +42,7 @@ def affine(rotation=0.0, scale=0.0, shift=0.0, shear=0.0):
 
 
 def mirror():
-    """Returns the mirror image, left for right, of half of the images."""
+    """Returns the augmentation that flips half of the images, left to right."""
 
     def change(images, labels, seeds):
         mirrored = uniform(seeds, 1, 0.0, 1.0) < 0.5
@@ -52,7 +52,7 @@ def mirror():
 
 
 def pad_and_crop(padding):
-    """Returns images padded with black by `padding` pixels, of which a random window of the old size is cut out.
+    """Returns the augmentation that pads images with black by `padding` pixels and cuts out a random window of the old size.
 
     Reference:
         He et al., "Deep Residual Learning for Image Recognition", 2016, section 4.2, for CIFAR-10 (4 pixels of 32).
@@ -69,10 +69,10 @@ def pad_and_crop(padding):
 
 
 def cutout(side):
-    """Returns images with a black square about a random pixel; what of it lies outside of the image changes nothing.
+    """Returns Cutout: the augmentation that covers a square about a random pixel with black. It may reach beyond the image.
 
     Args:
-        side: float in (0, 1]. Of the square, as a share of the image's rows and columns.
+        side: float in (0, 1]. Side of the square, as a share of the image's rows and columns.
 
     Reference:
         DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", 2017, section 3.2 (half of the side
@@ -80,21 +80,21 @@ def cutout(side):
     """
 
     def change(images, labels, seeds):
-        centres = uniform(seeds, 2, 0.0, 1.0)
+        centers = uniform(seeds, 2, 0.0, 1.0)
 
         def covered(length, places):
-            cut, centre = round(length * side), tf.floor(places * length)
-            low = centre - cut // 2
+            cut, center = round(length * side), tf.floor(places * length)
+            low = center - cut // 2
             return (tf.range(0.0, length) >= low) & (tf.range(0.0, length) < low + cut)
 
-        rows, columns = covered(images.shape[1], centres[:, :1]), covered(images.shape[2], centres[:, 1:])
+        rows, columns = covered(images.shape[1], centers[:, :1]), covered(images.shape[2], centers[:, 1:])
         return tf.where((rows[:, :, None] & columns[:, None])[..., None], 0.0, images), labels
 
     return change
 
 
 def mixup(alpha):
-    """Returns MixUp as big_vision does it: every image is mixed with its neighbour in the batch, in one ratio of at least one half.
+    """Returns MixUp as big_vision does it: it mixes every image with its neighbor in the batch, in one ratio of at least one half.
 
     Reference:
         Zhang et al., "mixup", 2018; `get_mixup` of big_vision (utils.py).
@@ -115,7 +115,7 @@ def mixup(alpha):
 
 
 def mixup_or_cutmix(mixup_alpha=0.8, cutmix_alpha=1.0, switch_prob=0.5):
-    """Returns timm's `Mixup`: a batch is mixed by CutMix with probability `switch_prob`, else by MixUp, each with the batch in reverse.
+    """Returns timm's `Mixup`: it mixes a batch with itself in reverse, by CutMix with probability `switch_prob`, else by MixUp.
 
     Args:
         mixup_alpha: float. Both parameters of the beta distribution of MixUp's ratio; 0 for CutMix alone.
@@ -139,8 +139,8 @@ def mixup_or_cutmix(mixup_alpha=0.8, cutmix_alpha=1.0, switch_prob=0.5):
         place = tf.random.stateless_uniform((2,), seed + (0, 1 << 33))
 
         def span(length, place):
-            cut, centre = tf.cast(length * side, tf.int32), tf.cast(length * place, tf.int32)
-            low, high = tf.maximum(centre - cut // 2, 0), tf.minimum(centre + (cut + 1) // 2, length)
+            cut, center = tf.cast(length * side, tf.int32), tf.cast(length * place, tf.int32)
+            low, high = tf.maximum(center - cut // 2, 0), tf.minimum(center + (cut + 1) // 2, length)
             return (tf.range(length) >= low) & (tf.range(length) < high)
 
         inside = span(rows, place[0])[:, None] & span(columns, place[1])
@@ -163,7 +163,7 @@ def cutmix(alpha=1.0):
 
 
 def whole_labels():
-    """Returns what DeiT-III does before its loss of one decision a class: every class that is in a mixed image counts in full.
+    """Returns the step of DeiT-III before its binary loss: every class in a mixed image gets the label 1.
 
     Reference:
         Touvron et al., "DeiT III", 2022, section 3; `train_one_epoch` of facebookresearch/deit (engine.py), `bce_loss`.

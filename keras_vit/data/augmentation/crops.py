@@ -1,4 +1,4 @@
-"""From an image of any size to one of the model's size: the crops of training and the geometry of evaluation.
+"""Crops an image of any size to the model's size, for training and for evaluation.
 
 A crop is a function `(image, seed, size) -> image`: `image` is `(rows, columns, 3)` in 0..255, `seed` an int64 pair that alone decides the
 draw, `size` the target's (rows, columns); the result is uint8.
@@ -24,7 +24,7 @@ EVALUATION = {"interpolation": "bicubic", "crop_mode": "center", "crop_fraction"
 
 
 def inception_crop(area=(0.05, 1.0), ratio=(0.75, 1.33)):
-    """Returns the crop of Inception: a part of random area and proportions, resized without antialiasing.
+    """Returns the Inception crop: a window of random area and aspect ratio, resized without antialiasing.
 
     Args:
         area: (least, most) share of the image's area.
@@ -55,9 +55,10 @@ def inception_crop(area=(0.05, 1.0), ratio=(0.75, 1.33)):
 
 
 def random_resized_crop(area=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation="bicubic"):
-    """Returns the crop of torchvision and timm: as `inception_crop`, but with log-uniform proportions, and antialiased.
+    """Returns the crop of torchvision and timm: as `inception_crop`, but with log-uniform aspect ratios, and antialiased.
 
-    Ten parts are drawn and the first that lies within the image is taken. If none does, the largest central part of allowed proportions is.
+    It draws ten windows and takes the first that lies within the image. If none does, it takes the largest central window of an allowed
+    aspect ratio.
 
     Reference:
         `RandomResizedCrop` of torchvision; Touvron et al., DeiT (2021), uses it with bicubic interpolation.
@@ -81,7 +82,7 @@ def random_resized_crop(area=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation="b
 
 
 def resize_and_crop(ratio=448 / 384):
-    """Returns the crop of fine-tuning: both sides are resized to the target's times `ratio`, then a random window is cut out.
+    """Returns the crop of fine-tuning: both sides are resized to `ratio` times the target's, then a random window is cut out.
 
     Reference:
         Kolesnikov et al., "Big Transfer", 2020, section 3.3; `resize_crop` of big_vision (configs/transfer.py).
@@ -94,8 +95,9 @@ def resize_and_crop(ratio=448 / 384):
 
 
 def simple_random_crop(padding=4):
-    """Returns the crop of DeiT-III for ImageNet-21k: the shorter side is resized to the target's, and a window is cut out of the image
-    reflected at its borders by `padding` pixels.
+    """Returns the crop of DeiT-III for ImageNet-21k: the shorter side is resized to the target's, then a random window is cut out.
+
+    Before, the image is extended by `padding` pixels, which reflect it at its borders.
 
     Reference:
         Touvron et al., "DeiT III: Revenge of the ViT", 2022, section 3; augment.py of facebookresearch/deit.
@@ -110,7 +112,7 @@ def simple_random_crop(padding=4):
 
 
 def evaluation_crop(preprocessing=None):
-    """Returns the geometry of `evaluation_transform` in TensorFlow, for `tf.data`: within two levels of Pillow's; it draws nothing.
+    """Returns the crop of `evaluation_transform` for `tf.data`: within two levels of Pillow's result. It is not random.
 
     Args:
         preprocessing: dict with "interpolation", "crop_mode" and "crop_fraction", such as `model.preprocessing`; None for bicubic,

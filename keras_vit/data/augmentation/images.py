@@ -1,4 +1,4 @@
-"""Changes of single images: functions `(image, seed) -> image` on uint8 `(rows, columns, 3)`."""
+"""Augmentation of single images: functions `(image, seed) -> image` on uint8 `(rows, columns, 3)`."""
 
 import math
 
@@ -8,12 +8,12 @@ from keras_vit.data.augmentation import pixels
 
 
 def flip():
-    """Returns the mirror image, left for right, of half of the images."""
+    """Returns the augmentation that flips half of the images, left to right."""
     return lambda image, seed: tf.where(tf.random.stateless_uniform((), seed) < 0.5, tf.reverse(image, [1]), image)
 
 
 def color_jitter(brightness=0.0, contrast=0.0, saturation=0.0):
-    """Returns random changes of brightness, contrast and saturation, in random order, by factors of up to `1 +- strength`.
+    """Returns color jitter: brightness, contrast and saturation change in random order, by factors of up to `1 +- strength`.
 
     Reference:
         `ColorJitter` of torchvision, on Pillow images.
@@ -34,7 +34,7 @@ def color_jitter(brightness=0.0, contrast=0.0, saturation=0.0):
 
 
 def three_augment():
-    """Returns 3-Augment: each image is made gray, or solarized, or blurred (radius from 0.1 to 2).
+    """Returns 3-Augment: each image becomes gray, solarized or blurred (radius from 0.1 to 2).
 
     Reference:
         Touvron et al., "DeiT III: Revenge of the ViT", 2022, section 3; augment.py of facebookresearch/deit.
@@ -53,13 +53,13 @@ def three_augment():
 
 
 def random_erasing(probability=0.25, area=(0.02, 1 / 3), ratio=(0.3, 1 / 0.3), mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)):
-    """Returns the change that replaces a rectangle by noise.
+    """Returns random erasing: the augmentation that replaces a rectangle by noise.
 
     Args:
         probability: float. Share of the images that are changed.
         area: (least, most) share of the image's area.
         ratio: (least, most) height / width, log-uniform. Ten rectangles are drawn, and the first that is smaller than the image is taken.
-        mean: three floats, the noise's mean in 0..255. timm erases after normalisation, with standard normal noise: this is the same
+        mean: three floats, the noise's mean in 0..255. timm erases after normalization, with standard normal noise: this is the same
             before it, up to the cut at 0 and 255.
         std: three floats.
 

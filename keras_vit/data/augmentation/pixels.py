@@ -1,4 +1,4 @@
-"""Changes of a uint8 image with a strength, each equal to Pillow's result: the alphabet of RandAugment, 3-Augment and colour jitter.
+"""The operations of RandAugment, 3-Augment and color jitter on a uint8 image. Each equals Pillow's result.
 
 Every function takes an image `(rows, columns, 3)` of uint8 and, where it has one, a float32 scalar.
 """
@@ -36,30 +36,30 @@ def invert(image):
 
 
 def posterize(image, bits):
-    """Keeps the highest `bits` bits."""
+    """Keeps the `bits` highest bits of each pixel."""
     shift = 8 - tf.cast(bits, tf.int32)
     mask = tf.bitwise.left_shift(tf.bitwise.right_shift(255, shift), shift)
     return tf.bitwise.bitwise_and(image, tf.cast(mask, tf.uint8))
 
 
 def solarize(image, threshold):
-    """Inverts what is not darker than `threshold`."""
+    """Inverts the pixels from `threshold` upward."""
     return tf.where(tf.cast(image, tf.float32) < threshold, image, 255 - image)
 
 
 def solarize_add(image, addition):
-    """Adds to what is darker than 128."""
+    """Adds `addition` to the pixels below 128."""
     brighter = tf.minimum(tf.cast(image, tf.int32) + tf.cast(addition, tf.int32), 255)
     return tf.where(image < 128, tf.cast(brighter, tf.uint8), image)
 
 
 def color(image, factor):
-    """0 is gray, 1 the image."""
+    """Changes the saturation: a factor of 0 gives gray, 1 the image."""
     return blend(gray(image), image, factor)
 
 
 def contrast(image, factor):
-    """0 is the mean gray, 1 the image."""
+    """Changes the contrast: a factor of 0 gives the mean gray, 1 the image."""
     total = tf.reduce_sum(tf.cast(gray(image), tf.int64))
     pixels = tf.size(image, out_type=tf.int64) // 3
     mean = (2 * total + pixels) // (2 * pixels)
@@ -67,12 +67,12 @@ def contrast(image, factor):
 
 
 def brightness(image, factor):
-    """0 is black, 1 the image."""
+    """Changes the brightness: a factor of 0 gives black, 1 the image."""
     return blend(tf.constant(0, tf.uint8), image, factor)
 
 
 def sharpness(image, factor):
-    """0 is smoothed, 1 the image."""
+    """Changes the sharpness: a factor of 0 gives a smoothed image, 1 the image."""
     wide = tf.cast(image, tf.int32)
     rows = wide[:-2] + wide[1:-1] + wide[2:]
     box = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] + 4 * wide[1:-1, 1:-1]
@@ -82,7 +82,7 @@ def sharpness(image, factor):
 
 
 def gaussian_blur(image, radius):
-    """Three box blurs, as Pillow does it, which rounds between them: up to 3 levels apart. `radius` is at most 2.
+    """Blurs by three box blurs, as Pillow does, but without rounding between them: up to 3 levels apart. `radius` is at most 2.
 
     Reference:
         Pillow's BoxBlur.c.
@@ -130,11 +130,11 @@ def rotate(image, degrees, **options):
 
 
 def affine(image, to_x, to_y, fill=(128, 128, 128), interpolation="nearest"):
-    """Takes each output pixel (x, y) from the input's (a x + b y + c, d x + e y + f), which lies outside: `fill`.
+    """Takes each output pixel (x, y) from the input's (a x + b y + c, d x + e y + f), or `fill` if that lies outside.
 
     Args:
         image: uint8 `(rows, columns, 3)`.
-        to_x: (a, b, c), as Pillow's `Image.transform` takes them: pixel centres lie at halves.
+        to_x: (a, b, c), as Pillow's `Image.transform` takes them: pixel centers lie at halves.
         to_y: (d, e, f).
         fill: three ints.
         interpolation: "nearest" (equal to Pillow, which counts in 1 / 65536 pixels) or "bilinear" (one level apart at most).
@@ -168,29 +168,29 @@ def affine(image, to_x, to_y, fill=(128, 128, 128), interpolation="nearest"):
     return tf.where(inside[..., None], taken, tf.constant(fill, tf.uint8))
 
 
-def cutout(image, reach, centre, fill=(128, 128, 128)):
-    """Fills the square of side `2 * reach` about `centre`, a pair of shares of rows and columns, as far as it lies in the image."""
+def cutout(image, reach, center, fill=(128, 128, 128)):
+    """Fills the square of side `2 * reach` about `center`, which is a pair of shares of rows and columns."""
     shape = tf.shape(image)[:2]
-    row, column = tf.unstack(tf.cast(tf.cast(shape, tf.float32) * centre, tf.int32))
+    row, column = tf.unstack(tf.cast(tf.cast(shape, tf.float32) * center, tf.int32))
     down, right, reach = tf.range(shape[0])[:, None], tf.range(shape[1])[None], tf.cast(reach, tf.int32)
     inside = (down >= row - reach) & (down < row + reach) & (right >= column - reach) & (right < column + reach)
     return tf.where(inside[..., None], tf.constant(fill, tf.uint8), image)
 
 
 def gray(image):
-    """Returns the image in Pillow's gray (ITU-R 601-2), in one channel of uint8."""
+    """Returns the image as Pillow's gray (ITU-R 601-2), with one channel of uint8."""
     red, green, blue = tf.unstack(tf.cast(image, tf.int32), axis=-1)
     return tf.cast(tf.bitwise.right_shift(red * 19595 + green * 38470 + blue * 7471 + 0x8000, 16), tf.uint8)[..., None]
 
 
 def blend(one, other, factor):
-    """Returns `one + factor * (other - one)`, cut off to 0..255 and to whole levels."""
+    """Returns `one + factor * (other - one)`, clipped to 0..255 and truncated to whole levels."""
     one, other = tf.cast(one, tf.float32), tf.cast(other, tf.float32)
     return tf.cast(tf.clip_by_value(one + factor * (other - one), 0.0, 255.0), tf.uint8)
 
 
 def histogram(image):
-    """Returns how often each level occurs: int32 `(256, 3)`."""
+    """Returns the number of pixels of each level: int32 `(256, 3)`."""
     levels = tf.cast(image, tf.int32) + (0, 256, 512)
     return tf.transpose(tf.reshape(tf.math.bincount(tf.reshape(levels, (-1,)), minlength=768, maxlength=768), (3, 256)))
 

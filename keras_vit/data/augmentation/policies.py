@@ -1,6 +1,6 @@
-"""Random changes of training images, each a pure function of the image and its seed: a repeated step sees the same images.
+"""Augmentation policies. Each is a pure function of the images and their seeds, so that a repeated step sees the same images.
 
-Keras's own random layers cannot promise this: under a parallel map their draws depend on which batch comes first.
+Keras's random layers cannot promise this: under a parallel map their draws depend on which batch comes first.
 """
 
 import dataclasses
@@ -20,14 +20,16 @@ from keras_vit.names import Table, choose
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What happens to a training image, in this order.
+    """What training images go through, in the order of the arguments.
 
     Args:
-        source: str. Where it is published.
-        crop: function `(image, seed, size) -> image` of `keras_vit.data.augmentation.crops`, or None: images are resized as for evaluation.
+        source: str. Where the policy is published.
+        crop: function `(image, seed, size) -> image` of `keras_vit.data.augmentation.crops`, or None to resize
+            images as for evaluation.
         image: tuple of functions `(image, seed) -> image`, for one image of uint8 at a time.
-        batch: tuple of functions `(images, labels, seeds) -> (images, labels)`, for a batch of float32.
-        repeats: int. Repeated augmentation: as many versions of an image follow each other, and an epoch shows as many times fewer images.
+        batch: tuple of functions `(images, labels, seeds) -> (images, labels)`, for batches of float32. Labels are one-hot. If no
+            function changes them, `data.train` brings class indices.
+        repeats: int. Repeated augmentation: a batch holds this many versions of each image, and an epoch shows as many times fewer images.
 
     Example:
     >>> mine = Augmentation("of my own", crop=random_resized_crop(area=(0.5, 1.0)), image=(flip(), rand_augment(1, 5)), batch=(mixup(0.2),))
@@ -120,7 +122,7 @@ AUGMENTATIONS = Table(
     },
 )
 
-# What may be added to the name of a row, as in "digits+randaugment(5)+mixup(0.2)": where it goes, and how it is made of its number.
+# Additions to the name of a row, as in "digits+randaugment(5)+mixup(0.2)": the field that each extends, and the function of its number.
 ADDITIONS = {
     "randaugment": ("image", lambda magnitude: rand_augment(2, magnitude, operations=TIMM, interpolation="bilinear")),
     "mixup": ("batch", mixup),
@@ -128,14 +130,14 @@ ADDITIONS = {
 
 
 def open_augmentation(augmentation):
-    """Returns the `Augmentation` that the user named, or that holds the user's layer."""
+    """Returns the `Augmentation` of a name, a Keras layer or a function. Argument as in `keras_vit.data.load`."""
     if isinstance(augmentation, Augmentation):
         return augmentation
     if not callable(augmentation):
         return named_augmentation(augmentation)
     arguments = {"training": True} if isinstance(augmentation, keras.layers.Layer) else {}
     name = getattr(augmentation, "name", getattr(augmentation, "__name__", type(augmentation).__name__))
-    logging.getLogger(__name__).warning("Augmentation by %s: a resumed run will see other images than an unbroken one", name)
+    logging.getLogger(__name__).warning("Augmentation by %s: a resumed run will see other images than an uninterrupted one", name)
     return Augmentation(name, batch=(lambda images, labels, seeds: (augmentation(images, **arguments), labels),))
 
 
@@ -147,7 +149,7 @@ def named_augmentation(name):
         form = re.fullmatch(r"(\w+)\((\d+\.?\d*)\)", addition)
         if not form or form[1] not in ADDITIONS:
             known = ", ".join(f"{kind}(NUMBER)" for kind in ADDITIONS)
-            raise ValueError(f"What is added to an augmentation must be one of {known}. Received: {name!r}")
+            raise ValueError(f"An addition to an augmentation must be one of {known}. Received: {name!r}")
         place, make = ADDITIONS[form[1]]
         augmentation = dataclasses.replace(augmentation, **{place: (*getattr(augmentation, place), make(float(form[2])))})
     return augmentation

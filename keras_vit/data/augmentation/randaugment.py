@@ -1,4 +1,4 @@
-"""RandAugment: a few operations of one strength, drawn for each image; what is not drawn is not computed."""
+"""RandAugment: a few random operations of one strength for each image. Only the drawn operations are computed."""
 
 import dataclasses
 from collections.abc import Callable
@@ -10,13 +10,13 @@ from keras_vit.data.augmentation import pixels
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-    """An operation of `pixels`, and the argument that a magnitude from 0 to 10 (or more) gives it.
+    """An operation of `pixels`, and how its argument follows from a magnitude of 0 to 10 (or more).
 
     Args:
         apply: function of an image and, if `argument` is given, of its value.
         argument: function from the magnitude, a float32 scalar, or None.
-        signed: bool. Whether the argument is negated half of the time.
-        fills: bool. Whether the operation uncovers pixels, and so takes `fill` and `interpolation`.
+        signed: bool. Whether half of the draws negate the argument.
+        fills: bool. Whether the operation uncovers pixels, and therefore takes `fill` and `interpolation`.
     """
 
     apply: Callable
@@ -59,12 +59,12 @@ BIG_VISION = {
 
 
 def relative(change, axis):
-    """Translations by a share of the side, as timm has them."""
+    """Returns a translation by a share of the side, as timm has it."""
     return lambda image, part, **options: change(image, part * tf.cast(tf.shape(image)[axis], tf.float32), **options)
 
 
 def stronger(change):
-    """Enhancements that leave the image as it is at magnitude 0, and go either way from there."""
+    """Returns an enhancement that leaves the image unchanged at magnitude 0 and strengthens or weakens it from there."""
     return Operation(lambda image, offset: change(image, tf.maximum(0.1, 1.0 + offset)), share(0.9), signed=True)
 
 
@@ -99,7 +99,7 @@ def rand_augment(
         magnitude_std: float. If not 0, the magnitude is drawn anew each time from a normal distribution, cut off to 0..10, as timm does.
         probability: float. Probability that a drawn operation is applied.
         operations: dict of `Operation`: `BIG_VISION` or `TIMM`.
-        fill: three ints. Colour of uncovered pixels.
+        fill: three ints. Color of uncovered pixels.
         interpolation: "nearest" or "bilinear", for rotation, shear and translation. timm itself alternates between bilinear and bicubic.
 
     Reference:
@@ -111,10 +111,10 @@ def rand_augment(
     TensorShape([32, 32, 3])
     """
 
-    def branch(operation, image, strength, sign, centre):
+    def branch(operation, image, strength, sign, center):
         options = {"fill": fill, "interpolation": interpolation} if operation.fills else {}
         if operation.apply is pixels.cutout:
-            options = {"fill": fill, "centre": centre}
+            options = {"fill": fill, "center": center}
         if operation.argument is None:
             return operation.apply(image, **options)
         argument = operation.argument(strength)

@@ -1,6 +1,7 @@
 """Images and labels in memory."""
 
 import logging
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -11,14 +12,14 @@ from keras_vit.layers import checks
 def arrays(
     images,
     labels,
-    validation=None,
-    test=None,
-    class_names=None,
-    image_size=None,
-    multi_label=None,
-    validation_fraction=0.1,
-    test_fraction=0.2,
-):
+    validation: tuple | None = None,
+    test: tuple | None = None,
+    class_names: Sequence[str] | None = None,
+    image_size: int | tuple[int, int] | None = None,
+    multi_label: bool | None = None,
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.2,
+) -> Source:
     """Images and labels as arrays. What is not given is held out: test images first, then validation images, both stratified by class.
 
     Args:

@@ -1,9 +1,10 @@
 """The handwritten digits of scikit-learn, which need no download."""
 
 from keras_vit.data.sources.arrays import arrays
+from keras_vit.data.sources.source import Source
 
 
-def digits(image_size=16):
+def digits(image_size: int | tuple[int, int] = 16) -> Source:
     """The 1,797 handwritten digits that come with scikit-learn (8x8 pixels), enlarged to `image_size`.
 
     Reference:

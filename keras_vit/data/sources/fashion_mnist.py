@@ -4,12 +4,15 @@ import os
 
 from keras_vit.data.sources import idx
 from keras_vit.data.sources.arrays import arrays
+from keras_vit.data.sources.source import Source
 from keras_vit.data.sources.tfds import find_prepared, tfds
 
 CLASS_NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot")
 
 
-def fashion_mnist(folder=idx.FOLDER, image_size=28, download=False, validation_fraction=0.1):
+def fashion_mnist(
+    folder: str = idx.FOLDER, image_size: int | tuple[int, int] = 28, download: bool = False, validation_fraction: float = 0.1
+) -> Source:
     """The 70,000 pictures of clothes (28x28, gray) of Fashion-MNIST, 10,000 of them for the test.
 
     Args:

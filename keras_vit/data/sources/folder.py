@@ -16,7 +16,13 @@ from keras_vit.layers import checks
 MOST_NAMED = 10  # files that are named, of those that are counted
 
 
-def folder(path, image_size=224, strict=False, validation_fraction=0.1, test_fraction=0.2):
+def folder(
+    path: str | os.PathLike,
+    image_size: int | tuple[int, int] = 224,
+    strict: bool = False,
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.2,
+) -> Source:
     """Reads a folder with one subfolder of images a class, or with subfolders such as `train`, `val` and `test` of that form.
 
     A split that is missing is held out of the training images, stratified by class; but if there is a validation split and no test split,

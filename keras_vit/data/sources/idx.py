@@ -1,4 +1,4 @@
-"""IDX files, the form in which MNIST and its kin are published; and how TensorFlow Datasets takes Debian's copy of them."""
+"""IDX files, the format of MNIST and Fashion-MNIST, and how TensorFlow Datasets takes Debian's copy of them."""
 
 import gzip
 import math
@@ -11,7 +11,7 @@ import numpy as np
 
 FOLDER = "/usr/share/datasets/fashion-mnist"  # of Debian's package dataset-fashion-mnist
 
-# When the files that TensorFlow Datasets knows the checksums of were packed.
+# When the published files, whose checksums TensorFlow Datasets knows, were packed.
 UPSTREAM_TIMES = {
     "train-images-idx3-ubyte.gz": 1504176606,
     "train-labels-idx1-ubyte.gz": 1504176606,
@@ -21,10 +21,10 @@ UPSTREAM_TIMES = {
 
 
 def read_idx(path):
-    """Returns the uint8 array of an IDX file, packed by gzip or not.
+    """Returns the uint8 array of an IDX file, which may be packed by gzip.
 
     Raises:
-        ValueError: if the file is missing, damaged, or none of unsigned bytes.
+        ValueError: if the file is missing or damaged, or does not hold unsigned bytes.
     """
     try:
         data = pathlib.Path(path).read_bytes()
@@ -32,7 +32,7 @@ def read_idx(path):
         zeros, kind, ndim = struct.unpack(">HBB", data[:4])
         shape = struct.unpack(f">{ndim}I", data[4 : 4 + 4 * ndim])
     except (OSError, EOFError, struct.error, zlib.error) as error:
-        raise ValueError(f"An IDX file must be whole ({error}). Received: {path}") from None
+        raise ValueError(f"The IDX file is missing or damaged ({error}). Received: {path}") from None
     if zeros != 0 or kind != 8 or len(data) != 4 + 4 * ndim + math.prod(shape):
         raise ValueError(f"An IDX file must hold unsigned bytes, as many as its head says. Received: {path}")
     return np.frombuffer(data, np.uint8, offset=4 + 4 * ndim).reshape(shape)
@@ -52,9 +52,9 @@ def read_pair(folder, prefix):
 
 
 def restore_downloads(output, folder=FOLDER):
-    """Writes Debian's files of Fashion-MNIST as they were published, so that TensorFlow Datasets accepts them for its own downloads.
+    """Restores the published files of Fashion-MNIST from Debian's, so that TensorFlow Datasets accepts them as its downloads.
 
-    Debian's packing dropped name and time from the gzip headers, and with them the checksums changed; the compressed data are the same.
+    Debian's files lack the name and time in the gzip headers, so that their checksums differ. The compressed data are the same.
 
     Args:
         output: path of an existing folder.

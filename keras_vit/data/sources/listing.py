@@ -22,15 +22,15 @@ SPLITS = {
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")  # of Pillow
 # What systems and programs leave in folders, in lower case. Hidden files and folders are passed over, too.
 LEFTOVERS = {
-    "__macosx",
-    "__pycache__",
-    "@eadir",
-    "#recycle",
-    "$recycle.bin",
-    "desktop.ini",
-    "lost+found",
-    "system volume information",
-    "thumbs.db",
+    b"__macosx",
+    b"__pycache__",
+    b"@eadir",
+    b"#recycle",
+    b"$recycle.bin",
+    b"desktop.ini",
+    b"lost+found",
+    b"system volume information",
+    b"thumbs.db",
 }
 
 
@@ -69,7 +69,7 @@ def list_files(root):
     Args:
         root: bytes. Path of the folder.
     """
-    names, found = [], Files(b"", array.array("q"), array.array("q"), {}, [])
+    names, known, found = [], suffixes(), Files(b"", array.array("q"), array.array("q"), {}, [])
 
     def walk(folder, inside, above):
         for entry in entries(folder, found.troubles):
@@ -82,8 +82,8 @@ def list_files(root):
                     else:
                         walk(entry.path, inside + entry.name + b"/", above | {identity})
                     continue
-                suffix = os.path.splitext(entry.name)[1].lower()
-                if suffix not in suffixes():
+                suffix = suffix_of(entry.name)
+                if suffix not in known:
                     count, first = found.unread.get(suffix, (0, entry.path))
                     found.unread[suffix] = count + 1, first
                     continue
@@ -116,7 +116,13 @@ def entries(folder, troubles):
 
 def is_leftover(name):
     """Whether a file or folder, named in bytes, is hidden or what a system leaves behind."""
-    return name.startswith((b".", b"~$")) or name.lower().decode(errors="replace") in LEFTOVERS
+    return name.startswith((b".", b"~$")) or name.lower() in LEFTOVERS
+
+
+def suffix_of(name):
+    """Returns the suffix of a file name in bytes, in lower case and with its point; b"" if there is none."""
+    point = name.rfind(b".")
+    return name[point:].lower() if point > 0 else b""
 
 
 def subfolders(path):
@@ -202,7 +208,7 @@ def class_folders(splits):
 
 def stray_images(root):
     """Returns what to tell of the images that lie beside the folders of the classes, in a list of one text or none."""
-    found = [entry.name for entry in entries(root, []) if os.path.splitext(entry.name)[1].lower() in suffixes()]
+    found = [entry.name for entry in entries(root, []) if suffix_of(entry.name) in suffixes()]
     return [f"Not used: {len(found)} images beside the class folders of {printable(root)}, such as {printable(found[0])}"] if found else []
 
 

@@ -1,4 +1,4 @@
-"""Sets of TensorFlow Datasets, read by index."""
+"""Data sets of TensorFlow Datasets, read by index."""
 
 import os
 import pathlib
@@ -14,42 +14,41 @@ IN_MEMORY = 4 * 2**30  # bytes of encoded images
 
 
 def tfds(
-    name,
-    data_dir=None,
-    train="train",
-    validation=None,
-    test=None,
-    image=None,
-    label=None,
-    image_size=224,
-    download=False,
-    validation_fraction=0.1,
-    test_fraction=0.2,
-):
-    """Reads a classification set of TensorFlow Datasets.
+    name: str,
+    data_dir: str | None = None,
+    train: str = "train",
+    validation: str | None = None,
+    test: str | None = None,
+    image: str | None = None,
+    label: str | None = None,
+    image_size: int | tuple[int, int] = 224,
+    download: bool = False,
+    validation_fraction: float = 0.1,
+    test_fraction: float = 0.2,
+) -> Source:
+    """Reads a classification data set of TensorFlow Datasets.
 
-    Images stay encoded until they are used. Sets in the format array_record are read from disk by index; others, which allow that in order
-    only, are read into memory once.
+    Images stay encoded until they are used. Data sets in the format array_record are read from disk by index. Other formats can only be
+    read in order, so these data sets are read into memory once.
 
     Args:
-        name: `NAME` or `NAME/config`, with `:version` if need be.
-        data_dir: path of the folder with prepared sets, or None for `TFDS_DATA_DIR` or `~/tensorflow_datasets`.
+        name: `NAME` or `NAME/config`, with `:version` if several are prepared.
+        data_dir: path of the folder with prepared data sets. Defaults to `TFDS_DATA_DIR` or `~/tensorflow_datasets`.
         train: the split to train on, such as `"train"`, `"train[:10%]"` or `"train+validation"`.
-        validation: the split to validate on, or None for `"validation"`; if there is none, it is held out of the training images.
-        test: the split to test on, or None for `"test"` (if it has labels); if there is none, that of the validation; if there is none
-            either, it is held out of the training images.
-        image: name of the feature with the images, or None for the only one, or that of `as_supervised`.
-        label: the same for the labels.
+        validation: the split to validate on. Defaults to `"validation"` or, without one, to held-out training images.
+        test: the split to test on. Defaults to `"test"`, if it has labels, then to the validation split, then to held-out training images.
+        image: name of the feature with the images. Defaults to that of `as_supervised`, or the only one.
+        label: name of the feature with the labels. Defaults likewise.
         image_size: int or (rows, columns) to bring images to.
-        download: bool. Whether a set that is not there is downloaded and prepared.
-        validation_fraction: float in (0, 1). Stratified by class where the set is in memory.
-        test_fraction: float in (0, 1).
+        download: bool. Whether a data set that is not there is downloaded and prepared.
+        validation_fraction: float in (0, 1). Share of the other images. Stratified by class if the data set is in memory.
+        test_fraction: float in (0, 1). Share of the training images.
 
     Returns:
         A `Source`.
 
     Raises:
-        ValueError: if the set is not prepared, a split or a feature does not exist, or the set is too large to be read into memory.
+        ValueError: if the data set is not prepared or too large for memory, or a split or a feature does not exist.
         ImportError: if tensorflow-datasets is not installed.
     """
     image_shape = checks.positive_pair("image_size", image_size)
@@ -69,7 +68,7 @@ def tfds(
     by_index = str(getattr(builder.info.file_format, "value", builder.info.file_format)) == "array_record"
     if not by_index and sum(known[split].num_bytes for split in splits.values()) > IN_MEMORY:
         raise ValueError(
-            "A set of more than 4 GiB must be in a format that is read by index: prepare it with "
+            "A data set of more than 4 GiB must be in a format that can be read by index: prepare it with "
             f"`tfds build {name} --file_format=array_record`. Received: {name} in {builder.data_dir}"
         )
     encoded = {ours: (from_disk if by_index else from_memory)(builder, theirs, image, label) for ours, theirs in splits.items()}
@@ -105,7 +104,7 @@ def from_memory(builder, split, image, label):
 
 
 def from_disk(builder, split, image, label):
-    """The same without holding anything in memory; the labels are not known before they are read."""
+    """Returns the same as `from_memory` without reading anything yet: None in place of the labels."""
     import tensorflow_datasets
 
     source = builder.as_data_source(split=split, decoders={image: tensorflow_datasets.decode.SkipDecoding()})
@@ -138,7 +137,7 @@ def features(builder, image, label):
 
 
 def find_prepared(name, data_dir=None):
-    """Returns the folder of the newest prepared version of a set, or None. Asks nobody but the disk."""
+    """Returns the folder of the newest prepared version of a data set on disk, or None."""
     name, _, version = name.partition(":")
     root = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser() / name
     found = [file.parent for file in root.glob(f"{version or '*'}/dataset_info.json")]
@@ -151,30 +150,30 @@ def find_prepared(name, data_dir=None):
 
 
 def prepared(name, data_dir, download):
-    """Returns the builder of a set that is on disk. A stock `tfds.load` tries the network for minutes before it says that it cannot."""
+    """Returns the builder of a data set on disk. Stock `tfds.load` tries the network for minutes before it fails."""
     try:
         import importlib_resources  # noqa: F401  tensorflow-datasets needs it and does not say so
         import tensorflow_datasets
     except ImportError:
-        raise ImportError("Sets of TensorFlow Datasets need: pip install tensorflow-datasets importlib_resources") from None
+        raise ImportError("Data sets of TensorFlow Datasets need: pip install tensorflow-datasets importlib_resources") from None
     folder = find_prepared(name, data_dir)
     if folder is not None:
         return tensorflow_datasets.builder_from_directory(folder)
     where = data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")
     if not download:
         raise ValueError(
-            f"The set must be prepared: run `tfds build {name} --data_dir={where}`, or pass download=True. Received: tfds:{name}, "
+            f"The data set must be prepared: run `tfds build {name} --data_dir={where}`, or pass download=True. Received: tfds:{name}, "
             f"which is not in {where}"
         )
     if not reachable():
-        raise ValueError(f"Downloading a set needs a network, and there is none. Received: tfds:{name}, which is not in {where}")
+        raise ValueError(f"Downloading a data set needs a network, and there is none. Received: tfds:{name}, which is not in {where}")
     builder = tensorflow_datasets.builder(name, data_dir=data_dir)
     builder.download_and_prepare()
     return builder
 
 
 def reachable(host="storage.googleapis.com", port=443, timeout=3.0):
-    """Whether there is a network: asks the host of the prepared sets, unless a proxy stands between."""
+    """Whether the host of TensorFlow Datasets can be reached. Behind a proxy the answer is always yes."""
     if any(os.environ.get(name) for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")):
         return True
     try:

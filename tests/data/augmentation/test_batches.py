@@ -14,7 +14,7 @@ def dot(row, column, size=9):
     return tf.constant(np.repeat(image[None], 200, axis=0))
 
 
-def centre_of_light(images):
+def center_of_light(images):
     light = images.numpy()[..., 0]
     rows, columns = np.mgrid[: light.shape[1], : light.shape[2]]
     total = light.sum(axis=(1, 2))
@@ -29,7 +29,7 @@ def test_nothing_asked_for_changes_nothing():
 
 def test_shift_moves_by_its_share_at_most():
     changed, _ = batches.affine(shift=0.25)(dot(4, 4, size=8 + 1), None, SEEDS)
-    rows, columns = centre_of_light(changed)
+    rows, columns = center_of_light(changed)
     for offset in (rows - 4, columns - 4):
         assert np.abs(offset).max() <= 0.25 * 9 + 1e-3
         assert offset.min() < -1.8 and offset.max() > 1.8
@@ -39,7 +39,7 @@ def test_shift_moves_by_its_share_at_most():
 def test_a_window_of_the_padded_image_is_cut_out_anywhere():
     changed, _ = batches.pad_and_crop(2)(dot(4, 4), None, SEEDS)
     assert set(np.unique(changed)) == {0.0, 255.0} and np.all((changed.numpy() > 0).sum(axis=(1, 2, 3)) == 3)  # one pixel
-    rows, columns = centre_of_light(changed)
+    rows, columns = center_of_light(changed)
     assert set(rows) == set(columns) == {2.0, 3.0, 4.0, 5.0, 6.0}
     assert abs(np.corrcoef(rows, columns)[0, 1]) < 0.2  # the axes are drawn apart
 
@@ -51,32 +51,32 @@ def test_cutout_covers_a_square_about_any_pixel():
     assert np.all(changed.numpy()[~black] == 9.0)
     rows, columns = black.any(axis=2), black.any(axis=1)
     np.testing.assert_array_equal(black, rows[:, :, None] & columns[:, None])
-    # Centres are drawn from the image's pixels: squares of 4 begin at -2 to 5, and what lies outside is cut off.
+    # Centers are drawn from the image's pixels: squares of 4 begin at -2 to 5, and what lies outside is cut off.
     spans = {tuple(np.flatnonzero(row)[[0, -1]]) for row in (*rows, *columns)}
     assert spans == {(max(low, 0), min(low + 3, size - 1)) for low in range(-2, 6)}
 
 
-def test_rotation_turns_about_the_centre_within_its_angle():
+def test_rotation_turns_about_the_center_within_its_angle():
     changed, _ = batches.affine(rotation=30.0)(dot(4, 8), None, SEEDS)
-    rows, columns = centre_of_light(changed)
+    rows, columns = center_of_light(changed)
     angles = np.degrees(np.arctan2(rows - 4, columns - 4))
     assert np.abs(angles).max() <= 33.0 and angles.min() < -25.0 and angles.max() > 25.0
     np.testing.assert_allclose(np.hypot(rows - 4, columns - 4), 4.0, atol=0.5)
     unmoved, _ = batches.affine(rotation=30.0)(dot(4, 4), None, SEEDS)
-    np.testing.assert_allclose(np.stack(centre_of_light(unmoved)), 4.0, atol=1e-3)
+    np.testing.assert_allclose(np.stack(center_of_light(unmoved)), 4.0, atol=1e-3)
 
 
-def test_scale_resizes_about_the_centre():
+def test_scale_resizes_about_the_center():
     changed, _ = batches.affine(scale=0.5)(dot(4, 7), None, SEEDS)
     light = changed.numpy().sum(axis=(1, 2, 3)) > 0
-    rows, columns = (part[light] for part in centre_of_light(changed))
+    rows, columns = (part[light] for part in center_of_light(changed))
     np.testing.assert_allclose(rows, 4.0, atol=1e-3)
     assert columns.min() < 6.2 and columns.max() > 7.5
 
 
 def test_shear_slants_rows():
     changed, _ = batches.affine(shear=0.5)(dot(8, 4), None, SEEDS)
-    rows, columns = centre_of_light(changed)
+    rows, columns = center_of_light(changed)
     np.testing.assert_allclose(rows, 8.0, atol=0.3)
     assert columns.min() < 2.8 and columns.max() > 5.2
 

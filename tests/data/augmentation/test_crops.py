@@ -40,7 +40,7 @@ def test_area_is_an_argument():
     assert 0.42 < areas.min() and areas.max() < 0.68
 
 
-def test_an_image_too_long_for_any_proportion_is_cut_in_its_centre():
+def test_an_image_too_long_for_any_proportion_is_cut_in_its_center():
     image = gradient(20, 250)
     shown = crops.random_resized_crop((0.9, 1.0))(image, (0, 0), (20, 20)).numpy()
     np.testing.assert_allclose(shown[:, 10, 1], 125.5, atol=2)

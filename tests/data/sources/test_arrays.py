@@ -8,7 +8,7 @@ from keras_vit.data.sources.arrays import arrays
 from keras_vit.data.sources.digits import digits
 
 
-def colours(count, size=6):
+def colors(count, size=6):
     return np.random.default_rng(0).integers(0, 256, (count, size, size, 3)).astype("uint8")
 
 
@@ -40,7 +40,7 @@ def test_split_is_stratified_and_the_same_every_time():
     np.testing.assert_array_equal(order, source.stratified_order(labels))
 
 
-def test_gray_arrays_become_colour():
+def test_gray_arrays_become_color():
     gray = np.random.default_rng(0).random((50, 4, 5)) * 255
     part = arrays(gray, np.arange(50) % 2, class_names=("even", "odd")).splits["train"]
     images, _ = part.read([0, 1])
@@ -64,10 +64,10 @@ def test_gray_arrays_become_colour():
 )
 def test_wrong_arguments_are_refused(arguments, rule):
     with pytest.raises(ValueError, match=rule):
-        arrays(**{"images": colours(9), "labels": np.arange(9) % 3} | arguments)
+        arrays(**{"images": colors(9), "labels": np.arange(9) % 3} | arguments)
 
 
-IMAGES = colours(12)
+IMAGES = colors(12)
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,8 @@ from keras_vit.data.sources.manifest import BY_TENSORFLOW, inspect
 generator = np.random.default_rng(0)
 
 
-def picture(colour, size=(40, 30)):
-    noise = generator.integers(0, 60, (size[1] // 5, size[0] // 5, 3)) + colour
+def picture(color, size=(40, 30)):
+    noise = generator.integers(0, 60, (size[1] // 5, size[0] // 5, 3)) + color
     return Image.fromarray(noise.clip(0, 255).astype("uint8")).resize(size, Image.Resampling.BICUBIC)
 
 
@@ -28,9 +28,9 @@ def save(path, image, **options):
 
 @pytest.fixture
 def animals(tmp_path):
-    for name, colour in (("ant", (200, 0, 0)), ("bee", (0, 200, 0)), ("cat", (0, 0, 200))):
+    for name, color in (("ant", (200, 0, 0)), ("bee", (0, 200, 0)), ("cat", (0, 0, 200))):
         for i in range(10):
-            save(tmp_path / name / f"{i}.jpg", picture(colour, (30 + 5 * i, 60 - 3 * i)))
+            save(tmp_path / name / f"{i}.jpg", picture(color, (30 + 5 * i, 60 - 3 * i)))
     return tmp_path
 
 
