@@ -1,12 +1,14 @@
 """The Vision Transformer within a model, and its feature maps for dense tasks."""
 
+from collections.abc import Sequence
+
 import keras
 from keras import ops
 
 from keras_vit.vision_transformer import VisionTransformer
 
 
-def find_vision_transformer(model, argument="model"):
+def find_vision_transformer(model: keras.Model, argument: str = "model") -> VisionTransformer:
     """Returns the `VisionTransformer` that a model is, or holds among its layers.
 
     Args:
@@ -35,7 +37,7 @@ def find_vision_transformer(model, argument="model"):
     raise ValueError(f"`{argument}` must be a VisionTransformer, or a model that holds one. Received: {what}{hint}")
 
 
-def feature_maps(model, blocks=None, norm=True):
+def feature_maps(model: keras.Model, blocks: Sequence[int] | None = None, norm: bool = True) -> keras.Model:
     """Returns a model that gives the patch tokens of some blocks as maps, for dense tasks.
 
     Args:
@@ -87,7 +89,7 @@ class PatchMap(keras.layers.Layer):
         self.num_prefix_tokens = num_prefix_tokens
 
     def call(self, tokens, patches):
-        batch, rows, columns = ops.shape(patches)[:3]
+        batch, rows, columns = ops.shape(patches)[:3]  # pyright: ignore[reportOptionalSubscript] (Keras declares no result)
         return ops.reshape(tokens[:, self.num_prefix_tokens :], (batch, rows, columns, tokens.shape[-1]))
 
     def compute_output_shape(self, tokens_shape, patches_shape):

@@ -83,7 +83,7 @@ class ViTConfig:
     dynamic_padding: bool = False
     remat: bool = False
     include_preprocessing: bool = True
-    preprocessing: dict[str, Any] | None = None
+    preprocessing: dict[str, Any] | None = None  # complete, after `__post_init__`
     class_names: tuple[str, ...] | None = None
     data_format: Literal["channels_last", "channels_first"] | None = None
     dtype: Any = None
@@ -178,7 +178,9 @@ class ViTConfig:
     @property
     def channels(self) -> int:
         """Channels of the images."""
-        return self.input_shape[0 if self.data_format == "channels_first" else -1]
+        channels = self.input_shape[0 if self.data_format == "channels_first" else -1]
+        assert channels is not None  # `input_shape` is checked
+        return channels
 
     @property
     def image_size(self) -> tuple[int | None, int | None]:
@@ -193,7 +195,8 @@ class ViTConfig:
     @property
     def stride(self) -> int:
         """Pixels of the image by one of what the patch embedding reads: 1 without a stem."""
-        return self.stem.stride if self.stem is not None else 1
+        stem = stem_config(self.stem)
+        return 1 if stem is None else stem.stride
 
     @property
     def grid_size(self) -> tuple[int | None, int | None]:
@@ -209,14 +212,18 @@ class ViTConfig:
                 f"The patch must divide the image. Received: input_shape={self.input_shape}, patch_size={self.patch_size}{behind}. "
                 "`dynamic_padding=True` pads the image"
             )
-        return tuple(side if side is None else math.ceil(side / patch) for side, patch in zip(sides, self.patch))
+        rows, columns = (side if side is None else math.ceil(side / patch) for side, patch in zip(sides, self.patch))
+        return rows, columns
 
     @property
     def table_grid(self) -> tuple[int, int]:
         """(rows, columns) of the learned positions: `position_grid`, the image's, or that of 224 pixels where the image is open."""
         if self.position_grid is not None:
             return checks.positive_pair("position_grid", self.position_grid)
-        return tuple(224 // (self.stride * patch) for patch in self.patch) if None in self.grid_size else self.grid_size
+        (rows, columns), (height, width) = self.grid_size, self.patch
+        if rows is None or columns is None:
+            return 224 // (self.stride * height), 224 // (self.stride * width)
+        return rows, columns
 
     @property
     def num_class_tokens(self) -> int:
@@ -231,7 +238,8 @@ class ViTConfig:
     @property
     def num_patches(self) -> int | None:
         """None where `input_shape` is open."""
-        return None if None in self.grid_size else math.prod(self.grid_size)
+        rows, columns = self.grid_size
+        return None if rows is None or columns is None else rows * columns
 
     @property
     def num_tokens(self) -> int | None:
@@ -264,7 +272,7 @@ class ViTConfig:
 
         The three axes are for Keras's `Rescaling`, which turns a vector round if its setting is "channels_first".
         """
-        values = np.atleast_1d(np.asarray(self.preprocessing[key]))
+        values = np.atleast_1d(np.asarray({**PREPROCESSING, **(self.preprocessing or {})}[key]))
         values = values if len(values) == self.channels else np.full(self.channels, values.mean())
         return values.reshape((1, 1, self.channels))
 
@@ -284,7 +292,7 @@ def _plain(value):
 
 def _check(c):
     checks.one_of("data_format", c.data_format, DATA_FORMATS)
-    shape = c.input_shape if isinstance(c.input_shape, tuple) else ()
+    shape: tuple = c.input_shape if isinstance(c.input_shape, tuple) else ()
     channels, sides = (shape[:1], shape[1:]) if c.data_format == "channels_first" else (shape[-1:], shape[:-1])
     if len(shape) != 3 or not checks.is_int(channels[0]) or not all(side is None or checks.is_int(side) for side in sides):
         order = "(channels, height, width)" if c.data_format == "channels_first" else "(height, width, channels)"

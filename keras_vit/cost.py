@@ -1,7 +1,7 @@
 """What a configuration costs, by formula: parameters, multiply-adds, and the activations that training keeps."""
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from keras_vit.config import ViTConfig
 
@@ -17,14 +17,14 @@ class Cost(NamedTuple):
         return Cost(*(a + b for a, b in zip(self, other)))
 
 
-def cost(model, batch_size=1, bytes_per_value=4, **overrides):
+def cost(model: Any, batch_size: int = 1, bytes_per_value: int = 4, **overrides: Any) -> Cost:
     """Returns what a model costs, without building it.
 
     Multiply-adds are those of convolutions and matrix products, attention's included, over all tokens in every block: the number that
     papers and timm call FLOPs or GMACs. The model computes less where pooling reads the class token alone.
 
     Args:
-        model: a `VisionTransformer`, the name of a preset, or a dict of arguments of `VisionTransformer`.
+        model: a `VisionTransformer`, the name of a preset, a `ViTConfig`, or a dict of arguments of `VisionTransformer`.
         batch_size: int. Images that multiply-adds and activations are counted for.
         bytes_per_value: int. 4 for float32, 2 for half precision.
         **overrides: arguments of `VisionTransformer`, such as `input_shape` or `num_classes`.
@@ -44,15 +44,15 @@ def cost(model, batch_size=1, bytes_per_value=4, **overrides):
     return Cost(total.parameters, batch_size * total.macs, batch_size * total.activation_bytes)
 
 
-def cost_by_part(model, bytes_per_value=4, **overrides):
+def cost_by_part(model: Any, bytes_per_value: int = 4, **overrides: Any) -> dict[str, Cost]:
     """Returns `{part: Cost}` for one image: stem, patch_embedding, tokens, blocks, norm, pooling, head. Arguments as in `cost`."""
     c = ViTConfig.of(model, **overrides)
-    if None in c.image_size:
+    n, patches, (height, width) = c.num_tokens, c.num_patches, c.image_size
+    if n is None or patches is None or height is None or width is None:
         raise ValueError(
             f"The cost of a model is that of an image of known size: give `input_shape`. Received: input_shape={c.input_shape}"
         )
-    d, n, patches = c.hidden_dim, c.num_tokens, c.num_patches
-    (height, width), channels = c.image_size, c.channels
+    d, channels = c.hidden_dim, c.channels
     parts = {}
 
     if c.stem is not None:

@@ -72,7 +72,7 @@ def _patchify(hidden_dim, num_layers, num_heads, mlp_dim):
 
 
 def _sbb(hidden_dim, num_layers, num_heads, mlp_dim, num_register_tokens, **more):
-    form = dict(input_shape=(256, 256, 3), class_token=False, num_register_tokens=num_register_tokens, pooling="gap")
+    form: dict = dict(input_shape=(256, 256, 3), class_token=False, num_register_tokens=num_register_tokens, pooling="gap")
     form.update(norm_after_pooling=True, layer_scale_init=1e-5, prefix_positions=False, preprocessing={"crop_fraction": 0.95})
     return _size(hidden_dim, num_layers, num_heads, mlp_dim, **{**form, **more})
 
@@ -175,7 +175,7 @@ PRESETS = {
 }
 
 
-def list_models(pattern="*"):
+def list_models(pattern: str = "*") -> list[str]:
     """Returns the names of the presets that match a wildcard pattern, without regard to case, in natural order.
 
     Args:
@@ -192,7 +192,7 @@ def list_models(pattern="*"):
     return sorted(names, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)])
 
 
-def preset(name):
+def preset(name: str) -> dict:
     """Returns a copy of the arguments of `VisionTransformer` that a preset's name stands for.
 
     Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from keras_vit.layers import ConvStem, ResNetStem
 
@@ -63,7 +63,8 @@ def stem_config(stem) -> ConvStemConfig | ResNetStemConfig | None:
         return stem
     if not isinstance(stem, dict) or stem.get("kind") not in STEMS:
         raise ValueError(f'`stem` must be None or a dict whose "kind" is one of {", ".join(map(repr, STEMS))}. Received: stem={stem!r}')
-    cls, arguments = STEMS[stem["kind"]], {key: value for key, value in stem.items() if key != "kind"}
+    cls: type[Any] = STEMS[stem["kind"]]
+    arguments = {key: value for key, value in stem.items() if key != "kind"}
     fields = dataclasses.fields(cls)
     needed = [field.name for field in fields if field.default is dataclasses.MISSING]
     if not set(needed) <= set(arguments) <= {field.name for field in fields}:

@@ -1,6 +1,8 @@
 """The zoo: for every preset a function that builds the model, with weights if asked for."""
 
 import inspect
+import os
+from typing import Any
 
 from keras_vit.checkpoints import catalogue, pretrained
 from keras_vit.config import FIELDS, ViTConfig
@@ -8,7 +10,7 @@ from keras_vit.presets import PRESETS
 from keras_vit.vision_transformer import VisionTransformer
 
 
-def create(model, /, weights=None, **overrides):
+def create(model: str, /, weights: str | os.PathLike[str] | None = None, **overrides: Any) -> VisionTransformer:
     """Builds the model of a preset.
 
     Args:

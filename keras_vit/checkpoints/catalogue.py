@@ -191,7 +191,7 @@ CATALOGUE = [
 ]
 
 
-def list_weights(model=None):
+def list_weights(model: str | None = None) -> list[Weights]:
     """Returns the published weights of a preset, or of all that match a pattern.
 
     Args:

@@ -2,6 +2,7 @@
 
 import os
 import re
+from typing import Any
 
 import h5py
 import keras
@@ -20,7 +21,9 @@ from keras_vit.vision_transformer import VisionTransformer
 DIMENSIONS = ("hidden_dim", "num_layers", "num_heads", "mlp_dim", "mlp", "patch_size", "stem")
 
 
-def from_pretrained(source, *, resample=None, ema=None, **overrides):
+def from_pretrained(
+    source: str | os.PathLike[str], *, resample: str | None = None, ema: bool | None = None, **overrides: Any
+) -> VisionTransformer:
     """Builds the Vision Transformer that a checkpoint holds, and loads it.
 
     The architecture is read off the checkpoint: its config.json where there is one, else the names and shapes of its tensors. Formats:
