@@ -68,6 +68,8 @@ def load(source, expected, overrides, resample=None, ema=None, sha256=None, size
     path = resolve(source, sha256=sha256, size=size)
     if resample is not None:
         overrides = {"position_resample": resample, **overrides}
+    if ema is not None and path.name.endswith((".keras", ".h5")):
+        raise ValueError(f"`ema` chooses between weights in other libraries' files; Keras's have one set. Received: ema={ema}, {path}")
     if path.name.endswith(".keras"):
         return _load_keras(path, expected, overrides)
     if path.name.endswith(".weights.h5"):

@@ -66,7 +66,9 @@ def recognize(tensors, ema=None):
         ValueError: if there is none in a known format, or several.
     """
     keys = {}
-    for key in tensors:
+    for key, shape in tensors.shapes.items():
+        if shape == () and TRAINING_STATE.match(key):
+            continue  # a counter
         clean = TRANSPARENT.sub("", key)
         if clean in keys:
             raise ValueError(f"Two tensors have one name but for their wrappers: {keys[clean]!r}, {key!r}. Received: {tensors.path}")
@@ -84,27 +86,34 @@ def recognize(tensors, ema=None):
 
 def _models(format, keys):
     """Yields a `Found` for each model of a format."""
-    roots = {}
-    for key in keys:
-        if match := re.fullmatch(rf"(?P<root>(?:.*[./])?){format.ANCHOR}", key):
-            roots.setdefault(match["root"])
-    if format is google:
-        roots = {"": None} if roots else {}  # its prefixes are few, and in its table
+    roots = _roots(format, keys)
     for root in roots:
-        if match := re.fullmatch(rf"(?P<root>(?:.*\.)?){getattr(format, 'FAMILY', '(?!)')}", root):
-            # The family's own name for its backbone, or a wrapper's? Its own, if nothing but what transformers has stands beside it.
-            beside = [key.removeprefix(match["root"]) for key in keys if key.startswith(match["root"]) and not key.startswith(root)]
-            if all(re.fullmatch(f"{format.BESIDE}|{format.IGNORED}", key) for key in beside):
-                root = match["root"]
+        inner = tuple(other for other in roots if other != root and other.startswith(root))
         names, short = {}, {}
         for key in keys:
-            if key.startswith(root):
+            if key.startswith(root) and not key.startswith(inner):
                 name = short_key = key.removeprefix(root)
                 for pattern, replacement in format.RENAMES:
                     name = re.sub(pattern, replacement, name)
                 names[name], short[name] = keys[key], short_key
         if format.recognizes(names):
             yield Found(format, root, names, short)
+
+
+def _roots(format, keys):
+    """Returns what stands before the keys of each model, such as "" or "teacher.backbone."."""
+    anchors = [match["root"] for key in keys if (match := re.fullmatch(rf"(?P<root>(?:.*[./])?){format.ANCHOR}", key))]
+    if format is google:
+        return [""] if anchors else []  # its prefixes are few, and in its table
+    family = re.compile(rf"(?P<parent>(?:.*\.)?){format.FAMILY}")
+    parents = {root: match["parent"] if (match := family.fullmatch(root)) else root for root in anchors}
+    roots = []
+    for root, parent in parents.items():
+        # Is it a wrapper's name for the backbone, or the family's own? Its own, if nothing but what transformers has stands beside it.
+        others = tuple(other for other in parents.values() if other != parent and other.startswith(parent))
+        beside = [key.removeprefix(parent) for key in keys if key.startswith(parent) and not key.startswith((root, *others))]
+        roots.append(parent if all(re.fullmatch(f"{format.BESIDE}|{format.IGNORED}", key) for key in beside) else root)
+    return roots
 
 
 def _chosen(path, models, ema):

@@ -76,6 +76,7 @@ WRAPPERS = {
         "args": argparse.Namespace(lr=1),
     },
     "a student alone": lambda d: {"student": prefixed("module.backbone.", d)},
+    "torch's AveragedModel": lambda d: prefixed("module.", d) | {"n_averaged": np.array(3)},
     "sharded modules": lambda d: {k.replace("blocks.0.", "blocks.0._fsdp_wrapped_module."): v for k, v in prefixed("module.", d).items()},
 }
 
@@ -108,20 +109,22 @@ AVERAGES = {
     "I-JEPA's": ("encoder", "target_encoder"),
     "Lightning's": ("model.", "ema_model."),
     "MoCo's": ("base_encoder.", "momentum_encoder."),
+    "beside the names themselves": (".", "ema."),
 }
 
 
 def test_average_or_last_weights(states, tmp_path, caplog):
     (last, wanted_last), (average, wanted_average) = states["timm"], states["ema"]
     for name, (raw, ema) in AVERAGES.items():
-        content = prefixed(raw, last) | prefixed(ema, average) if raw.endswith(".") else {raw: last, ema: average}
+        flat = prefixed(raw.removeprefix("."), last) | prefixed(ema, average)
+        content = flat if raw.endswith(".") else {raw: last, ema: average}
         path = write(tmp_path / "x.pth", content)
         for choice, wanted, other in ((None, wanted_average, raw), (True, wanted_average, raw), (False, wanted_last, ema)):
             caplog.clear()
             found = keras_vit.from_pretrained(path, ema=choice, **COLORS)
             np.testing.assert_allclose(outputs(found), wanted, atol=1e-5, err_msg=f"{name}, ema={choice}")
             (line,) = [record.getMessage() for record in caplog.records if "`ema=" in record.getMessage()]
-            assert f"`ema={choice is False}` reads '{other.strip('.')}.'" in line
+            assert f"`ema={choice is False}` reads {'' if other == '.' else other.strip('.') + '.'!r}" in line
     for raw, choice in (("model", True), ("teacher", False)):
         with pytest.raises(ValueError, match=f"Received: ema={choice}"):
             keras_vit.from_pretrained(write(tmp_path / "x.pth", {raw: last}), ema=choice)

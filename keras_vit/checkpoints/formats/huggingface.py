@@ -98,6 +98,8 @@ def architecture(names, shapes, config, overrides, expected):
     registers = shapes["embeddings.register_tokens"][1] if "embeddings.register_tokens" in shapes else 0
     two_heads = "distillation_classifier.weight" in shapes
     clip, has_map = "embeddings.norm.weight" in shapes, "head.probe" in shapes
+    scaled = "encoder.layer.0.layer_scale1.lambda1" in shapes
+    kind = kind or ("clip" if clip else "siglip" if has_map else "dinov2" if scaled else "deit" if distillation else "vit")
     siglip_classifier = not class_token and "classifier.weight" in shapes
     head = shapes.get("classifier.weight")
     include_top = head is not None and (two_heads or not distillation)
@@ -149,14 +151,14 @@ def architecture(names, shapes, config, overrides, expected):
         num_register_tokens=registers,
         prefix_positions=class_tokens > 0,
         position_grid=grid,
-        layer_scale_init=1e-5 if "encoder.layer.0.layer_scale1.lambda1" in shapes else None,
+        layer_scale_init=1e-5 if scaled else None,
         qkv_bias="encoder.layer.0.attention.query.bias" in shapes,
         patch_bias="embeddings.patch.bias" in shapes,
-        norm_epsilon=config.get("layer_norm_eps", 1e-5 if clip else 1e-6 if has_map or "dinov2" in kind or registers else 1e-12),
+        norm_epsilon=config.get("layer_norm_eps", 1e-5 if clip else 1e-6 if has_map or "dinov2" in kind else 1e-12),
         norm_embeddings=clip,
         # SigLIP's classifier averages after the normalization, as "gap" does.
         stem=stem,
-        preprocessing={} if "preprocessing" in overrides else _preprocessing(processor, kind or ("clip" if clip else "vit")),
+        preprocessing={} if "preprocessing" in overrides else _preprocessing(processor, kind),
         position_resample=resample,
     )
     details = dict(unused_map=has_map and siglip_classifier, unused_head=head is not None and not include_top)

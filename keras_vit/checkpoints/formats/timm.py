@@ -32,6 +32,7 @@ IS_FOLDER = True
 
 # What the tensors of a model begin with: everything before it in a key is a wrapper's.
 ANCHOR = r"patch_embed\.proj\.weight"
+FAMILY = r"(?!)"  # no names of families between the two
 
 RENAMES = [
     (r"\.gamma_1$", ".ls1.gamma"),  # DeiT-III
