@@ -74,7 +74,7 @@ def facts():
     weights = []
     for row in list_weights():
         top1 = "" if row.top1 is None else f"{row.top1:.2f}"
-        weights.append((row.model, row.tag, row.resolution, row.classes or "", top1, row.megabytes, row.licence))
+        weights.append((row.model, row.tag, row.resolution, row.classes or "", top1, row.megabytes, row.license))
     return {kind: [list(map(str, row)) for row in rows] for kind, rows in (("presets", presets), ("weights", weights))}
 
 

@@ -1,4 +1,4 @@
-"""What commands take for a model: a preset with a tag, a run's folder, or whatever `from_pretrained` reads."""
+"""Opens the model that a command names: a preset with a tag, a run's folder, or anything that `from_pretrained` reads."""
 
 import pathlib
 

@@ -1,4 +1,4 @@
-"""Checkpoints in other people's formats: reading, loading and saving them."""
+"""Published weights and checkpoints in other libraries' formats: find, read, load and save them."""
 
 from keras_vit.checkpoints.loading import Checkpoint, load_into, new_model, open_checkpoint
 from keras_vit.checkpoints.pretrained import from_pretrained

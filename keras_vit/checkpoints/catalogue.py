@@ -1,4 +1,4 @@
-"""The published weights: what there is for each preset, where, and what its images go through."""
+"""The published weights: which there are for each preset, where they are, and how their images are prepared."""
 
 import logging
 import os
@@ -10,11 +10,11 @@ from keras_vit.presets import CLIP, IMAGENET, PRESETS, list_models, nearest_pres
 log = logging.getLogger("keras_vit")
 
 HALF = {"mean": 0.5, "std": 0.5}
-# How models evaluate that see the whole image, out of proportion.
+# Evaluation on the whole image, resized out of proportion.
 SQUASH = {"crop_mode": "squash"}
 SQUASH_BILINEAR = {"crop_mode": "squash", "interpolation": "bilinear"}
 
-# Their licences let anybody use the weights for research, and nobody for business.
+# Licenses that forbid commercial use.
 NON_COMMERCIAL = ("CC-BY-NC-4.0",)
 
 
@@ -29,7 +29,7 @@ class Weights(NamedTuple):
         classes: int. Outputs of its head: 1000 are ImageNet-1k's, 21843 ImageNet-21k's. 0 if it has none.
         top1: float or None. Accuracy on ImageNet-1k's validation images in percent, as published.
         parameters: float. Millions.
-        licence: str. SPDX identifier.
+        license: str. SPDX identifier.
         preprocessing: dict. As the argument of `keras_vit.VisionTransformer`.
     """
 
@@ -40,16 +40,21 @@ class Weights(NamedTuple):
     classes: int
     top1: float | None
     parameters: float
-    licence: str
+    license: str
     preprocessing: dict
 
     @property
-    def megabytes(self):
+    def megabytes(self) -> int:
         """Size of the file, of float32 weights."""
         return round(4 * self.parameters)
 
+    @property
+    def licence(self) -> str:
+        """`license`, under the name that it had in 0.1."""
+        return self.license
 
-# Preset, repository on the Hub, resolution, classes, top-1, parameters, colours, crop; and what departs from the rest. The tag is timm's.
+
+# Preset, repository on the Hub, resolution, classes, top-1, parameters, colors, crop, and what differs from the others. The tag is timm's.
 # Top-1 and crop are timm's own: results/results-imagenet.csv of August 2026, and the `pretrained_cfg` of timm 1.0.31.
 TIMM = [
     ("ViTTi16", "vit_tiny_patch16_224.augreg_in21k_ft_in1k", 224, 1000, 75.45, 5.72, HALF, 0.9),
@@ -69,14 +74,14 @@ TIMM = [
     ("ViTB16", "vit_base_patch16_224.augreg_in1k", 224, 1000, 79.15, 86.57, HALF, 0.9),
     ("ViTB16", "vit_base_patch16_384.augreg_in1k", 384, 1000, 81.10, 86.86, HALF, 1.0),
     ("ViTB16", "vit_base_patch16_224.sam_in1k", 224, 1000, 80.25, 86.57, HALF, 0.9),
-    ("ViTB16", "vit_base_patch16_224.mae", 224, 0, None, 85.80, IMAGENET, 0.9, {"licence": "CC-BY-NC-4.0"}),
+    ("ViTB16", "vit_base_patch16_224.mae", 224, 0, None, 85.80, IMAGENET, 0.9, {"license": "CC-BY-NC-4.0"}),
     ("ViTB8", "vit_base_patch8_224.augreg2_in21k_ft_in1k", 224, 1000, 86.25, 86.58, HALF, 0.9),
     ("ViTL32", "vit_large_patch32_384.orig_in21k_ft_in1k", 384, 1000, 81.51, 306.63, HALF, 1.0),
     ("ViTL16", "vit_large_patch16_224.augreg_in21k_ft_in1k", 224, 1000, 85.86, 304.33, HALF, 0.9),
     ("ViTL16", "vit_large_patch16_384.augreg_in21k_ft_in1k", 384, 1000, 87.10, 304.72, HALF, 1.0),
-    ("ViTL16", "vit_large_patch16_224.mae", 224, 0, None, 303.30, IMAGENET, 0.9, {"licence": "CC-BY-NC-4.0"}),
+    ("ViTL16", "vit_large_patch16_224.mae", 224, 0, None, 303.30, IMAGENET, 0.9, {"license": "CC-BY-NC-4.0"}),
     ("ViTH14", "vit_huge_patch14_224.orig_in21k", 224, 0, None, 630.76, HALF, 0.9),
-    ("ViTH14", "vit_huge_patch14_224.mae", 224, 0, None, 630.76, IMAGENET, 0.9, {"licence": "CC-BY-NC-4.0"}),
+    ("ViTH14", "vit_huge_patch14_224.mae", 224, 0, None, 630.76, IMAGENET, 0.9, {"license": "CC-BY-NC-4.0"}),
     ("RViTTi16", "vit_tiny_r_s16_p8_224.augreg_in21k_ft_in1k", 224, 1000, 71.80, 6.34, HALF, 0.9),
     ("RViTTi16", "vit_tiny_r_s16_p8_384.augreg_in21k_ft_in1k", 384, 1000, 75.96, 6.36, HALF, 1.0),
     ("R26ViTS32", "vit_small_r26_s32_224.augreg_in21k_ft_in1k", 224, 1000, 81.86, 36.43, HALF, 0.9),
@@ -112,14 +117,20 @@ TIMM = [
     ("SigLIPB32", "vit_base_patch32_siglip_256.v2_webli", 256, 0, None, 94.55, HALF, 0.9),
     ("SigLIPB16", "vit_base_patch16_siglip_224.v2_webli", 224, 0, None, 92.88, HALF, 0.9),
     ("SigLIPB16", "vit_base_patch16_siglip_224.webli", 224, 0, None, 92.88, HALF, 0.9),
+    ("SigLIPB16", "vit_base_patch16_siglip_256.v2_webli", 256, 0, None, 92.93, HALF, 0.9),
     ("SigLIPB16", "vit_base_patch16_siglip_384.v2_webli", 384, 0, None, 93.18, HALF, 0.9),
     ("SigLIPB16", "vit_base_patch16_siglip_512.v2_webli", 512, 0, None, 93.52, HALF, 0.9),
     ("SigLIPL16", "vit_large_patch16_siglip_256.v2_webli", 256, 0, None, 315.96, HALF, 0.9),
     ("SigLIPL16", "vit_large_patch16_siglip_384.v2_webli", 384, 0, None, 316.28, HALF, 0.9),
+    ("SigLIPL16", "vit_large_patch16_siglip_512.v2_webli", 512, 0, None, 316.74, HALF, 0.9),
     ("SigLIPSo400m14", "vit_so400m_patch14_siglip_224.v2_webli", 224, 0, None, 427.68, HALF, 0.9),
+    ("SigLIPSo400m14", "vit_so400m_patch14_siglip_378.v2_webli", 378, 0, None, 428.23, HALF, 0.9),
     ("SigLIPSo400m14", "vit_so400m_patch14_siglip_378.webli_ft_in1k", 378, 1000, 89.41, 429.38, HALF, 1.0, SQUASH),
     ("SigLIPSo400m16", "vit_so400m_patch16_siglip_256.v2_webli", 256, 0, None, 427.89, HALF, 0.9),
+    ("SigLIPSo400m16", "vit_so400m_patch16_siglip_384.v2_webli", 384, 0, None, 428.26, HALF, 0.9),
+    ("SigLIPSo400m16", "vit_so400m_patch16_siglip_512.v2_webli", 512, 0, None, 428.77, HALF, 0.9),
     ("SigLIPgopt16", "vit_giantopt_patch16_siglip_256.v2_webli", 256, 0, None, 1163.17, HALF, 0.9),
+    ("SigLIPgopt16", "vit_giantopt_patch16_siglip_384.v2_webli", 384, 0, None, 1163.66, HALF, 0.9),
     ("CLIPB32", "vit_base_patch32_clip_224.laion2b_ft_in12k_in1k", 224, 1000, 83.30, 88.22, CLIP, 0.9),
     ("CLIPB16", "vit_base_patch16_clip_224.laion2b_ft_in12k_in1k", 224, 1000, 86.20, 86.57, CLIP, 0.95),
     ("CLIPB16", "vit_base_patch16_clip_384.laion2b_ft_in12k_in1k", 384, 1000, 87.21, 86.86, CLIP, 1.0, SQUASH),
@@ -139,8 +150,8 @@ TIMM = [
     ("ViTSo150m2Reg1", "vit_so150m2_patch16_reg1_gap_448.sbb_e200_in12k_ft_in1k", 448, 1000, 88.07, 136.50, HALF, 1.0, SQUASH),
 ]
 
-# Preset, tag, file in Google's bucket, resolution, classes, top-1, parameters. These are the best by their accuracy on ImageNet-21k: those
-# to fine-tune, says vision_transformer's README. timm's above are the best tuned ones by ImageNet-V2: those to classify with.
+# Preset, tag, file in Google's bucket, resolution, classes, top-1, parameters. These have the best accuracy on ImageNet-21k, and
+# vision_transformer's README recommends them for fine-tuning. timm's above are fine-tuned, and the best on ImageNet-V2.
 GOOGLE = [
     ("ViTTi16", "jax_augreg_in21k", "augreg/Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0", 224, 21843, None, 9.74),
     ("ViTS32", "jax_augreg_in21k", "augreg/S_32-i21k-300ep-lr_0.001-aug_none-wd_0.1-do_0.0-sd_0.0", 224, 21843, None, 30.90),
@@ -166,9 +177,9 @@ HUGGING_FACE = [
 ]
 
 
-def _weights(model, tag, source, resolution, classes, top1, parameters, colours, crop, licence="Apache-2.0", **more):
-    preprocessing = {"size": resolution, "interpolation": "bicubic", "crop_fraction": crop, "crop_mode": "center", **colours, **more}
-    return Weights(model, tag, source, resolution, classes, top1, parameters, licence, preprocessing)
+def _weights(model, tag, source, resolution, classes, top1, parameters, colors, crop, license="Apache-2.0", **more):
+    preprocessing = {"size": resolution, "interpolation": "bicubic", "crop_fraction": crop, "crop_mode": "center", **colors, **more}
+    return Weights(model, tag, source, resolution, classes, top1, parameters, license, preprocessing)
 
 
 def _timm_weights(model, repository, resolution, *columns):
@@ -192,13 +203,13 @@ CATALOGUE = [
 
 
 def list_weights(model: str | None = None) -> list[Weights]:
-    """Returns the published weights of a preset, or of all that match a pattern.
+    """Returns the published weights of a preset, of all presets that match a pattern, or of all.
 
     Args:
         model: name of a preset, or wildcard pattern such as "DeiT3*", without regard to case. None: all.
 
     Returns:
-        List of `Weights`: named tuples with model, tag, source, resolution, classes, top1, parameters, megabytes, licence and
+        List of `Weights`: named tuples with model, tag, source, resolution, classes, top1, parameters, megabytes, license and
         preprocessing. `keras_vit.<model>(weights=<tag>)` loads them.
 
     Raises:
@@ -214,7 +225,7 @@ def list_weights(model: str | None = None) -> list[Weights]:
     return [weights for name in names for weights in CATALOGUE if weights.model == name]
 
 
-def find_preset(name):
+def find_preset(name: str) -> dict:
     """As `presets.preset`, but the error for an unknown name shows the tags of the preset that is meant.
 
     Raises:
@@ -232,14 +243,14 @@ def find_preset(name):
     raise ValueError(f"{meaning}. Received: {name!r}")
 
 
-def tags(model):
+def tags(model: str) -> str:
     """Returns the tags of a preset in words, the most accurate first, with their accuracy on ImageNet-1k."""
     rows = sorted((row for row in CATALOGUE if row.model == model), key=lambda row: -(row.top1 or 0))
     accuracy = lambda row: f" ({row.top1:.2f} %)" if row.top1 else " (features)" if not row.classes else ""  # noqa: E731
     return ", ".join(f"{row.tag}{accuracy(row)}" for row in rows) or "none is published"
 
 
-def find(source):
+def find(source: str | os.PathLike[str]) -> Weights | None:
     """Returns the `Weights` that come from a source, or None."""
     return next((weights for weights in CATALOGUE if weights.source == str(source).rstrip("/")), None)
 

@@ -1,4 +1,4 @@
-"""Where a checkpoint comes from: a local path, the Hugging Face Hub, or an https URL; and how it gets here whole or not at all."""
+"""Resolves a checkpoint from a local path, the Hugging Face Hub or an https URL. Downloads are complete or absent."""
 
 import base64
 import hashlib
@@ -34,7 +34,7 @@ _HUB_WEIGHTS = (
 
 
 def resolve(source, sha256=None, size=None):
-    """Brings a checkpoint to this machine and returns where it lies.
+    """Downloads a checkpoint if necessary, and returns its local path.
 
     What is already here is used without network. A download goes to a temporary name, is checked, and is renamed when it is whole;
     one that was cut is resumed by the next call. Processes that want the same file wait for the first to bring it.

@@ -1,7 +1,8 @@
-"""The classes of ImageNet-1k: numbers to names."""
+"""The names of classes: ImageNet-1k's, and those of a model."""
 
 import functools
 import pathlib
+from typing import Any
 
 import numpy as np
 from keras import ops
@@ -27,7 +28,7 @@ def imagenet_labels():
     return tuple(label for _, label in imagenet_classes())
 
 
-def decode_predictions(predictions, top=5, class_names=None):
+def decode_predictions(predictions: Any, top: int = 5, class_names: Any = None) -> list[list[tuple]]:
     """Turns the output of a classifier into names.
 
     Args:

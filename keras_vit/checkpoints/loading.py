@@ -1,4 +1,4 @@
-"""From a checkpoint in somebody's format to a model, and back."""
+"""Loads a checkpoint in another library's format into a model."""
 
 import collections
 import concurrent.futures
@@ -24,14 +24,14 @@ from keras_vit.vision_transformer import VisionTransformer
 
 log = logging.getLogger("keras_vit")
 
-# Layers that a model may have new, or leave out, beside the checkpoint's: what stands behind the backbone, and added registers.
+# Layers that the model or the checkpoint may have alone: everything after the backbone, and registers.
 OPTIONAL = ("head", "distillation_head", "pre_logits", "attention_pooling", "register_tokens")
 
-THREADS = min(4, os.cpu_count() or 1)  # that read and transpose, each in the memory of a tensor
+THREADS = min(4, os.cpu_count() or 1)  # They read and transpose; each takes the memory of one tensor.
 
 
 class Checkpoint:
-    """An open checkpoint: its tensors, whose format is known, and the arguments of `VisionTransformer` that it stands for.
+    """An open checkpoint of a known format: its tensors, and the arguments of `VisionTransformer` that they stand for.
 
     Attributes:
         path: `pathlib.Path`.
@@ -54,6 +54,7 @@ class Checkpoint:
         self.arguments = {key: value for key, value in arguments.items() if value is not None or key in ("pooling", "stem")}
 
     def rows(self):
+        """Returns the rows that map our weights to the file's tensors."""
         return self.format.rows(ViTConfig.of(self.arguments).to_dict(), **self.details)
 
     def read(self, row):

@@ -1,4 +1,4 @@
-"""A model from pretrained weights, whatever their format."""
+"""Builds a model from pretrained weights in any known format."""
 
 import os
 import re
@@ -17,7 +17,7 @@ from keras_vit.config import ViTConfig
 from keras_vit.presets import PRESETS, nearest_presets
 from keras_vit.vision_transformer import VisionTransformer
 
-# What makes weights those of another model, whatever else is changed.
+# Weights that differ from a preset in one of these belong to another model.
 DIMENSIONS = ("hidden_dim", "num_layers", "num_heads", "mlp_dim", "mlp", "patch_size", "stem")
 
 
@@ -26,7 +26,7 @@ def from_pretrained(
 ) -> VisionTransformer:
     """Builds the Vision Transformer that a checkpoint holds, and loads it.
 
-    The architecture is read off the checkpoint: its config.json where there is one, else the names and shapes of its tensors. Formats:
+    The architecture comes from the checkpoint's config.json, if there is one, else from the names and shapes of its tensors. Formats:
     Hugging Face transformers, timm, Meta's DeiT, DeiT-III, MAE, DINO and DINOv2, Google's and big_vision's npz, and our own `.keras`.
     Checkpoints of training code are read, too: wrappers before the names, heads and optimizers beside the model. What a file without
     a configuration leaves open is assumed, and one logged line says what.
@@ -63,9 +63,11 @@ def load(source, expected, overrides, resample=None, ema=None, sha256=None, size
     if isinstance(source, str) and re.fullmatch(r"[\w.-]+(:\w+)?", source) and not os.path.exists(source):
         _check_name(source)
     known = catalogue.find(source)
-    if known and known.licence in catalogue.NON_COMMERCIAL:
-        log.warning("%s is not for commercial use: its licence is %s", source, known.licence)
+    if known and known.license in catalogue.NON_COMMERCIAL:
+        log.warning("%s is not for commercial use: its license is %s", source, known.license)
     path = resolve(source, sha256=sha256, size=size)
+    if (path / "model.keras").is_file():
+        path = path / "model.keras"  # of a run's folder
     if resample is not None:
         overrides = {"position_resample": resample, **overrides}
     if ema is not None and path.name.endswith((".keras", ".h5")):
@@ -75,14 +77,17 @@ def load(source, expected, overrides, resample=None, ema=None, sha256=None, size
     if path.name.endswith(".weights.h5"):
         return _load_h5(path, expected, overrides)
     with open_checkpoint(path, overrides, expected, ema) as checkpoint:
-        found = checkpoint.arguments
-        _check_dimensions(expected, found, overrides, path)
+        # Where the file says nothing, a preset knows more than an assumption does.
+        known_better = set(checkpoint.assumed) & set(expected) - {"preprocessing", "position_grid"}
+        found = {name: value for name, value in checkpoint.arguments.items() if name not in known_better}
+        _check_dimensions(expected, checkpoint.arguments, overrides, path)
         arguments = ViTConfig.of({**expected, **found}).to_dict()
         published = known.preprocessing if known and not known.source.startswith("hf://") else {}  # the Hub's files have a configuration
         arguments["preprocessing"] = _preprocessing(expected, checkpoint, published)
         imagenet = known and known.classes == IMAGENET_CLASSES == found.get("num_classes")
         arguments["class_names"] = imagenet_labels() if imagenet else found.get("class_names")
-        assumed = [name for name in checkpoint.assumed if name not in overrides and not (published and name == "preprocessing")]
+        told = {*overrides, *known_better, *(["preprocessing"] if published else [])}
+        assumed = [name for name in checkpoint.assumed if name not in told]
         if assumed:
             _say_assumed(path, {name: arguments[name] for name in assumed})
         arguments = _overridden(arguments, overrides)
@@ -118,7 +123,7 @@ def _preprocessing(expected, checkpoint, published):
 
 def _say_assumed(path, values):
     listed = ", ".join(f"{name}={value!r}" for name, value in values.items())
-    log.warning("%s does not say: %s. These are assumed; arguments such as `%s=` replace them", path, listed, list(values)[-1])
+    log.warning("%s does not say, so these are assumed: %s. Pass `%s=` and the like to replace them", path, listed, list(values)[-1])
 
 
 def _overridden(arguments, overrides):

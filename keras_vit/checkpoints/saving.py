@@ -1,8 +1,9 @@
-"""From a model to a checkpoint in somebody else's format."""
+"""Saves a model as a checkpoint in another library's format."""
 
 import contextlib
 import json
 import math
+import os
 import pathlib
 import struct
 import zipfile
@@ -18,13 +19,13 @@ from keras_vit.layers import checks
 from keras_vit.vision_transformer import VisionTransformer
 
 
-def save(model, path, format):
+def save(model: VisionTransformer, path: str | os.PathLike[str], format: str) -> None:
     """Saves a model as a checkpoint that other libraries open.
 
-    Weights are written in float32, with the configuration that the other library builds its model from. What takes another form there
-    is brought to it if the outputs stay equal: computed positions are written as a table, a bias that the model has not as zeros, the
-    position of a class token is added to it. Names of classes and preprocessing are written where the format has a place for them; in
-    Google's they stand in the archive's comment. Files are written beside their place and renamed when all of them are whole.
+    Weights are written in float32, with the configuration that the other library builds its model from. Where the other library has
+    another form, the weights are converted so that the outputs stay equal: computed positions become a table, a bias that the model
+    lacks becomes zeros, the position of a class token is added to the token. The names of the classes and the preprocessing are saved
+    too; in Google's format they stand in the archive's comment. Files appear when all of them are complete.
 
     Args:
         model: a `VisionTransformer`.
@@ -34,7 +35,8 @@ def save(model, path, format):
             `add_pooling_layer=False`) or "google" (vit_jax, or big_vision where positions are on patches alone or pooling is "map").
 
     Raises:
-        ValueError: if the format has no equal model, naming the arguments that it cannot hold and the formats that can.
+        OSError: if the disk is full, naming the path and the space.
+        ValueError: if the format has no equivalent model, naming the arguments that it cannot hold and the formats that can.
 
     Example:
     >>> import tempfile
@@ -90,7 +92,7 @@ def save(model, path, format):
 
 
 def _arguments(model):
-    """Returns all arguments of a model, complete: the size of its images, the grid of positions, the defaults of stem and activation."""
+    """Returns all arguments of a model as a dict, with the image size, the grid of positions and the defaults filled in."""
     a = model.config.to_dict()
     shape = a["input_shape"]
     *size, channels = (*shape[1:], shape[0]) if a["data_format"] == "channels_first" else shape
@@ -117,7 +119,7 @@ def _per_channel(values, channels):
 
 
 def _weights(model, a, target):
-    """Returns `{path: variable or array}` of the equal model with the arguments `target`."""
+    """Returns `{path: variable or array}` of the equivalent model that has the arguments `target`."""
     weights = dict(_variables(model))
     width, grid = a["hidden_dim"], a["position_grid"]
     weights.pop("position_embedding/table", None)
@@ -141,7 +143,7 @@ def _weights(model, a, target):
 
 
 def _positions(model, a):
-    """Returns the positions of class tokens and of the patches of the model's grid, (number, D) each: what the layer adds to zeros."""
+    """Returns the positions of the class tokens and of the patches, (number, D) each."""
     count, patches = a["class_token"] + a["distillation_token"], math.prod(a["position_grid"])
     if a["position_embedding"] == "none":
         return np.zeros((count, a["hidden_dim"])), np.zeros((patches, a["hidden_dim"]))

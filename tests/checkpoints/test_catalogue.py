@@ -34,7 +34,7 @@ def test_rows_are_well_formed():
     for row in ALL:
         assert row.model in PRESETS
         assert re.fullmatch(r"hf://[\w-]+/[\w.-]+|https://storage\.googleapis\.com/(vit_models|big_vision)/[\w./-]+\.npz", row.source), row
-        assert row.licence in ("Apache-2.0", *catalogue.NON_COMMERCIAL)
+        assert row.license in ("Apache-2.0", *catalogue.NON_COMMERCIAL)
         assert row.top1 is None or (row.classes == 1000 and 70 < row.top1 < 90), row
         assert row.classes in (0, 1000, 21843)
         assert set(row.preprocessing) == set(PREPROCESSING) and row.preprocessing["size"] == row.resolution
@@ -57,7 +57,7 @@ def test_rows_agree_with_timm():
     assert rows.keys() == facts.keys()
     for name, row in rows.items():
         fact, ours = facts[name], row.preprocessing
-        assert (row.resolution, row.classes, row.licence.lower()) == (fact["resolution"], fact["classes"], fact["licence"]), name
+        assert (row.resolution, row.classes, row.license.lower()) == (fact["resolution"], fact["classes"], fact["licence"]), name
         assert row.top1 == (None if fact["top1"] is None else pytest.approx(fact["top1"], abs=0.006)), name
         # timm folds a position into DINOv2's class token, and the SBB models have one on their register.
         assert row.parameters == pytest.approx(fact["parameters"] / 1e6, abs=0.01), name
@@ -147,13 +147,13 @@ def published(monkeypatch):
     return publish
 
 
-@pytest.mark.parametrize("licence, warned", [("CC-BY-NC-4.0", True), ("Apache-2.0", False)])
-def test_a_licence_that_forbids_commercial_use_is_said(published, caplog, licence, warned):
-    row = published(GOLDEN / "timm" / "plain", licence=licence)
+@pytest.mark.parametrize("license, warned", [("CC-BY-NC-4.0", True), ("Apache-2.0", False)])
+def test_a_license_that_forbids_commercial_use_is_said(published, caplog, license, warned):
+    row = published(GOLDEN / "timm" / "plain", license=license)
     with caplog.at_level(logging.WARNING, "keras_vit"):
         from_pretrained(row.source)
     lines = [record.getMessage() for record in caplog.records]
-    assert lines == ([f"{row.source} is not for commercial use: its licence is CC-BY-NC-4.0"] if warned else [])
+    assert lines == ([f"{row.source} is not for commercial use: its license is CC-BY-NC-4.0"] if warned else [])
 
 
 def test_the_catalogue_says_what_a_file_without_config_does_not(published):

@@ -11,7 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 import keras_vit
-from keras_vit.checkpoints import save
+from keras_vit.checkpoints import pretrained, save
 from keras_vit.checkpoints.formats.mapping import position_grid
 from keras_vit.checkpoints.formats.preprocessing import from_processor, from_timm, to_processor, to_timm
 
@@ -292,6 +292,8 @@ def test_what_a_bare_file_leaves_open_is_said_in_one_line(tmp_path, caplog):
     save(model, tmp_path / "micro", "timm")
     (tmp_path / "micro" / "config.json").unlink()
     assert keras_vit.ViTMicro4(weights=tmp_path / "micro").get_config()["num_heads"] == 3  # the preset tells what the file does not
+    loaded = pretrained.load(tmp_path / "bare.safetensors", {**FORM, "activation": "relu"}, {})
+    assert loaded.get_config()["activation"] == "relu"
     save(model_of(num_classes=2), tmp_path / "hf", "huggingface")
     (tmp_path / "hf" / "preprocessor_config.json").unlink()
     caplog.clear()

@@ -80,7 +80,7 @@ def test_a_failure_leaves_what_was_there(capsys, tmp_path, monkeypatch):
         ([PLAIN, "{out}", "--format", "onnx"], "--format"),
         ([GOLDEN / "google" / "vit" / "checkpoint.npz", "{out}", "--format", "google"], "must be named `*.npz`"),
         (["./nowhere", "{out}.keras"], "There is no such file or folder"),
-        (["ViTB16:augreg", "{out}.keras"], "`weights` must be a tag of ViTB16"),
+        (["ViTB16:augreg", "{out}.keras"], "must be a tag of ViTB16, a path"),
         ([GOLDEN / "make_timm.py", "{out}.keras"], "make_timm.py"),
     ],
 )

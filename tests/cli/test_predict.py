@@ -147,7 +147,7 @@ def test_more_images_than_a_batch_holds(capsys, photos):
         (["--model", "ViTB16", "{photo}"], "one of the tags augreg_in21k_ft_in1k_384 (86.01 %), "),
         (["--model", "ViTB61", "{photo}"], "The nearest are ViTB16"),
         (["--model", "vit_base_patch16_224", "{photo}"], "called ViTB16 here. Its weights: augreg_in21k_ft_in1k_384 (86.01 %), "),
-        (["--model", "ViTB16:augreg", "{photo}"], "`weights` must be a tag of ViTB16"),
+        (["--model", "ViTB16:augreg", "{photo}"], "must be a tag of ViTB16, a path"),
         (["--model", "ViTB16", "--weights", PLAIN, "{photo}"], "weights of another model"),
         (["--model", "./nowhere", "{photo}"], "There is no such file or folder"),
     ],

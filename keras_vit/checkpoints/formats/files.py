@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import pathlib
 import re
 import struct
@@ -25,10 +26,10 @@ _DTYPES = {
 }  # fmt: skip
 
 
-def open_tensors(path):
+def open_tensors(path: str | os.PathLike[str]) -> Tensors:
     """Opens a checkpoint file, or the one checkpoint in a folder, for lazy reading.
 
-    The format is recognised by content. Sizes, offsets and names are checked against the file itself before memory is taken, and
+    The format is recognized by content. Sizes, offsets and names are checked against the file itself before memory is taken, and
     nothing in the file is executed.
 
     Args:

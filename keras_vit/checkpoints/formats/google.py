@@ -1,4 +1,4 @@
-"""Google's npz layouts: vit_jax (original, augreg, sam, gsam; plain, hybrid) and big_vision (also scanned, FlexiViT, SigLIP's tower)."""
+"""Google's npz formats: vit_jax (original, augreg, sam, gsam; plain, hybrid) and big_vision (also scanned, FlexiViT, SigLIP's tower)."""
 
 import re
 

@@ -1,4 +1,4 @@
-"""Hugging Face transformers' layout: ViT, DeiT, DINOv2 with and without registers, MAE, ViT hybrid, SigLIP's and CLIP's image towers."""
+"""Hugging Face transformers' format: ViT, DeiT, DINOv2 with and without registers, MAE, ViT hybrid, SigLIP's and CLIP's image towers."""
 
 import re
 
@@ -85,10 +85,7 @@ def architecture(names, shapes, config, overrides, expected):
         known("model_type", kind, MODEL_TYPES)
     patch_kernel = shapes["embeddings.patch.weight"]
     if len(patch_kernel) != 4:
-        raise ValueError(
-            f"Patches must be embedded by a convolution of two dimensions: videos and NaFlex are not read. "
-            f"Received: {names['embeddings.patch.weight']} of shape {tuple(patch_kernel)}"
-        )
+        raise ValueError(f"Models of videos and NaFlex are not read. Received: a patch embedding of shape {tuple(patch_kernel)}")
     width, layers = patch_kernel[0], count(shapes, "encoder.layer.{}.layernorm_before.weight")
     agree(config, {"hidden_size": width, "num_hidden_layers": layers})
     split_gate = "encoder.layer.0.mlp.gate_proj.weight" in shapes
@@ -103,6 +100,7 @@ def architecture(names, shapes, config, overrides, expected):
     siglip_classifier = not class_token and "classifier.weight" in shapes
     head = shapes.get("classifier.weight")
     include_top = head is not None and (two_heads or not distillation)
+    # SigLIP's classifier averages after the normalization, as "gap" does.
     pooling = "gap" if siglip_classifier else "map" if has_map else "token" if class_token else "gap"
     if head is not None and head[1] == 2 * width:
         pooling = "token_gap"
@@ -122,7 +120,7 @@ def architecture(names, shapes, config, overrides, expected):
     size = (size, size) if isinstance(size, int) else tuple(size)
     sizes = [size, *image_sizes(overrides, expected)]
     if "embeddings.positions" not in shapes:
-        raise ValueError(f"The file has no position embeddings: models without are not read. Received: model_type={kind!r}")
+        raise ValueError(f"Models without learned positions are not read. Received: model_type={kind!r}")
     found, cell = shapes["embeddings.positions"][-2], tuple(stride * side for side in patch)
     _, grid = position_grid(found, (class_tokens,), cell, sizes, overrides.get("position_grid"))
 
@@ -156,7 +154,6 @@ def architecture(names, shapes, config, overrides, expected):
         patch_bias="embeddings.patch.bias" in shapes,
         norm_epsilon=config.get("layer_norm_eps", 1e-5 if clip else 1e-6 if has_map or "dinov2" in kind else 1e-12),
         norm_embeddings=clip,
-        # SigLIP's classifier averages after the normalization, as "gap" does.
         stem=stem,
         preprocessing={} if "preprocessing" in overrides else _preprocessing(processor, kind),
         position_resample=resample,
@@ -233,7 +230,7 @@ def rows(a, split_gate=False, unused_map=False, unused_head=False):
 
 
 def _map_rows():
-    """torch's MultiheadAttention keeps queries, keys and values in one weight; ours asks with a projection of its own."""
+    """Returns the rows of attention pooling: torch's MultiheadAttention has one weight for queries, keys and values, ours has two."""
     ours, theirs = "attention_pooling", "head"
 
     def read(array):
@@ -275,8 +272,7 @@ _TOWER = [
     (r"^", "vision_model."),
 ]
 
-# How each family writes the canonical names, as before version 5, whose names only version 5 reads; its classes with a classifier and
-# without.
+# Each family's names, as before version 5, whose names only version 5 reads; and its classes with and without a classifier.
 FORMS = {
     "vit": (_VIT, "ViTForImageClassification", "ViTModel"),
     "deit": (_VIT + [(r"^classifier\.", "cls_classifier.")], "DeiTForImageClassificationWithTeacher", "DeiTModel"),

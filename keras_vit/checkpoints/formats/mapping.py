@@ -1,4 +1,4 @@
-"""What a checkpoint format is made of: rows from our weights to its keys, with how each is laid out there."""
+"""The parts of a checkpoint format: rows that map our weights to its keys, each with the layout of the arrays."""
 
 import logging
 import math
@@ -28,17 +28,17 @@ ACTIVATIONS = {
 
 
 class Layout(NamedTuple):
-    """How arrays are turned from theirs to ours (`read`) and back (`write`)."""
+    """Functions that convert arrays from their layout to ours (`read`) and back (`write`)."""
 
     read: Callable
     write: Callable
 
 
 class File(NamedTuple):
-    """What a model is in a file of a format.
+    """How a model is written in a format.
 
     Attributes:
-        arguments: dict. Those of the equal model that the file holds: it may have zeros where ours has nothing, and add up constants.
+        arguments: dict. Arguments of the equivalent model in the file, which may have zeros where ours has no weight.
         key: function from a canonical key to the file's.
         configs: dict from the name of a JSON file beside the weights to its content.
         extra: dict from key to array. Tensors that the format wants and no model of ours has.
@@ -53,7 +53,7 @@ class File(NamedTuple):
 
 
 class Row(NamedTuple):
-    """Our weights `paths` are their tensors `keys`."""
+    """Maps our weights `paths` to their tensors `keys`."""
 
     paths: tuple
     keys: tuple
@@ -61,6 +61,7 @@ class Row(NamedTuple):
 
 
 def row(paths, keys, layout=None):
+    """Returns a `Row`; `paths` and `keys` may each be one str or several."""
     as_tuple = lambda x: (x,) if isinstance(x, str) else tuple(x)  # noqa: E731
     return Row(as_tuple(paths), as_tuple(keys), layout or SAME)
 
@@ -77,7 +78,7 @@ JOINED_BIAS = Layout(lambda *a: np.concatenate(a), lambda a: tuple(np.split(a, 3
 
 
 def positions(prefix, grid, lead=(1,)):
-    """Their positions (lead, prefix + rows * columns, D) as our prefix table and table, or as the table alone."""
+    """Returns the layout of positions: theirs are (lead, prefix + rows * columns, D), ours a prefix table, if there is one, and a table."""
     rows, columns = grid
 
     def read(a):
@@ -93,25 +94,25 @@ def positions(prefix, grid, lead=(1,)):
 
 
 def position_row(arguments, key, lead=(1,)):
-    """The row of learned positions, of class tokens and patches."""
+    """Returns the row of learned positions, of class tokens and patches."""
     prefix = arguments["class_token"] + arguments["distillation_token"] if arguments["prefix_positions"] else 0
     paths = ("position_embedding/prefix_table", "position_embedding/table") if prefix else "position_embedding/table"
     return row(paths, key, positions(prefix, arguments["position_grid"], lead))
 
 
 def dense(path, key, layout=LINEAR, kernel="weight", bias="bias", use_bias=True):
-    """The rows of a dense layer or convolution."""
+    """Returns the rows of a dense layer or convolution."""
     rows = [row(f"{path}/kernel", f"{key}.{kernel}", layout)]
     return rows + ([row(f"{path}/bias", f"{key}.{bias}")] if use_bias else [])
 
 
 def norm(path, key, scale="weight", bias="bias"):
-    """The rows of a normalization."""
+    """Returns the rows of a normalization."""
     return [row(f"{path}/gamma", f"{key}.{scale}"), row(f"{path}/beta", f"{key}.{bias}")]
 
 
 def resnet_stem(shapes, root, unit):
-    """Returns the `stem` argument for a ResNet of torch's: the key of its root kernel, and the pattern of a unit's first kernel."""
+    """Returns the `stem` argument for a torch ResNet, given the key of its root kernel and the pattern of a unit's first kernel."""
     stages = count(shapes, unit.replace("{}", "{0}", 1).replace("{}", "0", 1))
     block_counts = tuple(count(shapes, unit.replace("{}", str(stage), 1)) for stage in range(stages))
     width = shapes[root][0]
@@ -121,7 +122,7 @@ def resnet_stem(shapes, root, unit):
 
 
 def resnet_rows(stem, root, root_norm, unit):
-    """The rows of a ResNet of torch's: keys of its root's kernel and normalization, and the pattern of a unit's."""
+    """Returns the rows of a torch ResNet, given the keys of its root's kernel and normalization, and the pattern of a unit's keys."""
     table = [row("stem/root/kernel", f"{root}.weight", CONV)] + norm("stem/root_norm", root_norm)
     for stage, units in enumerate(stem["block_counts"]):
         for number in range(units):
@@ -136,7 +137,7 @@ def resnet_rows(stem, root, root_norm, unit):
 
 
 def count(names, pattern, start=0):
-    """How many consecutive numbers from `start` `pattern` holds for in `names`, such as "blocks.{}.norm1.weight"."""
+    """Returns for how many consecutive numbers from `start` the pattern, such as "blocks.{}.norm1.weight", is in `names`."""
     number = start
     while pattern.format(number) in names:
         number += 1
@@ -227,7 +228,7 @@ def class_names(names, num_classes):
 
 
 def lacking(arguments, allowed):
-    """Returns the arguments, as "norm_first=False", whose values a format cannot hold: `allowed` has the values, or a test, of each."""
+    """Returns the arguments whose values a format cannot hold, as "norm_first=False". `allowed` has the values of each, or a test."""
     fits = lambda name, values: values(arguments[name]) if callable(values) else arguments[name] in values  # noqa: E731
     return [f"{name}={arguments[name]!r}" for name, values in allowed.items() if not fits(name, values)]
 

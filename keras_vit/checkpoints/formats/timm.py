@@ -1,4 +1,4 @@
-"""timm's layout, which is Meta's too: DeiT, DeiT-III, MAE and DINOv2."""
+"""timm's format, which is also Meta's: DeiT, DeiT-III, MAE, DINO and DINOv2."""
 
 import re
 
@@ -68,7 +68,7 @@ def recognizes(names):
 
 
 def architecture(names, shapes, config, overrides, expected):
-    """Returns the arguments of `VisionTransformer` that a file stands for, and how its form departs from them (see `rows`).
+    """Returns the arguments of `VisionTransformer` for a file, and the keyword arguments of `rows` for it.
 
     Args:
         names: dict from canonical key to the file's, without what wrappers put before it.
@@ -201,7 +201,7 @@ def rows(a, register_positions=False):
 
     Args:
         a: the arguments.
-        register_positions: bool. In the file class and register tokens have positions. Both are learned constants: they are added up.
+        register_positions: bool. Class and register tokens have positions in the file. Token and position are added: both are constants.
     """
     table = []
     class_tokens = ("cls_token", "dist_token")[: a["class_token"] + a["distillation_token"]]
@@ -381,7 +381,7 @@ def file(a):
 
 
 def _architecture(a):
-    """The name of timm's that has what `model_args` cannot say: JSON holds no layers."""
+    """Returns the architecture of timm's that has what `model_args` cannot say, because JSON holds no layers."""
     if a["stem"] is not None:
         return HYBRIDS[a["stem"]["block_counts"]]
     if a["distillation_token"]:
