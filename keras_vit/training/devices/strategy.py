@@ -201,7 +201,7 @@ def devices(name=None, virtual=None):
         if tf.distribute.has_strategy():
             current = tf.distribute.get_strategy()
             return current, current.num_replicas_in_sync, ""
-    if backend == "torch" and name is None:
+    if backend == "torch" and name in (None, "one_device"):
         return None, 1, ""
     with contextlib.redirect_stderr(said):
         chosen = strategy("auto" if name is None else name)
