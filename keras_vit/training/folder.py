@@ -9,7 +9,9 @@ BEST = "checkpoints/best.weights.h5"
 
 
 def check_folder(folder):
-    """Refuses a folder that holds a run, or anything else that a run would not put there before it begins."""
+    """Refuses a folder that holds a run, or anything else that a run would not put there before it begins. None is no folder."""
+    if folder is None:
+        return
     finished, begun = (folder / MODEL).is_file(), (folder / CONFIG).is_file()
     if finished:
         raise ValueError(

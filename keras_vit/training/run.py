@@ -25,6 +25,7 @@ from keras_vit.training.recipe import Recipe
 from keras_vit.training.results.best import BestEpoch, is_stale
 from keras_vit.training.results.summary import describe, evaluate_split, numbered, write_history, write_results
 from keras_vit.training.resume import Checkpoints
+from keras_vit.training.trainable import freeze
 from keras_vit.training.weights import open_model
 
 
@@ -56,10 +57,9 @@ class Run:
         devices: str or None. "cpu:N" makes N virtual devices, to try a strategy.
         keep_best: bool. Keep the weights of the epoch with the highest validation accuracy, in place of the last epoch's.
         patience: int or None. Stop when the validation accuracy has not risen for this many epochs.
-        **recipe_values: values of the recipe in place of its own, such as `epochs=5` and `learning_rate=1e-4`.
+        **recipe_values: values in place of the recipe's, such as `epochs=5` and `learning_rate=1e-4`.
 
     Attributes:
-        output: `pathlib.Path` of the folder.
         config: dict of all settings, as `config.toml` holds it.
         recipe: the `Recipe`.
         resumed: bool. Whether the run was in the folder before.
@@ -118,8 +118,7 @@ class Run:
         if self.resumed:
             self.config = settings.agree(settings.read_config(self.output), base | (settings.values_of(recipe) if recipe else {}) | given)
         else:
-            if self.output is not None:
-                check_folder(self.output)
+            check_folder(self.output)
             if self._start is not None and "recipe" not in base:
                 given.setdefault("recipe", "finetune")
             self.config = settings.complete(base, given, recipe)
@@ -128,7 +127,7 @@ class Run:
         if self._arrays is None and "data" not in self.config and not self.resumed:
             raise ValueError("`data` is missing: name a data source, such as digits, or a folder of images")
         self.recipe = Recipe(**self.config["training"])
-        self.history = []
+        self.history, self.phases = [], {}
         self._model = self._trainer = self._checkpoints = self._phase = None
 
     @classmethod
@@ -234,7 +233,9 @@ class Run:
         if "teacher" in self.config:
             with self._scope():
                 self._trainer = Distillation(self._model, open_model(self.config["teacher"]))
-        self._compile(self.recipe.phases()[0])
+        for phase in reversed(self.recipe.phases()):
+            freeze(self._model, phase.frozen_blocks)  # refuses blocks that the model has not, before anything is trained
+        self._compile(phase)
         return self._trainer
 
     def _compile(self, phase):
@@ -326,12 +327,12 @@ class Run:
         data, config = self.data, self.config
         if processes()[0] > 0:
             return
-        rows, columns, _ = data.image_shape
         self.output.mkdir(parents=True, exist_ok=True)
         # With the size that the source chose: its default may change.
-        settings.write_config(config | {"image_size": rows, "class_names": list(data.class_names)}, self.output / CONFIG)
+        settings.write_config(config | {"image_size": data.image_shape[0], "class_names": list(data.class_names)}, self.output / CONFIG)
         sizes = ", ".join(f"{size:,} {split}" for split, size in data.sizes.items())
-        self._say(f"{config.get('data', 'arrays')}: {sizes} images of {rows} x {columns}, {len(data.class_names)} classes")
+        size = "{} x {}".format(*data.image_shape)
+        self._say(f"{config.get('data', 'arrays')}: {sizes} images of {size}, {len(data.class_names)} classes")
         self._say(f"{self.name}: {self._model.count_params():,} parameters, recipe {config['recipe']}")
         self._say(self._devices[2])
 
@@ -375,11 +376,10 @@ class Run:
 
     def position(self) -> str | None:
         """Returns how far `train` has come, such as "epoch 3 of 8 and 5 steps"; None if it has not begun."""
-        if self._checkpoints is None:
+        if (checkpoints := self._checkpoints) is None:
             return None
-        done = self._checkpoints.done
         last = (self._phase or self.recipe.phases()[-1]).length(self.data.steps_per_epoch)[0]
-        return f"epoch {self._checkpoints.epoch} of {last}" + (f" and {counted(done, 'step')}" if done else "")
+        return f"epoch {checkpoints.epoch} of {last}" + (f" and {counted(checkpoints.done, 'step')}" if checkpoints.done else "")
 
     def evaluate(self, split: str = "test", batch_size: int = 32) -> dict:
         """Evaluates the trained model.
