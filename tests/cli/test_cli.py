@@ -50,16 +50,16 @@ def test_errors_of_the_package_are_one_line_too(capsys, monkeypatch, error, line
     def fail(*arguments, **keywords):
         raise error
 
-    monkeypatch.setattr("keras_vit.presets.list_models", fail)
-    assert call(capsys, "list") == (2, "", line)
+    monkeypatch.setattr("keras_vit.checkpoints.catalogue.find_preset", fail)
+    assert call(capsys, "list", "ViTX*") == (2, "", line)
 
 
 def test_an_interrupt_ends_with_130(capsys, monkeypatch):
     def interrupt(*arguments, **keywords):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("keras_vit.presets.list_models", interrupt)
-    code, out, err = call(capsys, "list")
+    monkeypatch.setattr("keras_vit.checkpoints.catalogue.find_preset", interrupt)
+    code, out, err = call(capsys, "list", "ViTX*")
     assert code == 130 and "Traceback" not in err
 
 

@@ -11,8 +11,8 @@ import tomllib
 import keras
 import numpy as np
 import pytest
-from training.test_cluster import config as tf_config
-from training.test_cluster import free_ports
+from training.devices.test_cluster import config as tf_config
+from training.devices.test_cluster import free_ports
 
 from keras_vit.training import settings
 from keras_vit.training.folder import check_folder

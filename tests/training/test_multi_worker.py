@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from helpers import requires_tensorflow
 from training.cases import VARIANTS, apart
-from training.test_cluster import config, free_ports
+from training.devices.test_cluster import config, free_ports
 
 pytestmark = [requires_tensorflow, pytest.mark.slow]
 FOLDER = pathlib.Path(__file__).parent

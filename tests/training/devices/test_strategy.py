@@ -7,14 +7,14 @@ import sys
 import keras
 import pytest
 from helpers import requires_tensorflow
-from training.test_cluster import config, free_ports
+from training.devices.test_cluster import config, free_ports
 
 from keras_vit.training import check_batch, layout_map, strategy, virtual_devices
 
 
 def answer(script, *arguments):
     """Runs a script of this folder in a process of its own, and returns what it answers."""
-    path = pathlib.Path(__file__).with_name(script)
+    path = pathlib.Path(__file__).parents[1] / script
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         "CUDA_VISIBLE_DEVICES": "",
