@@ -11,8 +11,8 @@ from keras_vit.training import RECIPES
         (RECIPES, "finetun", "Unknown recipe; there is 'finetune'"),
         (RECIPES, "DEIT3-B", "Unknown recipe; there is 'deit3_b'"),
         (AUGMENTATIONS, "inceptoin", "Unknown augmentation; there is 'inception'"),
-        (SOURCES, "fashion-mnist", "Unknown data source; there is 'fashion_mnist'"),
-        (SOURCES, 3, "Unknown data source; there is 'digits', 'fashion_mnist'. Received: 3"),
+        (SOURCES, "fashion-mnist", "Unknown data source, and no folder of this name; there is 'fashion_mnist'"),
+        (SOURCES, 3, "Unknown data source, and no folder of this name; there is 'digits', 'fashion_mnist'. Received: 3"),
     ],
 )
 def test_a_name_that_is_not_there_is_answered_with_the_nearest(table, name, message):

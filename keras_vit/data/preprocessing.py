@@ -116,6 +116,8 @@ def read_image(image, mode: str = "RGB"):
     image = image.transpose(Image.Transpose[turn]) if turn else image
     if image.mode.startswith("I"):  # 16 bits: Pillow would cut off what is above 255
         image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257.0).round().astype("uint8"))
+    if image.mode == "F":
+        raise ValueError("An image must hold whole numbers. Received: floating-point pixels, whose range is not known")
     if "transparency" in image.info:
         image = image.convert("RGBA")
     image = image.convert(mode)

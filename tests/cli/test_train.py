@@ -278,7 +278,7 @@ def test_a_loss_that_is_not_finite(capsys, tmp_path):
     "arguments, rule",
     [
         ([], "`--data` is missing"),
-        (["--data", "digit"], "Unknown data source; there is 'digits'. Received: 'digit'"),
+        (["--data", "digit"], "Unknown data source, and no folder of this name; there is 'digits'. Received: 'digit'"),
         (["--data", "digits", "--model", "ViTMicr"], "The nearest are ViTMicro4"),
         (["--data", "digits", "--recipe", "small"], "Unknown recipe; there is 'small_data'"),
         (["--data", "digits", "--epochs", "0"], "`--epochs` must be an int of at least 1"),

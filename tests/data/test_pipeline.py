@@ -108,7 +108,7 @@ def test_augmentation_differs_between_epochs_and_spares_the_test(numbered):
 @pytest.mark.parametrize(
     "arguments, rule",
     [
-        (dict(source="digit"), "Unknown data source; there is 'digits'. Received: 'digit'"),
+        (dict(source="digit"), "Unknown data source, and no folder of this name; there is 'digits'. Received: 'digit'"),
         (dict(augmentation="flips"), "Unknown augmentation"),
         (dict(batch_size=0), "`batch_size` must lie between 1 and the 1294 training images. Received: batch_size=0"),
         (dict(batch_size=2000), "`batch_size` must lie between"),

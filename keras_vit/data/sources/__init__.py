@@ -12,7 +12,7 @@ from keras_vit.data.sources.decoded import decoded_once
 from keras_vit.data.sources.source import Source, Split
 from keras_vit.names import Table, choose
 
-SOURCES = Table("data source", {"digits": digits.digits, "fashion_mnist": fashion_mnist.fashion_mnist})
+SOURCES = Table("data source, and no folder of this name", {"digits": digits.digits, "fashion_mnist": fashion_mnist.fashion_mnist})
 
 
 def open_source(source, options):
@@ -38,7 +38,7 @@ def open_source(source, options):
     if source.startswith("tfds:"):
         return with_options(tfds.tfds, options, source.removeprefix("tfds:"))
     path = os.path.expanduser(source)
-    if source not in SOURCES and (os.path.isdir(path) or os.path.basename(path) != path):
+    if source not in SOURCES and (os.path.exists(path) or os.path.basename(path) != path):
         return with_options(folder.folder, options, path)
     return with_options(SOURCES[source], options)
 

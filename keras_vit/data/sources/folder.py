@@ -45,7 +45,8 @@ def folder(
     """
     path, image_shape = os.path.abspath(os.fsencode(path)), checks.positive_pair("image_size", image_size)
     if not os.path.isdir(path):
-        raise ValueError(f"No such folder of images. Received: {printable(path)}")
+        hint = ", which is a file: unpack an archive first" if os.path.exists(path) else ""
+        raise ValueError(f"No such folder of images. Received: {printable(path)}{hint}")
     splits, tell = find_splits(path)
     names = class_folders(splits)
     tell += [text for root in splits.values() for text in stray_images(root)]

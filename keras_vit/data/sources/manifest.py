@@ -122,34 +122,45 @@ def remembered(row, names, sizes, times):
 
 
 def inspect(path):
-    """Decodes an image in small, which reads all of the file.
+    """Decodes an image, a JPEG in small, which reads all of the file.
 
     Args:
         path: bytes.
 
     Returns:
-        Its verdict, (rows, columns), and why it cannot be read, or None. TensorFlow is taken where it decodes as Pillow does, but faster.
+        Its verdict, (rows, columns), and why it cannot be read, or None. TensorFlow is taken where it decodes as Pillow does, but faster;
+        and where Pillow fails on metadata, such as a large text in a PNG, and TensorFlow does not.
     """
     from PIL import Image
 
+    shape, form, reason, refused = (0, 0), None, None, (OSError, ValueError)  # what Pillow raises on contents that it refuses
     try:
         with Image.open(os.fsdecode(path)) as image:
             shape, form = (image.height, image.width), (image.format, image.mode)
             upright = orientation(image) == 1
     except Exception as error:  # a decoder may raise anything on a damaged file
-        return UNREADABLE, (0, 0), f"{error}: {printable(path)}"
-    if upright and form in (("JPEG", "RGB"), ("JPEG", "L"), ("PNG", "RGB")):
+        upright, reason = isinstance(error, refused), f"{error}: {printable(path)}"
+    plain = upright and form in (("JPEG", "RGB"), ("JPEG", "L"), ("PNG", "RGB"))
+    if form and not plain:
+        try:
+            read_image(path)
+            return BY_PILLOW, shape, None
+        except ValueError as error:
+            upright, reason = upright and isinstance(error.__cause__, refused), str(error)
+    if upright:
         try:
             with tf.device("CPU"):
-                tf.image.decode_jpeg(tf.io.read_file(path), channels=3, ratio=8 if form[0] == "JPEG" else 1)
-            return BY_TENSORFLOW, shape, None
+                image = tf.image.decode_jpeg(tf.io.read_file(path), channels=3, ratio=8 if plain and form[0] == "JPEG" else 1)
+            return BY_TENSORFLOW, shape if form else tuple(image.shape[:2]), None
         except tf.errors.OpError:
-            pass  # Pillow may read it nevertheless
-    try:
-        read_image(path)
-    except ValueError as error:
-        return UNREADABLE, shape, str(error)
-    return BY_PILLOW, shape, None
+            pass
+    if plain:
+        try:
+            read_image(path)
+            return BY_PILLOW, shape, None
+        except ValueError as error:
+            reason = str(error)
+    return UNREADABLE, shape, reason
 
 
 def progress(text, count):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from keras_vit.data import AUGMENTATIONS, load, read_image
 from keras_vit.data.sources import manifest
@@ -271,3 +272,25 @@ def test_only_new_and_changed_files_are_checked_again(animals, monkeypatch):
         path.write_bytes(b"damaged")
     checked.clear()
     assert sum(sizes_of(animals)[1].values()) == 30 and len(checked) == 30
+
+
+def test_odd_metadata_do_not_cost_an_image(animals):
+    text = PngInfo()
+    text.add_text("workflow", "0" * 3_000_000, zip=True)  # more than Pillow unpacks
+    for name, mode in (("a.png", "RGB"), ("b.png", "RGBA")):
+        picture((90, 90, 90)).convert(mode).save(animals / "ant" / name, pnginfo=text)
+    exif = Image.Exif()
+    exif[0x0112] = 77
+    picture((90, 90, 90)).save(animals / "ant" / "c.jpg", exif=exif)
+    data = load(animals, batch_size=4, image_size=16, strict=True)
+    assert sum(data.sizes.values()) == 33
+    assert sum(len(labels) for split in data.splits.values() for _, labels in split) == 33
+
+
+def test_floating_point_images_and_archives_are_refused(tmp_path, caplog):
+    fill(tmp_path, 4, "a", "b")
+    Image.fromarray(np.linspace(0, 1, 64, dtype="float32").reshape(8, 8)).save(tmp_path / "a" / "float.tif")
+    assert sum(sizes_of(tmp_path)[1].values()) == 8 and "floating-point pixels" in caplog.text
+    (tmp_path / "pets.zip").touch()
+    with pytest.raises(ValueError, match="pets.zip, which is a file: unpack an archive first"):
+        load(tmp_path / "pets.zip")
