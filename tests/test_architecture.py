@@ -30,6 +30,10 @@ SEAMS = {("runtime/keras_seams.py", "_initializer"), ("runtime/keras_seams.py", 
 KERAS = [keras.Model, keras.Layer, keras.Variable, keras.optimizers.Optimizer, keras.random.SeedGenerator, keras.metrics.Metric]
 
 
+OURS = sorted([*FILES, *(path for name in ("tests", "benchmarks", "examples") for path in (ROOT / name).rglob("*.py"))])
+MOST_LINES = 400
+
+
 def room(path):
     return path.relative_to(ROOT / "keras_vit").with_suffix("").parts[0]
 
@@ -92,3 +96,8 @@ def test_layers_do_not_know_replicas():
     """A layer asks the runtime for what it needs; over how many replicas a batch is divided is none of its business."""
     layers = [path for path in FILES if path.is_relative_to(ROOT / "keras_vit" / "layers")]
     assert layers and not [str(path) for path in layers if "replicas(" in path.read_text("utf-8")]
+
+
+def test_no_file_is_long():
+    lines = {str(path.relative_to(ROOT)): len(path.read_text("utf-8").splitlines()) for path in OURS}
+    assert not {name: count for name, count in lines.items() if count > MOST_LINES}
