@@ -33,13 +33,13 @@ def main():
     flat = features.reshape(-1, features.shape[-1])
     flat = flat - flat.mean(axis=0)
     directions = np.linalg.svd(flat, full_matrices=False)[2][:3]
-    colours = flat @ directions.T
-    low, high = np.percentile(colours, [2, 98], axis=0)
-    colours = np.clip((colours - low) / (high - low), 0, 1).reshape(*features.shape[:2], 3)
+    colors = flat @ directions.T
+    low, high = np.percentile(colors, [2, 98], axis=0)
+    colors = np.clip((colors - low) / (high - low), 0, 1).reshape(*features.shape[:2], 3)
 
     picture = Image.new("RGB", (2 * image.width, image.height))
     picture.paste(image, (0, 0))
-    picture.paste(Image.fromarray((255 * colours).astype("uint8")).resize(image.size, Image.Resampling.NEAREST), (image.width, 0))
+    picture.paste(Image.fromarray((255 * colors).astype("uint8")).resize(image.size, Image.Resampling.NEAREST), (image.width, 0))
     picture.save(options.output)
     print(f"{options.output}: {features.shape[0]} x {features.shape[1]} patches of {patch} pixels, {features.shape[2]} channels")
 
