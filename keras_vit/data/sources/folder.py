@@ -76,11 +76,11 @@ def folder(
     indices = held_out(indices, labels[of_folder], {"test": test_fraction, "validation": validation_fraction})
     read = reader([place for *_, place in folders], labels, of_folder, listings, verdicts)
 
-    def split(chosen):
-        chosen = tf.constant(chosen, tf.int64)
-        return Split(len(chosen), lambda index: read(chosen[index]), same_shape=False)
+    def read_at(places):
+        places = tf.constant(places, tf.int64)
+        return Split(len(places), lambda index: read(places[index]), same_shape=False)
 
-    made = {id(chosen): split(chosen) for chosen in indices.values()}  # where validation is both, both are one
+    made = {id(chosen): read_at(chosen) for chosen in indices.values()}  # where validation is both, both are one
     class_names = tuple(name.decode(errors="backslashreplace") for name in names)
     return Source(class_names, (*image_shape, 3), {name: made[id(chosen)] for name, chosen in indices.items()})
 

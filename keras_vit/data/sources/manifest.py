@@ -150,7 +150,7 @@ def inspect(path):
     if upright:
         try:
             with tf.device("CPU"):
-                image = tf.image.decode_jpeg(tf.io.read_file(path), channels=3, ratio=8 if plain and form[0] == "JPEG" else 1)
+                image = tf.image.decode_jpeg(tf.io.read_file(path), channels=3, ratio=8 if plain and form != ("PNG", "RGB") else 1)
             return BY_TENSORFLOW, shape if form else tuple(image.shape[:2]), None
         except tf.errors.OpError:
             pass
