@@ -33,7 +33,8 @@ class Row(NamedTuple):
     """A configuration.
 
     `form` is "full" for keras_vit without its shortcut in the last block, as its head reads the mean of all tokens, "shortcut" for the
-    floor with it, and "at once" for keras_vit without the kernel of attention that a GPU has.
+    floor with it, "remat" for keras_vit that recomputes activations, and "at once" for keras_vit without the kernel of attention that a
+    GPU has.
     """
 
     who: str
@@ -62,25 +63,32 @@ def data(row):
     return images, generator.integers(0, CLASSES, row.batch)
 
 
-def keras_vit(row):
+def keras_vit_model(row, **more):
     import keras_vit
 
     if row.form == "at once":
         keras_vit.runtime.fused_attention.exists = lambda query, key: False
     plain = dict(num_classes=CLASSES, include_preprocessing=False, classifier_activation=None)
     function = getattr(keras_vit, MODELS[row.model][0])
-    pooling = {"pooling": "gap"} if row.form == "full" else {}
-    model = function(input_shape=(row.size, row.size, 3), dtype=row.dtype, **plain, **pooling, **row.changes)
-    return keras_step(model, row)
+    form = {"full": {"pooling": "gap"}, "remat": {"remat": True}}.get(row.form, {})
+    return function(input_shape=(row.size, row.size, 3), dtype=row.dtype, **{**plain, **form, **row.changes, **more})
 
 
-def keras_hub(row):
+def keras_vit(row):
+    return keras_step(keras_vit_model(row), row)
+
+
+def keras_hub_model(row):
     import keras_hub
 
     _, _, width, layers, heads, mlp_dim, patch = MODELS[row.model]
     sizes = dict(patch_size=patch, num_layers=layers, num_heads=heads, hidden_dim=width, mlp_dim=mlp_dim)
     backbone = keras_hub.models.ViTBackbone(image_shape=(row.size, row.size, 3), dtype=row.dtype, **sizes)
-    return keras_step(keras_hub.models.ViTImageClassifier(backbone, CLASSES, activation=None, dtype=row.dtype), row)
+    return keras_hub.models.ViTImageClassifier(backbone, CLASSES, activation=None, dtype=row.dtype)
+
+
+def keras_hub(row):
+    return keras_step(keras_hub_model(row), row)
 
 
 def keras_step(model, row):
