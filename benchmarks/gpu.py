@@ -66,10 +66,8 @@ TABLES = {
         "floor, torch; timm, torch; timm, torch compile; keras_vit, JAX; keras_vit, JAX, fit arrays; keras_vit, JAX, fit generator; "
         "keras_vit, JAX, fit tf.data; keras_vit, torch; keras_vit, torch, fit arrays; keras-hub, JAX",
     ),
-    "train_B": Table(
-        "train", "B/16", 224, 128, "timm, torch compile; keras_vit, JAX; keras_vit, JAX, fit arrays; keras_vit, JAX, remat; floor, torch"
-    ),
-    "infer_L": Table("inference", "L/16", 384, 64, "timm, torch compile; keras_vit, JAX; keras_vit, JAX, full; floor, torch"),
+    "train_B": Table("train", "B/16", 224, 128, "floor, torch; timm, torch compile; keras_vit, JAX, fit arrays; keras_vit, JAX, remat"),
+    "infer_L": Table("inference", "L/16", 384, 64, "floor, torch; timm, torch compile; keras_vit, JAX; keras_vit, JAX, full"),
 }
 
 
@@ -86,9 +84,7 @@ def model_of(row):
     else:
         more = {"include_preprocessing": True} if row.form.startswith("fit") else {}
         model = workers.keras_vit_model(row, **more)
-    if row.kind == "train":
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(keras.optimizers.AdamW(1e-3, weight_decay=0.05), loss)
+    model.compile(keras.optimizers.AdamW(1e-3, weight_decay=0.05), keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     return model
 
 
@@ -107,17 +103,14 @@ def fit_of(row, model):
     def data(steps):
         if row.form == "fit generator":
             return dict(x=batches(steps), steps_per_epoch=steps)
-        if row.form == "fit tf.data":
-            import tensorflow as tf
+        arrays = (images[: steps * row.batch], labels[: steps * row.batch])
+        if row.form == "fit arrays":
+            return dict(x=arrays[0], y=arrays[1], batch_size=row.batch)
+        import tensorflow as tf
 
-            arrays = (images[: steps * row.batch], labels[: steps * row.batch])
-            return dict(x=tf.data.Dataset.from_tensor_slices(arrays).batch(row.batch).prefetch(tf.data.AUTOTUNE))
-        return dict(x=images[: steps * row.batch], y=labels[: steps * row.batch], batch_size=row.batch)
+        return dict(x=tf.data.Dataset.from_tensor_slices(arrays).batch(row.batch).prefetch(tf.data.AUTOTUNE))
 
-    def run(steps):
-        model.fit(**data(steps), verbose=0)
-
-    return run
+    return lambda steps: model.fit(**data(steps), verbose=0)
 
 
 def keras_run(row):
@@ -181,7 +174,8 @@ def floor_run(row):
 
     shapes = workers.products(row)
     kernels = [drawn(*shape[1:]) for shape in shapes]
-    inputs, gradients = ({key: drawn(*key) for key in {shape[::step] for shape in some}} for some, step in (([s[:2] for s in shapes], 1), (shapes, 2)))
+    inputs = {shape[:2]: drawn(*shape[:2]) for shape in shapes}
+    gradients = {shape[::2]: drawn(*shape[::2]) for shape in shapes}
 
     def step():
         for (rows, ins, outs), kernel in zip(shapes, kernels):
@@ -307,16 +301,8 @@ def markdown(table, results):
     return "\n".join(lines) + "\n"
 
 
-def main(groups=None, only="", venvs=HERE / ".venvs", records=None, batch=None):
-    """Prints the tables.
-
-    Args:
-        groups: names of tables, or None for all.
-        only: regular expression of rows; the anchor's stays.
-        venvs: folder of the virtual environments.
-        records: path or None. Where every time is written, as JSON.
-        batch: int or None. In place of the tables' own.
-    """
+def main(groups, only, venvs, records, batch):
+    """Prints tables, all if `groups` is empty, of the anchor and the rows that match `only`. Writes every time to the path `records`."""
     found = {}
     for key in groups or TABLES:
         table = TABLES[key]._replace(**({"batch": batch} if batch else {}))

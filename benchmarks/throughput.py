@@ -3,7 +3,7 @@
     benchmarks/setup.sh                                        # once: the other libraries' virtual environments
     python benchmarks/throughput.py --quick                    # a minute
     python benchmarks/throughput.py --json throughput.json     # every group; or --groups batch8 train, or --only 'keras_vit TF'
-    python benchmarks/throughput.py --groups bfloat16 --batch 256      # as a GPU needs it to be busy
+    python benchmarks/throughput.py --gpu                      # on a GPU: tables of its own, within five minutes
 
 The floor is the matrix products of the model's blocks and nothing else: no implementation that does the work can be faster on these
 kernels. Ours leaves out what no head reads of the last block, so that there is a floor of its own work, too; "full" rows do all of it.
@@ -27,6 +27,7 @@ import tempfile
 import time
 from typing import NamedTuple
 
+import gpu
 from workers import BACKENDS, Row, onnx_file
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -280,8 +281,9 @@ def main():
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments(parser)
-    parser.add_argument("--groups", nargs="+", choices=GROUPS, default=[group for group in GROUPS if group != "quick"], metavar="NAME")
+    parser.add_argument("--groups", nargs="+", choices=[*GROUPS, *gpu.TABLES], metavar="NAME")
     parser.add_argument("--only", type=re.compile, default="", metavar="REGEX", help="rows; the floor's and the first of timm stay")
+    parser.add_argument("--gpu", action="store_true", help="the tables of a GPU, within five minutes: see gpu.py")
     parser.add_argument("--quick", action="store_true", help="one group of four rows, in a minute")
     parser.add_argument("--batch", type=int, help="in place of the groups' own")
     parser.add_argument("--json", type=pathlib.Path, help="where every turn's times are written")
@@ -289,8 +291,10 @@ def main():
     options = parser.parse_args()
     if options.quick:
         options.groups, options.rounds, options.seconds = ["quick"], 4, 2
+    if options.gpu:
+        return gpu.main(options.groups, options.only, options.venvs, options.json, options.batch)
     records = {}
-    for key in options.groups:
+    for key in options.groups or [group for group in GROUPS if group != "quick"]:
         group = GROUPS[key]._replace(batch=options.batch or GROUPS[key].batch)
         rows = list(dict.fromkeys(group.expand()))
         rows = [row for number, row in enumerate(rows) if number < 3 or re.search(options.only, name(row))]

@@ -1,6 +1,7 @@
 """Layer normalization, by fewer kernels than Keras's on TensorFlow's CPU."""
 
 import keras
+from keras import ops
 
 from keras_vit.runtime import normalization
 
@@ -35,4 +36,4 @@ class LayerNormalization(keras.layers.LayerNormalization):
     def call(self, inputs):
         plain = self.center and self.scale and self.axis == [-1]
         outputs = normalization.layer_normalization(inputs, self.gamma, self.beta, self.epsilon) if plain else None
-        return super().call(inputs) if outputs is None else outputs
+        return super().call(inputs) if outputs is None else ops.cast(outputs, self.compute_dtype)

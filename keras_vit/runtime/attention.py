@@ -24,7 +24,7 @@ def scaled_dot_product_attention(query, key, value, dropout=None):
     """
     if dropout is None and not observed() and fast_paths():
         if fused_attention.exists(query, key):
-            return fused_attention.fused_attention(_scaled(query), key, value)
+            return fused_attention.fused_attention(query, key, value, query.shape[-1] ** -0.5)
         if attention_by_head.pays(query, key):
             return attention_by_head.attention_by_head(_scaled(query), key, value)
     weights = observe("weights", attention_weights(query, key))

@@ -1,5 +1,7 @@
 """How a layer calls its sublayers."""
 
+import functools
+
 import keras
 
 from keras_vit.runtime.switch import fast_paths
@@ -15,4 +17,17 @@ def bare(layer):
         return layer
     if layer.quantization_mode is not None or layer._forward_hooks or layer._forward_pre_hooks:
         return layer
+    linear = isinstance(layer, keras.layers.Dense) and type(layer).call is keras.layers.Dense.call
+    if linear and layer.use_bias and layer.activation is keras.activations.linear:
+        return functools.partial(_with_bias, layer)
     return layer.call
+
+
+def _with_bias(layer, x):
+    """Returns a dense layer's output by one kernel; Keras adds the bias by another."""
+    import torch
+
+    kernel, bias = (weight.value if isinstance(weight, keras.Variable) else weight for weight in (layer.kernel, layer.bias))
+    if not x.dtype == kernel.dtype == bias.dtype:
+        return layer.call(x)
+    return torch.nn.functional.linear(x, kernel.T, bias)

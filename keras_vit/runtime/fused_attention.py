@@ -23,13 +23,13 @@ def exists(query, key):
     return jax.default_backend() == "gpu" and dtype in ("bfloat16", "float16") and _by_cudnn_works(query.shape[-1], dtype)
 
 
-def fused_attention(query, key, value):
-    """Returns `softmax(query key^T) value` for `(batch, heads, tokens, head_dim)`. The scores are never stored."""
+def fused_attention(query, key, value, scale=1.0):
+    """Returns `softmax(scale query key^T) value` for `(batch, heads, tokens, head_dim)`. The scores are never stored."""
     if keras.backend.backend() == "torch":
         import torch
 
-        return torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=1.0)
-    return _by_cudnn(query, key, value)
+        return torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=scale)
+    return _by_cudnn(query, key, value, scale)
 
 
 @functools.cache
@@ -40,32 +40,34 @@ def _by_cudnn_works(head_dim, dtype):
     x = jax.numpy.zeros((1, 1, 3, head_dim), dtype)
     try:
         with jax.ensure_compile_time_eval():
-            jax.block_until_ready(jax.grad(lambda x: _by_cudnn(x, x, x).sum())(x))
+            jax.block_until_ready(jax.grad(lambda x: _by_cudnn(x, x, x, 1.0).sum())(x))
     except (NotImplementedError, RuntimeError, ValueError) as error:
         log.warning("Attention of heads of width %s in %s goes without cuDNN, more slowly: %s", head_dim, dtype, error)
         return False
     return True
 
 
-def _by_cudnn(query, key, value):
+def _by_cudnn(query, key, value, scale):
     import jax
 
-    attend = jax.custom_vjp(_cudnn)
-    attend.defvjp(lambda *inputs: jax.vjp(_cudnn_of_even, *inputs), lambda gradients, upstream: gradients(upstream))
+    attend = jax.custom_vjp(functools.partial(_cudnn, scale=scale))
+    attend.defvjp(
+        lambda *inputs: jax.vjp(functools.partial(_cudnn_of_even, scale=scale), *inputs), lambda gradients, upstream: gradients(upstream)
+    )
     return attend(query, key, value)
 
 
-def _cudnn(query, key, value, **lengths):
+def _cudnn(query, key, value, scale, **lengths):
     import jax
 
     query, key, value = (ops.transpose(x, (0, 2, 1, 3)) for x in (query, key, value))
-    mixed = jax.nn.dot_product_attention(query, key, value, scale=1.0, implementation="cudnn", **lengths)
+    mixed = jax.nn.dot_product_attention(query, key, value, scale=scale, implementation="cudnn", **lengths)
     return ops.transpose(mixed, (0, 2, 1, 3))
 
 
-def _cudnn_of_even(query, key, value):
+def _cudnn_of_even(query, key, value, scale):
     """Pads tokens to an even number: cuDNN has no gradient for odd ones, and a class token makes them odd."""
     asked, tokens = query.shape[2], key.shape[2]
     query, key, value = (ops.pad(x, ((0, 0), (0, 0), (0, x.shape[2] % 2), (0, 0))) for x in (query, key, value))
     lengths = {"key_value_seq_lengths": ops.full((key.shape[0],), tokens, "int32")} if tokens % 2 else {}
-    return _cudnn(query, key, value, **lengths)[:, :, :asked]
+    return _cudnn(query, key, value, scale, **lengths)[:, :, :asked]

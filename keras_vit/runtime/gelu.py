@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_vit.runtime.fused import fused
+from keras_vit.runtime.gpu import half_on_gpu
 from keras_vit.runtime.step import step
 from keras_vit.runtime.switch import fast_paths
 
@@ -21,6 +22,8 @@ def gelu(x):
         return ops.gelu(x, approximate=False)
     if step() == "training":
         return fused(_by_erf, x)
+    if half_on_gpu(x, ("bfloat16",)):
+        return _by_sigmoid()(x)
     if backend == "jax":
         return ops.cast(_on_jax(ops.cast(x, "float32")), dtype)
     # torch has a kernel of its own. In half precision, where it is not fused, `1 + erf` would round small results to zero.
@@ -30,6 +33,34 @@ def gelu(x):
 def _by_erf(x):
     full = ops.cast(x, keras.backend.result_type(x.dtype, "float32"))
     return ops.cast(0.5 * full * (1.0 + ops.erf(full * 0.5**0.5)), x.dtype)
+
+
+# `x * sigmoid(x * (LINEAR + CUBIC * x * x))` is within 2.8e-4 of the exact GELU, the least by two factors (least squares of the fourth
+# power). bfloat16 rounds numbers between 1 and 2 by up to 3.9e-3: the mean error of a result grows by a hundredth.
+LINEAR, CUBIC = 1.60009169, 0.0695037
+
+
+@functools.cache
+def _by_sigmoid():
+    """Returns the GELU of bfloat16 for XLA on a GPU: four fifths of the time of `erf`. The gradient keeps the input alone."""
+    import jax
+
+    def parts(x):
+        x = x.astype("float32")
+        return x, jax.nn.sigmoid(x * (LINEAR + CUBIC * x * x))
+
+    @jax.custom_vjp
+    def gelu(x):
+        full, share = parts(x)
+        return (full * share).astype(x.dtype)
+
+    def backward(x, upstream):
+        full, share = parts(x)
+        slope = share * (1.0 + (1.0 - share) * full * (LINEAR + 3.0 * CUBIC * full * full))
+        return ((slope * upstream.astype("float32")).astype(x.dtype),)
+
+    gelu.defvjp(lambda x: (gelu(x), x), backward)
+    return gelu
 
 
 def _on_jax(x):

@@ -1,15 +1,58 @@
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, check_layer, random_inputs, randomise, requires_tensorflow, run_and_operations, to_numpy
+from helpers import (
+    assert_close,
+    check_layer,
+    random_inputs,
+    randomise,
+    requires_jax,
+    requires_tensorflow,
+    requires_torch,
+    run_and_operations,
+    to_numpy,
+    value_and_gradients,
+)
+from keras import ops
 
 from keras_vit import VisionTransformer
 from keras_vit.layers import LayerNormalization
+from keras_vit.runtime import normalization
 from keras_vit.runtime.step import tracing
 
 
 def test_layer(other_process):
     check_layer(LayerNormalization, {"epsilon": 1e-6}, (2, 5, 8), output_shape=(2, 5, 8), other_process=other_process)
+
+
+@requires_jax
+@pytest.mark.parametrize("dtype, tolerance", [("bfloat16", 1e-2), ("float16", 2e-3)])
+def test_as_on_a_gpu_in_one_pass(dtype, tolerance, monkeypatch):
+    (inputs,) = random_inputs((2, 5, 64))
+    inputs = ops.cast(3.0 * inputs + 2.0, dtype)
+    layer = LayerNormalization(dtype=dtype)
+    layer.build(inputs.shape)
+    randomise(layer)
+    expected, gradients = value_and_gradients(layer, inputs)
+    monkeypatch.setattr(normalization, "half_on_gpu", lambda x: True)
+    outputs, found = value_and_gradients(layer, inputs)
+    for a, b in ((outputs, expected), (found[0], gradients[0])):
+        assert a.dtype == b.dtype
+        a, b = (to_numpy(ops.cast(x, "float32")) for x in (a, b))
+        assert np.linalg.norm(a - b) < tolerance * np.linalg.norm(b)
+
+
+@requires_torch
+@pytest.mark.parametrize("dtype", ["float32", "mixed_bfloat16"])
+def test_on_torch_in_one_kernel(dtype):
+    (inputs,) = random_inputs((2, 5, 64))
+    layer, keras_form = LayerNormalization(dtype=dtype), keras.layers.LayerNormalization(epsilon=1e-6, dtype=dtype)
+    for each in (layer, keras_form):
+        each.build(inputs.shape)
+        randomise(each)
+    outputs, expected = layer(inputs), keras_form(inputs)
+    assert outputs.dtype == expected.dtype
+    assert_close(ops.cast(outputs, "float32"), ops.cast(expected, "float32"), 1e-5 if dtype == "float32" else 3e-2)
 
 
 def has_one_dnn():

@@ -1,10 +1,12 @@
 import numpy as np
 import pytest
-from helpers import assert_close, check_layer, random_inputs, randomise, requires_tensorflow, to_numpy
+from helpers import assert_close, check_layer, random_inputs, randomise, requires_tensorflow, to_numpy, value_and_gradients
+from keras import ops
 
 from keras_vit.layers import PatchEmbedding
 from keras_vit.layers.patch_embedding import fit_kernel
 from keras_vit.layers.resampling import interpolation_matrix
+from keras_vit.runtime import patches
 
 
 @pytest.mark.parametrize(
@@ -33,6 +35,19 @@ def test_each_patch_is_projected(patch):
             cut = images[:, i * patch[0] : (i + 1) * patch[0], j * patch[1] : (j + 1) * patch[1]]
             expected[:, i, j] = cut.reshape(2, -1) @ kernel.reshape(-1, 5) + bias
     assert_close(layer(images), expected)
+
+
+@pytest.mark.parametrize("patch, padding", [((4, 4), False), ((2, 4), False), ((4, 4), True)])
+def test_as_on_a_gpu_by_one_product(patch, padding, monkeypatch):
+    (images,) = random_inputs((2, 6 if padding else 8, 12, 3))
+    layer = PatchEmbedding(5, patch, dynamic_padding=padding)
+    layer.build(images.shape)
+    randomise(layer)
+    expected, gradients = value_and_gradients(layer, ops.convert_to_tensor(images))
+    monkeypatch.setattr(patches, "on_gpu", lambda images: True)
+    outputs, found = value_and_gradients(layer, ops.convert_to_tensor(images))
+    assert_close(outputs, expected)
+    assert_close(found[0], gradients[0])
 
 
 def test_dynamic_padding_pads_bottom_and_right():

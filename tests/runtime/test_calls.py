@@ -1,5 +1,6 @@
 import keras
 import numpy as np
+import pytest
 from helpers import random_inputs, requires_torch, to_numpy
 
 from keras_vit.layers import TransformerEncoderBlock
@@ -31,12 +32,27 @@ def test_hooks_and_quantised_kernels_are_not_passed_over():
     np.testing.assert_array_equal(to_numpy(block(tokens)), expected)
     assert seen == [(10, 16)]
     handle.remove()
-    assert bare(block.mlp.fc1) == block.mlp.fc1.call
+    assert bare(block.mlp.fc1) is not block.mlp.fc1
     block.mlp.fc1.quantize("int8")
     assert bare(block.mlp.fc1) is block.mlp.fc1
     outputs = to_numpy(block(tokens))
     assert not np.array_equal(outputs, expected)
     np.testing.assert_allclose(outputs, expected, atol=0.05)
+
+
+@requires_torch
+@pytest.mark.parametrize("change", ["plain", "no bias", "activation", "lora", "float64 inputs"])
+def test_a_dense_layer_adds_its_bias_in_the_product(change):
+    options = {"no bias": {"use_bias": False}, "activation": {"activation": "relu"}}.get(change, {})
+    layer = keras.layers.Dense(3, bias_initializer="normal", **options)
+    layer.build((None, 8))
+    if change == "lora":
+        layer.enable_lora(2, b_initializer="normal")
+    (inputs,) = random_inputs((5, 8))
+    inputs = keras.ops.convert_to_tensor(inputs, "float64" if change == "float64 inputs" else "float32")
+    expected, found = layer.call(inputs), bare(layer)(inputs)
+    assert found.dtype == expected.dtype
+    np.testing.assert_allclose(to_numpy(found), to_numpy(expected), atol=1e-6)
 
 
 def test_elsewhere_as_keras_does_it():
