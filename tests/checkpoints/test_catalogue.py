@@ -9,7 +9,8 @@ import sys
 import keras
 import numpy as np
 import pytest
-from checkpoints.test_download import HubHandler, Site
+from checkpoints.test_download import Site
+from checkpoints.test_hub import HubHandler
 from helpers import randomise
 
 import keras_vit
