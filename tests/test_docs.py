@@ -47,7 +47,7 @@ def test_every_block_runs(page, tmp_path):
 @pytest.mark.slow
 @requires_tensorflow
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs JAX")
-@pytest.mark.parametrize("page", filter(marked, PAGES), ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [*filter(marked, PAGES)], ids=lambda page: page.stem)
 def test_every_block_for_jax_runs(page, tmp_path):
     read(page, tmp_path, KERAS_BACKEND="jax", XLA_FLAGS="--xla_force_host_platform_device_count=8")
 
