@@ -38,22 +38,26 @@ def find_vision_transformer(model: keras.Model, argument: str = "model") -> Visi
 
 
 def feature_maps(model: keras.Model, blocks: Sequence[int] | None = None, norm: bool = True) -> keras.Model:
-    """Returns a model that gives the patch tokens of some blocks as maps, for dense tasks.
+    """Returns a model whose outputs are the patch tokens of some blocks as maps, for dense tasks.
 
     Args:
         model: a `VisionTransformer`, or a model that holds one. Its weights are shared, not copied.
-        blocks: sequence of ints, the blocks whose output is wanted, counted from 0, or from the end if negative. None: the last one.
-        norm: bool. Whether the maps go through the model's last normalization, as DINOv2's and timm's intermediate features do.
+        blocks: sequence of ints. Blocks whose outputs are returned, counted from 0, or from the end
+            if negative. Defaults to None, the last block.
+        norm: bool. Whether the maps go through the model's last normalization, as the intermediate
+            features of DINOv2 and timm do. Defaults to True.
 
     Returns:
-        A `keras.Model` with one output of shape `(batch, rows, columns, hidden_dim)` for each of `blocks`, in a list if there are several.
+        A `keras.Model` with an output of shape `(batch, rows, columns, hidden_dim)` for each block,
+        in a list if there are several.
 
     Raises:
         ValueError: if a block does not exist, or the model holds no `VisionTransformer`.
 
     Example:
     >>> model = keras_vit.VisionTransformer((32, 48, 3), 8, 64, 4, 4, 128)
-    >>> [map.shape for map in keras_vit.feature_maps(model, blocks=(1, 3))(keras.ops.ones((2, 32, 48, 3)))]
+    >>> maps = keras_vit.feature_maps(model, blocks=(1, 3))(keras.ops.ones((2, 32, 48, 3)))
+    >>> [map.shape for map in maps]
     [(2, 4, 6, 64), (2, 4, 6, 64)]
     """
     model = find_vision_transformer(model)
@@ -75,11 +79,11 @@ class PatchMap(keras.layers.Layer):
     """Drops the prefix tokens and lays the patch tokens out on their grid.
 
     Args:
-        num_prefix_tokens: int.
+        num_prefix_tokens: int. Number of tokens to drop, the first ones.
 
     Call arguments:
         tokens: `(batch, num_prefix_tokens + rows * columns, D)`.
-        patches: `(batch, rows, columns, ...)`: only its grid is read.
+        patches: `(batch, rows, columns, ...)`. Only its grid is read.
 
     Output shape: `(batch, rows, columns, D)`.
     """

@@ -13,10 +13,11 @@ FEW = 8  # images whose pixels are looked at: their number must not cost time
 
 
 class ChecksImages:
-    """Mixin of a model: each way in refuses images of another shape, also after a function was traced for images of the right one.
+    """Mixin of a model that refuses images of another shape in `fit`, `evaluate`, `predict` and their like.
 
-    Keras checks shapes where it traces a function. TensorFlow then accepts other shapes in that function, whose layers fail with messages
-    about their own products, or give wrong results. Pixels between 0 and 1, and the like, are warned of once.
+    Keras checks shapes while it traces a function. TensorFlow lets a traced function take other
+    shapes, and its layers then fail with messages about their own products, or give wrong results.
+    Unusual pixels, such as those between 0 and 1, are warned of once.
     """
 
     _warned_of_pixels = False

@@ -10,76 +10,108 @@ from keras_vit.stems import ConvStemConfig, ResNetStemConfig
 class VisionTransformer(keras.Model):
     """A Vision Transformer as a functional Keras model.
 
-    The defaults make ViT-B/16. Layers by name, in order: `stem`, `patch_embedding`, `class_token`, `position_embedding`,
-    `register_tokens`, `embedding_norm`, `block_0` ..., `norm`, `attention_pooling`, `pre_logits`, `head` (and `distillation_head`),
-    `predictions`.
+    The defaults make ViT-B/16. Layers by name, in order: `stem`, `patch_embedding`, `class_token`,
+    `position_embedding`, `register_tokens`, `embedding_norm`, `block_0` ..., `norm`,
+    `attention_pooling`, `pre_logits`, `head` (and `distillation_head`), `predictions`.
 
     Args:
-        input_shape: (height, width, channels) in pixels; (channels, height, width) if `data_format` is "channels_first". Height and
-            width may be None: one model then takes images of any size that the patch divides.
-        patch_size: int or pair of ints, (rows, columns), in pixels of the image or, behind a stem, of the stem's map.
-        hidden_dim: int. Width D of a token.
-        num_layers: int. Number of encoder blocks.
-        num_heads: int, which divides `hidden_dim`.
-        mlp_dim: int. Width of the feed-forward networks' hidden layer.
-        num_classes: int. Classes of the head.
-        include_top: bool. False: the model ends with the pooled feature, or with the token sequence if `pooling` is None.
-        pooling: "token" reads the class token (the mean of class and distillation token where there is one, unless two heads read
-            them); "gap" averages the patch tokens; "token_gap" puts both side by side, as DINOv2's linear classifiers read them; "map"
-            pools the patch tokens by attention; None pools nothing and needs `include_top=False`.
-        classifier_activation: activation of the output, or None for logits.
-        representation_size: int or None. Width of a dense layer with tanh before the head, as the paper has in pre-training.
-        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch.
-        attention_dropout_rate: float in [0, 1). Dropout of attention weights.
-        drop_path_rate: float in [0, 1). Stochastic depth: of the last block if the schedule is linear, of every block if constant.
-        drop_path_schedule: "linear" from 0 in the first block to `drop_path_rate` in the last, or "constant" (DeiT-III).
-        patch_dropout_rate: float in [0, 1). Part of the patch tokens that is left out while training.
-        position_embedding: "learned", "sincos2d" (big_vision), "sincos2d_mae", or "none".
-        prefix_positions: bool. True, as in the paper and DINOv2: the class token comes first, and positions of it and the patches after.
-            False, as in big_vision, DeiT-III and FlexiViT: positions on patches alone, then the class token.
-        position_grid: pair of ints or None. Grid of the learned positions, if another than the image's: they are resampled in every
-            call. With an open `input_shape` None means the grid of a 224 pixel image.
-        position_resample: name of the resampling of positions, see `keras_vit.layers.PositionEmbedding`.
-        class_token: bool.
-        distillation_token: bool. A second prefix token with a head of its own (DeiT); the output is the mean of both heads.
-        num_register_tokens: int.
-        layer_scale_init: float or None. See `TransformerEncoderBlock`; so are `mlp`, `qk_norm`, `norm_first`, `norm_epsilon`, `remat`.
-        mlp: "mlp" or "swiglu".
-        activation: of the feed-forward networks: "gelu" (exact), "gelu_tanh", "quick_gelu", or None for the default of `mlp`.
-        qkv_bias: bool. Whether queries, keys and values have biases.
-        patch_bias: bool. Whether the patch embedding has one.
-        qk_norm: bool.
-        norm_first: bool.
-        norm_epsilon: float. Epsilon of every layer normalization.
-        norm_embeddings: bool. A normalization before the first block (CLIP).
-        norm_after_pooling: bool. The last normalization comes after pooling (timm's `fc_norm`) and not before.
-        stem: None, or a dict with "kind": "conv" or "resnet" and the arguments of `ConvStem` or `ResNetStem`.
-        dynamic_padding: bool. Pads images that the patch does not divide, instead of refusing them.
-        remat: bool. Recomputes the blocks' activations in the backward pass.
-        include_preprocessing: bool. The model takes raw pixels, 0 to 255, and normalises them itself.
-        preprocessing: dict or None. What images go through before the model, as its weights were trained: "mean" and "std" (float or
-            one per channel, of pixels between 0 and 1), and what `keras_vit.data.evaluation_transform` reads: "size" (int, pixels, where
-            `input_shape` is open), "interpolation", "crop_fraction", "crop_mode". Missing entries are those of Google's models.
-        class_names: sequence of `num_classes` strings, or None. Names of the classes, in the order of the outputs. They are saved with
-            the model.
-        data_format: "channels_last" or "channels_first", of the images; None takes Keras's setting.
-        dtype: policy of all layers, such as "mixed_bfloat16". The output of a head is float32 all the same.
-        name: str.
+        input_shape: tuple, (height, width, channels) in pixels; (channels, height, width) if
+            `data_format` is "channels_first". Height and width may be None: the model then takes
+            images of any size that the patch divides. Defaults to (224, 224, 3).
+        patch_size: int or pair of ints, (rows, columns), in pixels of the image or, behind a stem,
+            of the stem's map. Defaults to 16.
+        hidden_dim: int. Width D of a token. Defaults to 768.
+        num_layers: int. Number of encoder blocks. Defaults to 12.
+        num_heads: int. Number of attention heads; it must divide `hidden_dim`. Defaults to 12.
+        mlp_dim: int. Width of the feed-forward networks' hidden layer. Defaults to 3072.
+        num_classes: int. Number of classes of the head. Defaults to 1000.
+        include_top: bool. Whether the model ends with its head. If False, it ends with the pooled
+            feature, or with all tokens if `pooling` is None. Defaults to True.
+        pooling: str or None. What the head reads. "token": the class token (with a distillation
+            token the mean of both, unless each has its head). "gap": the mean of the patch tokens.
+            "token_gap": both side by side, as DINOv2's linear classifiers. "map": the patch tokens
+            pooled by attention. None, which needs `include_top=False`: all tokens. Defaults to
+            "token".
+        classifier_activation: str, callable or None. Activation of the output; None returns logits.
+            Defaults to "softmax".
+        representation_size: int or None. Width of a dense layer with tanh before the head, as in
+            the paper's pre-training. Defaults to None, no such layer.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every
+            branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Stochastic depth: rate of the last block if
+            `drop_path_schedule` is "linear", of every block if it is "constant". Defaults to 0.
+        drop_path_schedule: "linear", from 0 in the first block to `drop_path_rate` in the last, or
+            "constant", as in DeiT-III. Defaults to "linear".
+        patch_dropout_rate: float in [0, 1). Share of the patch tokens that training leaves out.
+            Defaults to 0.
+        position_embedding: "learned", "sincos2d" (big_vision), "sincos2d_mae" or "none". Defaults
+            to "learned".
+        prefix_positions: bool. Whether class and distillation token have positions too, as in the
+            paper and DINOv2. False, as in big_vision, DeiT-III and FlexiViT: only patches have
+            them. Defaults to True.
+        position_grid: pair of ints or None. Grid of the learned positions, if it is not the
+            image's: every call then resamples them. Defaults to None, the grid of the image, or
+            that of 224 pixels if `input_shape` is open.
+        position_resample: str. Method that resamples positions, see
+            `keras_vit.layers.PositionEmbedding`. Defaults to "bicubic_antialias".
+        class_token: bool. Whether there is a class token. Defaults to True.
+        distillation_token: bool. Whether there is a second prefix token with a head of its own
+            (DeiT). The output is then the mean of both heads. Defaults to False.
+        num_register_tokens: int. Number of register tokens, which no head reads. Defaults to 0.
+        layer_scale_init: float or None. Initial factor of every residual branch (LayerScale).
+            Defaults to None, no factors.
+        mlp: "mlp" or "swiglu". Kind of the feed-forward networks. Defaults to "mlp".
+        activation: str, callable or None. Activation of the feed-forward networks, such as "gelu"
+            (exact), "gelu_tanh" or "quick_gelu". Defaults to None, "silu" for "swiglu" and else
+            "gelu".
+        qkv_bias: bool. Whether queries, keys and values have biases. Defaults to True.
+        patch_bias: bool. Whether the patch embedding has a bias. Defaults to True.
+        qk_norm: bool. Whether queries and keys are normalized. Defaults to False.
+        norm_first: bool. Whether a block normalizes the input of each branch (pre-norm). False
+            normalizes the sum (post-norm). Defaults to True.
+        norm_epsilon: float. Epsilon of every layer normalization. Defaults to 1e-6.
+        norm_embeddings: bool. Whether tokens are normalized before the first block (CLIP). Defaults
+            to False.
+        norm_after_pooling: bool. Whether the last normalization comes after pooling (timm's
+            `fc_norm`) and not before. Defaults to False.
+        stem: dict or None. What precedes the patch embedding: "kind" is "conv" or "resnet", the
+            other entries are the arguments of `ConvStem` or `ResNetStem`. Defaults to None.
+        dynamic_padding: bool. Whether images that the patch does not divide are padded, and not
+            refused. Defaults to False.
+        remat: bool. Whether the backward pass recomputes the blocks' activations, to save memory.
+            Defaults to False.
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes
+            them itself. Defaults to True.
+        preprocessing: dict or None. What images go through, as in the training of the weights:
+            "mean" and "std" (a float or one per channel, of pixels between 0 and 1), and what
+            `keras_vit.data.evaluation_transform` reads: "size" (int, pixels, where `input_shape` is
+            open), "interpolation", "crop_fraction", "crop_mode". Missing entries are those of
+            Google's models. Defaults to None.
+        class_names: sequence of `num_classes` strings, or None. Names of the classes in the order
+            of the outputs. They are saved with the model. Defaults to None.
+        data_format: "channels_last", "channels_first" or None. Order of the images' axes. Defaults
+            to None, Keras's setting.
+        dtype: str or policy. Policy of all layers, such as "mixed_bfloat16"; the outputs of a head
+            are float32 all the same. Defaults to None, Keras's setting.
+        name: str or None. Name of the model.
 
     Attributes:
         config: `keras_vit.ViTConfig`. All arguments, and what follows from them.
-        grid_size: (rows, columns) of patches; None where `input_shape` is open.
-        num_prefix_tokens: int. Class, distillation and register tokens.
+        grid_size: pair of ints, (rows, columns) of patches; None where `input_shape` is open.
+        num_prefix_tokens: int. Number of class, distillation and register tokens.
         preprocessing: dict, complete.
         class_names: tuple of `num_classes` strings, or None.
 
-    Returns of a call: `(batch, num_classes)`; `(batch, hidden_dim)` without head; `(batch, tokens, hidden_dim)` if nothing is pooled.
+    A call returns `(batch, num_classes)`; `(batch, hidden_dim)` without head;
+    `(batch, tokens, hidden_dim)` without pooling.
 
     Raises:
-        ValueError: if an argument is out of range or two contradict each other.
+        ValueError: if an argument is unknown or out of range, or if two contradict each other.
 
     Reference:
-        Dosovitskiy et al., "An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale", 2020.
+        Dosovitskiy et al., "An Image is Worth 16x16 Words: Transformers for Image Recognition at
+        Scale", 2020.
 
     Example:
     >>> model = keras_vit.VisionTransformer((32, 32, 3), 8, 64, 2, 4, 128, num_classes=10)
@@ -138,22 +170,24 @@ class VisionTransformer(keras.Model):
         name: str | None = None,
     ) -> None: ...
     def adapt(self, **changes: Any) -> Self:
-        """Returns a new model, of this one's arguments but for `changes`, that carries this one's weights over.
+        """Returns a new model with some arguments changed and this model's weights.
 
-        Positions are resampled if the grid changes and the patch kernel if the patch does. A head for another number of classes, and
-        any layer that this model has not, starts new. Layers that are frozen, quantized or of another precision stay so; low-rank updates
+        Positions are resampled if the grid changes, the patch kernel if the patch size does. A head
+        for another number of classes starts new, and so does every layer that this model lacks.
+        Layers that are frozen, quantized or of another precision stay so. Low-rank updates
         (`keras_vit.training.add_lora`) are merged into their kernels.
 
         Args:
-            **changes: arguments of `VisionTransformer`, such as `num_classes`, `input_shape`, `patch_size`, `drop_path_rate`.
-                `num_classes` asks for a head, also of a model that has none.
+            **changes: arguments of `VisionTransformer`, such as `num_classes`, `input_shape`,
+                `patch_size` or `drop_path_rate`. `num_classes` asks for a head, also if this model
+                has none.
 
         Returns:
-            A `VisionTransformer`, or a model of the same subclass of it, not compiled.
+            A `VisionTransformer`, not compiled; of a subclass, a model of that subclass.
 
         Raises:
-            ValueError: if a change is wrong, gives weights a shape that they cannot be brought to, or if a subclass cannot be built from
-                its `get_config`.
+            ValueError: if a change is wrong or the weights do not fit it, or if a subclass cannot
+                be built from its `get_config`.
 
         Example:
         >>> model = keras_vit.VisionTransformer((32, 32, 3), 8, 64, 2, 4, 128)

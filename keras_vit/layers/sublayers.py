@@ -4,11 +4,12 @@ import keras
 
 
 class KeepsSublayers:
-    """Mixin of a layer or model that builds sublayers, and keeps what is changed in them later.
+    """Mixin of a layer or model whose configuration keeps the changes of its sublayers.
 
-    Keras writes the configuration of such a layer alone. Where the layer is loaded, cloned or unpickled, its sublayers are built anew: none
-    of them is frozen, quantized, low-rank or of another precision. Here `get_config` has an entry "sublayers" with each sublayer's
-    changes, and `from_config` makes them again. Without changes there is no such entry.
+    Keras writes the configuration of such a layer only. A layer that is loaded, cloned or unpickled
+    builds its sublayers anew, and none of them is frozen, quantized, low-rank or of another
+    precision. This mixin adds an entry "sublayers" with the changes of each sublayer to
+    `get_config`; `from_config` applies them. Without changes there is no such entry.
 
     `build` must end with `self.sublayers_built()`.
     """
@@ -62,6 +63,17 @@ def unshared(config):
     if isinstance(config, dict):
         return {key: unshared(value) for key, value in config.items() if key != "shared_object_id"}
     return type(config)(map(unshared, config)) if type(config) in (list, tuple) else config
+
+
+def kept_changes(changes, layer):
+    """Returns the changes of a layer's configuration that `VisionTransformer.adapt` keeps.
+
+    Low-rank updates are merged, and sublayers that are gone have no changes.
+    """
+    sublayers = {child.name: child for child in layer._layers}
+    changes = {key: value for key, value in changes.items() if key not in ("lora_rank", "lora_alpha")}
+    kept = {name: kept_changes(changes, sublayers[name]) for name, changes in changes.pop("sublayers", {}).items() if name in sublayers}
+    return {**changes, **({"sublayers": kept} if kept else {})}
 
 
 def _restore(layer, changes):
