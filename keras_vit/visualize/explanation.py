@@ -85,6 +85,39 @@ def draw_explanation(model, image, map, title="", label="", smooth=False):
     return figure
 
 
+def draw_relevances(model, images, classes, titles, heading=""):
+    """Draws images above what spoke for a class in them.
+
+    Args:
+        model: a model with a head.
+        images: array `(batch, rows, columns, channels)`, what the model takes; at most eight, for the titles to be readable.
+        classes: sequence of ints, the class that is explained of each image.
+        titles: sequence of str, of the images.
+        heading: str.
+
+    Returns:
+        A matplotlib figure.
+    """
+    maps = relevance(model, images, [int(each) for each in classes])
+    pixels = pixels_of(model, images)
+    height = min(max(1.9 * pixels.shape[1] / pixels.shape[2], 0.9), 4.0)
+    columns = min(4, len(pixels))
+    rows = -(-len(pixels) // columns)
+    figure = axes_of(None, 1.9 * max(columns, 3), rows * (2.0 * height + 0.75) + 0.4).figure
+    figure.clear()
+    figure.suptitle(heading, fontsize=12)
+    panels = figure.subplots(2 * rows, columns, squeeze=False)
+    for axes in panels.flat:
+        axes.axis("off")
+    for i, (image, map, title) in enumerate(zip(pixels, maps, titles)):
+        above, below = panels[i // columns * 2 : i // columns * 2 + 2, i % columns]
+        small = min(image.shape[:2]) < 100
+        show(above, pixels_to_show("images", image[None])[0], interpolation="nearest" if small else "antialiased")
+        above.set_title(title, fontsize=9.5)
+        overlay(image, map, below, cell=_cell(model), colorbar=False)
+    return figure
+
+
 def _cell(model):
     """Returns the pixels of a patch if the model pads images, so that its grid is larger than them; else None."""
     vit = vision_transformer(model)

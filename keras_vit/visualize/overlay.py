@@ -7,7 +7,7 @@ from keras_vit.layers.resampling import resample_grid
 from keras_vit.visualize.figures import COLORS, axes_of, enlarge, pixels_to_show
 
 GRAY = 0.2  # the share of the gray image: the rest is the map's color, so that the lightness tells its value in gray print, too
-DARKEST = 0.35  # how bright the map's color is on a black pixel: enough to tell it from others
+DARKEST = 0.5  # how bright the map's color is on a black pixel: enough to tell it from others
 
 
 def overlay(image, map, ax=None, label="value", limits=None, smooth=False, cell=None, colorbar=True):

@@ -5,7 +5,7 @@ from keras import ops
 
 from keras_vit.runtime.gradients import gradients, no_gradients
 from keras_vit.visualize.attention_rollout import map_of_query
-from keras_vit.visualize.inside import check_images, check_model, forward_pass, read_by_head, to_array
+from keras_vit.visualize.inside import check_images, check_model, forward_pass, query_tokens, read_by_head, to_array
 from keras_vit.visualize.targets import class_scores, targets
 
 
@@ -13,7 +13,8 @@ def relevance(model, images, target=None, batch_size=4):
     """Returns how much each patch speaks for a class, by attention that is weighted with its gradient.
 
     In each block the attention weights are multiplied by the gradient of the class's score with respect to them; what is positive is
-    averaged over the heads, added to the residual connection, and multiplied up over the blocks.
+    averaged over the heads, added to the residual connection, and multiplied up over the blocks. With `pooling="gap"` the mean over the
+    patches is shown, without the equal part that the residual connections alone give to each.
 
     Args:
         model: a `VisionTransformer` with a head, or a model that holds a VisionTransformer and gives scores of classes.
@@ -55,7 +56,11 @@ def relevance(model, images, target=None, batch_size=4):
         matrices = [ops.mean(ops.relu(ops.cast(slope * x, "float32")), axis=1) for slope, x in zip(slopes, weights)]
         pooling = matrices.pop() if seen.pooling else None
         matrices = [matrix + ops.eye(*matrix.shape[1:], dtype="float32") for matrix in matrices]
-        return map_of_query(model, read, seen.grid, matrices, pooling)
+        found = map_of_query(model, read, seen.grid, matrices, pooling)
+        if pooling is None:
+            # Without what a patch that the head reads itself brings by the residual connections alone: it is the same for all of them.
+            found = found - query_tokens(model, read, seen.grid)[-seen.grid[0] * seen.grid[1] :].reshape(seen.grid)
+        return found
 
     return in_batches_of_targets(relevance_of, images, target, batch_size)
 

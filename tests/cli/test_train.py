@@ -40,9 +40,9 @@ def finished(tmp_path_factory):
 
 def test_what_a_run_writes(finished):
     names = {path.name for path in finished.iterdir()}
-    pictures = {"curves.png", "confusion_matrix.png", "worst_mistakes.png", "batch.png"}
+    pictures = {"curves.png", "confusion_matrix.png", "worst_mistakes.png", "mistakes_explained.png", "batch.png"}
     assert names == {"model.keras", "history.csv", "config.toml", "test.json", "report.html", "checkpoints"} | pictures
-    assert (finished / "report.html").read_text().count("<img") == 4
+    assert (finished / "report.html").read_text().count("<img") == 5
     rows = list(csv.DictReader((finished / "history.csv").open()))
     assert [int(row["epoch"]) for row in rows] == list(range(1, 9))
     assert float(rows[-1]["val_loss"]) < float(rows[0]["val_loss"])

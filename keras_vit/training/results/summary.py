@@ -4,15 +4,18 @@ import csv
 import json
 
 import keras
+import numpy as np
 
 from keras_vit.files import replacing
 from keras_vit.layers import checks
 from keras_vit.messages import counted, duration
 from keras_vit.training.folder import BATCH, CONFIG, HISTORY, MODEL
 from keras_vit.training.results.metrics import evaluate_predictions
+from keras_vit.training.results.pictures import chosen_mistakes, wrapped
 from keras_vit.training.results.predictions import Predictions, predict_dataset
 from keras_vit.training.results.report import write_report
 
+EXPLAINED = "mistakes_explained.png"
 SPLITS = ("train", "validation", "test")
 
 
@@ -59,6 +62,30 @@ def write_history(history, path):
         writer.writerows(history)
 
 
+def explain_mistakes(model, images, labels, probabilities, class_names, most=8):
+    """Draws what spoke for the predicted class in the most confident mistakes; without any, in the least certain images.
+
+    Args:
+        model: the classifier.
+        images: dict from row numbers to the images that can be shown, as the model takes them.
+        labels: int array `(n,)`. The true classes.
+        probabilities: array `(n, classes)`.
+        class_names: sequence of str.
+        most: int. The most images to draw.
+
+    Returns:
+        A matplotlib figure.
+    """
+    from keras_vit.visualize.explanation import draw_relevances
+
+    chosen, predicted = chosen_mistakes(labels, probabilities, images, most), np.argmax(probabilities, axis=-1)
+    lines = [(f"true {class_names[labels[i]]}", f"predicted {class_names[predicted[i]]}") for i in chosen]
+    titles = ["\n".join(wrapped(line, 1.9) for line in two) for two in lines]
+    wrong = bool(np.any(predicted != labels))
+    heading = ("Most confident mistakes" if wrong else "Least certain images") + ":\nbright patches spoke for the predicted class"
+    return draw_relevances(model, np.stack([images[i] for i in chosen]), predicted[chosen], titles, heading)
+
+
 def write_results(run, seconds, verbose=True):
     """Writes model, history, figures and report of a run, and prints its accuracy and where everything is.
 
@@ -95,6 +122,13 @@ def write_results(run, seconds, verbose=True):
     title, more = (
         f"{run.name} on {config.get('data', 'arrays')}",
         {"First augmented batch": (BATCH, "Images of the first training batch, after augmentation")},
+    )
+    explained = explain_mistakes(model, shown, labels, probabilities, data.class_names)
+    with replacing(output / EXPLAINED) as temporary:
+        explained.savefig(temporary)
+    more["What the model looked at"] = (
+        EXPLAINED,
+        "Most confident mistakes, above maps of what spoke for the predicted class",
     )
     pictures = write_report(output, title, facts, history, shown, labels, probabilities, data.class_names, more, split, run.phases)
     if not verbose:
