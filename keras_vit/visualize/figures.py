@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from keras_vit.extras import install
 from keras_vit.layers import checks
 from keras_vit.visualize.inside import vision_transformer
 
@@ -23,7 +24,7 @@ def axes_of(ax, width=6.4, height=4.8):
     try:
         from matplotlib.figure import Figure
     except ImportError:
-        raise ImportError('Drawing needs matplotlib: pip install "keras-vit-zoo[plot]"') from None
+        raise ImportError(f"Drawing needs matplotlib: {install('plot')}") from None
     if ax is not None:
         return ax
     return Figure(figsize=(width, height), dpi=110, layout="constrained").add_subplot()

@@ -62,7 +62,7 @@ def test_overlay_refuses():
 
 def test_without_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(ImportError, match=r"pip install \"keras-vit-zoo\[plot\]\""):
+    with pytest.raises(ImportError, match=r"Drawing needs matplotlib: pip install .*\[plot\]"):
         visualize.overlay(np.full((4, 4), 200.0), np.ones((2, 2)))
 
 
