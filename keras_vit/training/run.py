@@ -303,9 +303,9 @@ class Run:
                     self._begin()
                 if len(phases) > 1:
                     self.phases[len(self.history) + 1] = describe(phase)
-                    length = counted(phase.length(self.data.steps_per_epoch)[0], "epoch")
-                    self._say(f"Phase {number} of {len(phases)}: {describe(phase)}, {length}")
-                self._fit(phase, self.history, checkpoints, batches, callbacks, epochs, tensorboard)
+                    self._say(f"Phase {number} of {len(phases)}: {describe(phase, self.data.steps_per_epoch)}")
+                with self._scope():
+                    self._fit(phase, self.history, checkpoints, batches, callbacks, epochs, tensorboard)
                 self.history = numbered(self.history, checkpoints.history)
         except Exception as error:
             if begun and not self.resumed:
@@ -361,7 +361,7 @@ class Run:
         if tensorboard and chief:
             callbacks.append(keras.callbacks.TensorBoard(self.output / "tensorboard", write_graph=False))
         if self.config.get("keep_best") and chief:
-            callbacks.append(BestEpoch(self._model, self.output / BEST, lambda: numbered(before, checkpoints.history)))
+            callbacks.append(BestEpoch(self.output / BEST, lambda: numbered(before, checkpoints.history)))
         callbacks += [checkpoints, keras.callbacks.LambdaCallback(on_epoch_end=after_epoch)]
         verbose = (1 if sys.stdout.isatty() else 2) if self._verbose == "auto" else self._verbose  # in a file a line an epoch, and no bar
         self._trainer.fit(

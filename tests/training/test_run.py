@@ -210,7 +210,8 @@ def test_the_best_epoch_is_the_first_of_equals(tmp_path):
             pathlib.Path(path).write_text("")
 
     history = []
-    callback = BestEpoch(Model(), tmp_path / "best.weights.h5", lambda: history)
+    callback = BestEpoch(tmp_path / "best.weights.h5", lambda: history)
+    callback.set_model(Model())
     for score in (0.2, 0.5, 0.5, 0.4, 0.6):
         before = len(written)
         callback.on_epoch_end(0, {"val_accuracy": score})

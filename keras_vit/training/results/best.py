@@ -11,20 +11,20 @@ class BestEpoch(keras.callbacks.Callback):
     """Writes the weights after each epoch whose validation accuracy is higher than that of every epoch before.
 
     Args:
-        student: the model whose weights are written.
         path: `pathlib.Path` of the file, `*.weights.h5`.
         history: function that returns the epochs that are finished, a list of dicts with `val_accuracy`.
     """
 
-    def __init__(self, student, path, history):
+    def __init__(self, path, history):
         super().__init__()
-        self.student, self.path, self.history = student, path, history
+        self.path, self.history = path, history
 
     def on_epoch_end(self, epoch, logs=None):
         if logs[SCORE] > max((row[SCORE] for row in self.history()), default=-1.0):
+            model = self.model  # on JAX this brings the state of the step back into the variables
             self.path.parent.mkdir(exist_ok=True)
             with replacing(self.path) as temporary:
-                self.student.save_weights(temporary)
+                getattr(model, "student", model).save_weights(temporary)  # of a `Distillation` the student
 
 
 def is_stale(history, patience):

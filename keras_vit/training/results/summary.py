@@ -139,8 +139,10 @@ def write_results(run, seconds, verbose=True):
         print(f"{what:23}{path}")
 
 
-def describe(phase):
-    """Returns what a phase of a recipe trains, in words."""
+def describe(phase, steps_per_epoch=None):
+    """Returns what a phase of a recipe trains, in words, and with `steps_per_epoch` how long."""
+    if steps_per_epoch is not None:
+        return f"{describe(phase)}, {counted(phase.length(steps_per_epoch)[0], 'epoch')}"
     if phase.lora_rank:
         return "low-rank updates of the attention kernels, and the head"
     if phase.frozen_blocks == "all":
