@@ -59,7 +59,8 @@ def relevance(model, images, target=None, batch_size=4):
         found = map_of_query(model, read, seen.grid, matrices, pooling)
         if pooling is None:
             # Without what a patch that the head reads itself brings by the residual connections alone: it is the same for all of them.
-            found = found - query_tokens(model, read, seen.grid)[-seen.grid[0] * seen.grid[1] :].reshape(seen.grid)
+            equal = query_tokens(model, read, seen.grid)[-seen.grid[0] * seen.grid[1] :].reshape(seen.grid)
+            found = ops.subtract(found, ops.convert_to_tensor(equal))
         return found
 
     return in_batches_of_targets(relevance_of, images, target, batch_size)
