@@ -1,5 +1,7 @@
 """Attention pooling: the MAP head."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -13,16 +15,16 @@ from keras_vit.runtime.intermediates import observe
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class AttentionPooling(KeepsSublayers, keras.layers.Layer):
-    """Multi-head attention pooling (MAP): one learned probe attends to all tokens, and a feed-forward network follows.
+    """Pools tokens by multi-head attention (MAP): one learned probe attends to all tokens, and a feed-forward network follows.
 
     Its weights are `probe` (1, 1, D) and the sublayers `query` (D, D), `key_value` (D, 2D; keys first), `projection` (D, D), `norm` and
     `mlp`. The result is `y + mlp(norm(y))` with `y = projection(attention(probe, tokens))`.
 
     Args:
-        num_heads: int, which divides the width D of a token.
+        num_heads: int. Number of attention heads; it must divide D, the width of a token.
         mlp_dim: int. Width of the feed-forward network's hidden layer.
-        activation: the feed-forward network's.
-        norm_epsilon: float.
+        activation: str or callable. Activation of the feed-forward network. Defaults to "gelu".
+        norm_epsilon: float. What layer normalization adds to the variance. Defaults to 1e-6.
 
     Input shape: `(batch, tokens, D)`.
 
@@ -39,7 +41,7 @@ class AttentionPooling(KeepsSublayers, keras.layers.Layer):
     (2, 192)
     """
 
-    def __init__(self, num_heads, mlp_dim, activation="gelu", norm_epsilon=1e-6, **kwargs):
+    def __init__(self, num_heads: int, mlp_dim: int, activation: Any = "gelu", norm_epsilon: float = 1e-6, **kwargs: Any):
         super().__init__(**kwargs)
         self.num_heads = checks.integer("num_heads", num_heads)
         self.mlp_dim = checks.integer("mlp_dim", mlp_dim)
@@ -77,7 +79,7 @@ class AttentionPooling(KeepsSublayers, keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         return (input_shape[0], input_shape[-1])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_heads": self.num_heads,

@@ -1,29 +1,37 @@
-"""Checks of arguments that several layers share. Each returns the value, of Python's own type: numpy's would not go into a JSON file."""
+"""Checks of arguments that several layers share.
+
+Each returns the value as a plain Python type, because NumPy's types cannot be written to a JSON file.
+"""
 
 import numbers
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 
 
-def is_int(value, least=1):
+def is_int(value: Any, least: int = 1) -> bool:
+    """Returns whether a value is an int of at least `least`. A bool is not an int here."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool) and value >= least
 
 
-def integer(name, value, least=1):
+def integer(name: str, value: Any, least: int = 1) -> int:
+    """Returns a value as an int, or raises ValueError if it is not an int of at least `least`."""
     if not is_int(value, least):
         raise ValueError(f"`{name}` must be an int of at least {least}. Received: {name}={value!r}")
     return int(value)
 
 
-def integers(name, values):
+def integers(name: str, values: Any) -> tuple[int, ...]:
+    """Returns a sequence as a tuple of ints, or raises ValueError if it holds anything but positive ints."""
     try:
         return tuple(integer(name, value) for value in values)
     except (TypeError, ValueError):
         raise ValueError(f"`{name}` must be a sequence of positive ints. Received: {name}={values!r}") from None
 
 
-def positive_pair(name, value):
-    """Returns `(rows, columns)` for an int or a pair of ints."""
+def positive_pair(name: str, value: Any) -> tuple[int, int]:
+    """Returns `(rows, columns)` for a positive int or a pair of them, or raises ValueError."""
     try:
         rows, columns = integers(name, value if isinstance(value, (list, tuple)) else (value, value))
     except ValueError:
@@ -31,31 +39,37 @@ def positive_pair(name, value):
     return rows, columns
 
 
-def rate(name, value):
+def rate(name: str, value: Any) -> float:
+    """Returns a value as a float, or raises ValueError if it lies outside [0, 1)."""
     if not isinstance(value, numbers.Real) or not 0.0 <= value < 1.0:
         raise ValueError(f"`{name}` must lie in [0, 1). Received: {name}={value!r}")
     return float(value)
 
 
-def one_of(name, value, known):
+def one_of(name: str, value: Any, known: Iterable) -> Any:
+    """Returns a value, or raises ValueError if it is none of the known ones."""
     if value not in tuple(known):
         raise ValueError(f"`{name}` must be one of {', '.join(map(repr, known))}. Received: {name}={value!r}")
     return value
 
 
-def divides(name, value, of, width):
+def divides(name: str, value: int, of: str, width: int) -> int:
+    """Returns a value, or raises ValueError if it does not divide `width`."""
     if width % value:
         raise ValueError(f"`{name}` must divide `{of}`. Received: {name}={value}, {of}={width}")
     return value
 
 
-def odd_pixels(images):
-    """Returns what is wrong with the values of images for a model that takes pixels from 0 to 255, and what to do; or None.
+def odd_pixels(images: np.ndarray) -> str | None:
+    """Returns what is wrong with the values of images, and what to do about it.
 
-    It looks at the least and the greatest value, so that one batch is cheap to check.
+    A model takes pixels from 0 to 255. Only the least and the greatest value are read, so a batch is cheap to check.
 
     Args:
         images: NumPy array of ints or floats, of any shape.
+
+    Returns:
+        str, or None if nothing is wrong.
 
     Example:
     >>> odd_pixels(np.array([0.0, 0.25, 1.0]))
@@ -66,22 +80,25 @@ def odd_pixels(images):
         return None
     low, high = float(images.min()), float(images.max())
     if not np.isfinite((low, high)).all():
-        return f"{images.dtype} values that are not finite (NaN or infinite): repair or leave out these images"
+        return f"{images.dtype} values that are not finite (NaN or infinite): repair or remove these images"
     seen = f"{images.dtype} values from {low:.4g} to {high:.4g}"
     if low < 0 and high < 16:
-        return f"{seen}, as if normalized already: undo it, so that they lie between 0 and 255"
+        return f"{seen}, as if normalized already: undo the normalization, so that the values lie between 0 and 255"
     if low < -32 or high > 287:  # bicubic interpolation goes a little beyond 0 and 255
-        return f"{seen}, not from 0 to 255: bring them there, 16 bits by dividing by 257"
+        return f"{seen}, not from 0 to 255: rescale them (divide 16-bit images by 257)"
     if 0 < high <= 1 and images.dtype.kind in "fb":
         return f"{seen}, not to 255: multiply them by 255"
     return None
 
 
-def odd_layout(shape):
-    """Returns what is wrong with the shape of an image, or of a batch of them, and what to do; or None.
+def odd_layout(shape: tuple) -> str | None:
+    """Returns what is wrong with the shape of an image or of a batch of images, and what to do about it.
 
     Args:
-        shape: tuple, which should be `(rows, columns, channels)` with 1 or 3 channels, or one axis more for a batch.
+        shape: tuple. It should be `(rows, columns, channels)` with 1 or 3 channels, with a batch axis in front for a batch.
+
+    Returns:
+        str, or None if nothing is wrong.
 
     Example:
     >>> odd_layout((8, 3, 32, 32))
@@ -91,7 +108,7 @@ def odd_layout(shape):
         if shape[-3] in (1, 3):
             return "channels first: move them to the end with np.moveaxis(images, -3, -1)"
         if shape[-1] == 4:
-            return "four channels, such as RGBA: leave the transparency out with images[..., :3]"
+            return "four channels, such as RGBA: remove the transparency with images[..., :3]"
         if shape[-1] == 2:
-            return "two channels, such as gray with transparency: leave the transparency out with images[..., :1]"
+            return "two channels, such as gray with transparency: remove the transparency with images[..., :1]"
     return None

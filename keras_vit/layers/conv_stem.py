@@ -1,6 +1,7 @@
-"""The convolutional stem of ViT_C, in place of large patches."""
+"""The convolutional stem of ViT_C, which replaces large patches."""
 
 import math
+from typing import Any
 
 import keras
 from keras import ops
@@ -12,15 +13,15 @@ from keras_vit.runtime.normalization import batch_normalization
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class ConvStem(KeepsSublayers, keras.layers.Layer):
-    """A stack of 3x3 convolutions, each followed by batch normalization and ReLU.
+    """Applies a stack of 3x3 convolutions, each followed by batch normalization and ReLU.
 
-    A PatchEmbedding of patch size 1, which is the stem's last, 1x1 convolution, turns its map into tokens. Sublayers `conv_0`, `norm_0`,
-    `conv_1` and so on.
+    A PatchEmbedding of patch size 1 follows: it is the 1x1 convolution that ends the stem, and turns the feature map into tokens. The
+    sublayers are `conv_0`, `norm_0`, `conv_1` and so on.
 
     Args:
-        filters: tuple of ints. Channels of each convolution.
-        strides: tuple of ints, as many. Their product is the size in pixels of what becomes a token.
-        norm_epsilon: float. Epsilon of batch normalization.
+        filters: tuple of ints. Output channels of each convolution.
+        strides: tuple of ints, as long as `filters`. Their product is the side in pixels of the area that becomes one token.
+        norm_epsilon: float. What batch normalization adds to the variance. Defaults to 1e-5.
 
     Input shape: `(batch, height, width, channels)`.
 
@@ -37,21 +38,24 @@ class ConvStem(KeepsSublayers, keras.layers.Layer):
     (2, 14, 14, 192)
     """
 
-    def __init__(self, filters, strides, norm_epsilon=1e-5, **kwargs):
+    def __init__(self, filters: tuple[int, ...], strides: tuple[int, ...], norm_epsilon: float = 1e-5, **kwargs: Any):
         super().__init__(**kwargs)
         self.filters, self.strides = self.check(filters, strides)
         self.norm_epsilon = norm_epsilon
 
     @staticmethod
-    def check(filters, strides):
-        """Returns both as tuples of ints. Raises ValueError if they are wrong."""
+    def check(filters: Any, strides: Any) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Returns both as tuples of ints, or raises ValueError."""
         filters, strides = checks.integers("filters", filters), checks.integers("strides", strides)
         if not filters or len(filters) != len(strides):
-            raise ValueError(f"`filters` and `strides` must be as many, at least one. Received: filters={filters}, strides={strides}")
+            raise ValueError(
+                f"`filters` and `strides` must have the same length, at least 1. Received: filters={filters}, strides={strides}"
+            )
         return filters, strides
 
     @property
-    def stride(self):
+    def stride(self) -> int:
+        """Side in pixels of the area that becomes one token."""
         return math.prod(self.strides)
 
     def build(self, input_shape):
@@ -81,7 +85,7 @@ class ConvStem(KeepsSublayers, keras.layers.Layer):
     def call(self, images, training=False):
         x = images
         for conv, norm in self.stages:
-            # One pixel on every side, as in torch; "same" would pad an even image at its bottom and right alone.
+            # One pixel on every side, as in torch: "same" pads an even image only at its bottom and right.
             x = conv(ops.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]]))
             x = ops.relu(norm(x, training=training))
         return x
@@ -92,5 +96,5 @@ class ConvStem(KeepsSublayers, keras.layers.Layer):
             height, width = (None if size is None else -(-size // stride) for size in (height, width))
         return (batch, height, width, self.filters[-1])
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "filters": self.filters, "strides": self.strides, "norm_epsilon": self.norm_epsilon}

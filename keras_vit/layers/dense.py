@@ -1,4 +1,4 @@
-"""A dense layer whose low-rank updates (LoRA) are saved."""
+"""A dense layer that saves its low-rank updates (LoRA)."""
 
 import keras
 
@@ -6,15 +6,15 @@ LORA = ("_kernel", "lora_kernel_a", "lora_kernel_b")
 
 
 class Dense(keras.layers.Dense):
-    """Keras's dense layer, with its low-rank updates kept in saved files.
+    """Computes what `keras.layers.Dense` does, and keeps its low-rank updates (LoRA) in saved files.
 
-    Keras saves the kernel with the updates merged, and sets both factors to zero where it loads them. They then have no gradient and
-    never train again. Here a file also holds the kernel and both factors as they are; layers without updates read the merged kernel.
-    Arguments, inputs and outputs are those of `keras.layers.Dense`.
+    Keras saves the kernel with the updates merged, and sets both factors to zero when it loads the file. They then have no gradient and
+    never train again. Here a file also holds the kernel and both factors. A layer without updates reads the merged kernel. Arguments,
+    inputs and outputs are those of `keras.layers.Dense`.
     """
 
     def quantize(self, mode=None, type_check=True, config=None):
-        super().quantize(mode, type_check=False, config=config)  # the check refuses subclasses
+        super().quantize(mode, type_check=False, config=config)  # Keras's type check refuses subclasses
 
     def save_own_variables(self, store):
         super().save_own_variables(store)
@@ -27,6 +27,6 @@ class Dense(keras.layers.Dense):
         if self.lora_enabled and LORA[0] in store.keys():
             for name in LORA:
                 getattr(self, name).assign(store[name])
-        elif self.lora_enabled:  # a file without updates: they start anew
+        elif self.lora_enabled:  # a file without updates: they start from new values
             shape = self.lora_kernel_a.shape
             self.lora_kernel_a.assign(keras.initializers.HeUniform()(shape, dtype=self.lora_kernel_a.dtype))

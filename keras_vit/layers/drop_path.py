@@ -1,4 +1,6 @@
-"""Stochastic depth: a residual branch is dropped, per image, while training."""
+"""Stochastic depth: training drops residual branches of single images."""
+
+from typing import Any
 
 import keras
 from keras import ops
@@ -11,12 +13,12 @@ from keras_vit.runtime.seeds import SeedGenerator
 class DropPath(keras.layers.Layer):
     """Drops whole residual branches per sample (stochastic depth).
 
-    While training, each sample's branch is set to zero with probability `rate` and scaled by `1 / (1 - rate)` otherwise, so that
-    its expectation is unchanged. At inference it is the identity.
+    In training, each sample's branch is set to zero with probability `rate` and scaled by `1 / (1 - rate)` otherwise, so that
+    its expectation is unchanged. At inference, the layer is the identity.
 
     Args:
-        rate: float in [0, 1). Probability that a sample's branch is dropped.
-        seed: int or None. Seed of the layer's own generator.
+        rate: float in [0, 1). Probability that a sample's branch is dropped. Defaults to 0.0.
+        seed: int or None. Seed of the layer's random generator; None takes a random one. Defaults to None.
 
     Input and output shape: `(batch, ...)`, unchanged.
 
@@ -32,24 +34,24 @@ class DropPath(keras.layers.Layer):
     (2, 197, 768)
     """
 
-    def __init__(self, rate=0.0, seed=None, **kwargs):
+    def __init__(self, rate: float = 0.0, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.rate = checks.rate("rate", rate)
         self.seed = seed
         self.seed_generator = SeedGenerator(seed) if rate > 0.0 else None
-        self.built = True  # also where it is never called: Keras traces a model anew for every `train_on_batch` until all layers are
+        self.built = True  # even if it is never called: until all layers are built, Keras retraces a model in each `train_on_batch`
 
     def call(self, inputs, training=False):
         if not training or self.rate == 0.0:
             return inputs
         keep = 1.0 - self.rate
         per_sample = (ops.shape(inputs)[0],) + (1,) * (len(inputs.shape) - 1)
-        # A floor, not a bare uniform: KerasHub's DropPath lacks it and never drops.
+        # The floor makes this 0 or 1: KerasHub's DropPath lacks it and never drops.
         kept = ops.floor(keras.random.uniform(per_sample, seed=self.seed_generator) + keep)
         return inputs * ops.cast(kept / keep, inputs.dtype)
 
     def compute_output_shape(self, input_shape):
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}

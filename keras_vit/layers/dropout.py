@@ -1,4 +1,6 @@
-"""Dropout whose masks differ from replica to replica."""
+"""Dropout with a different mask in each replica."""
+
+from typing import Any
 
 import keras
 
@@ -8,13 +10,13 @@ from keras_vit.runtime.seeds import SeedGenerator
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class Dropout(keras.layers.Layer):
-    """Sets units to zero at random while training, and scales the others by `1 / (1 - rate)`.
+    """Sets random units to zero in training, and scales the others by `1 / (1 - rate)`.
 
-    Unlike Keras's own, replicas of `tf.distribute` drop different units.
+    Unlike in `keras.layers.Dropout`, replicas of `tf.distribute` drop different units.
 
     Args:
         rate: float in [0, 1). Probability that a unit is dropped.
-        seed: int or None. Seed of the layer's own generator.
+        seed: int or None. Seed of the layer's random generator; None takes a random one. Defaults to None.
 
     Input and output shape: `(...)`, unchanged.
 
@@ -29,7 +31,7 @@ class Dropout(keras.layers.Layer):
     (2, 197, 192)
     """
 
-    def __init__(self, rate, seed=None, **kwargs):
+    def __init__(self, rate: float, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.rate = checks.rate("rate", rate)
         self.seed = seed
@@ -43,5 +45,5 @@ class Dropout(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate, "seed": self.seed}

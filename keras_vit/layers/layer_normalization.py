@@ -1,4 +1,6 @@
-"""Layer normalization, by fewer kernels than Keras's on TensorFlow's CPU."""
+"""Layer normalization with fewer kernels on TensorFlow's CPU."""
+
+from typing import Any
 
 import keras
 from keras import ops
@@ -8,17 +10,17 @@ from keras_vit.runtime import normalization
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class LayerNormalization(keras.layers.LayerNormalization):
-    """Keras's layer normalization over the last axis, which `predict` and `evaluate` compute in one kernel, and `fit` in two.
+    """Normalizes over the last axis, as `keras.layers.LayerNormalization` does, with one kernel in `predict` and two in `fit`.
 
-    TensorFlow on a processor runs Keras's form as eight kernels, each of which goes through memory; one takes a third of their time
-    (docs/performance.md). There is no operation to ask for that kernel: TensorFlow puts it where it finds a batch normalization of tokens
-    between two reshapes, with shapes that it cannot fold. Where it does not, the result is the same. What is exported or called is
-    Keras's form: other converters read a batch normalization as one of batches.
+    On a CPU, TensorFlow runs Keras's form as eight kernels, and each goes through memory. One kernel takes a third of their time
+    (docs/performance.md). No operation asks for that kernel: TensorFlow uses it where it finds a batch normalization of tokens between
+    two reshapes whose shapes it cannot fold. Elsewhere the result is the same. An exported model and a direct call use Keras's form,
+    because other converters take a batch normalization literally.
 
     Its weights are `gamma` and `beta` (D).
 
     Args:
-        epsilon: float. Added to the variance.
+        epsilon: float. Added to the variance. Defaults to 1e-6.
 
     Input and output shape: `(..., D)`, unchanged.
 
@@ -30,7 +32,7 @@ class LayerNormalization(keras.layers.LayerNormalization):
     (2, 197, 192)
     """
 
-    def __init__(self, epsilon=1e-6, **kwargs):
+    def __init__(self, epsilon: float = 1e-6, **kwargs: Any):
         super().__init__(epsilon=epsilon, **kwargs)
 
     def call(self, inputs):

@@ -1,5 +1,7 @@
 """LayerScale: a learned factor per channel at the end of a residual branch."""
 
+from typing import Any
+
 import keras
 
 
@@ -10,7 +12,7 @@ class LayerScale(keras.layers.Layer):
     Its weight is `gamma` (D).
 
     Args:
-        init: float. What `gamma` starts at: 1e-4 in DeiT-III's code, 1e-5 in DINOv2's and in timm.
+        init: float. Initial value of `gamma`: 1e-4 in DeiT-III's code, 1e-5 in DINOv2 and timm. Defaults to 1e-5.
 
     Input and output shape: `(..., D)`, unchanged.
 
@@ -22,7 +24,7 @@ class LayerScale(keras.layers.Layer):
     0.5
     """
 
-    def __init__(self, init=1e-5, **kwargs):
+    def __init__(self, init: float = 1e-5, **kwargs: Any):
         super().__init__(**kwargs)
         self.init = init
 
@@ -35,5 +37,5 @@ class LayerScale(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "init": self.init}

@@ -1,5 +1,7 @@
 """The two feed-forward networks of Vision Transformer blocks."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -11,14 +13,15 @@ from keras_vit.runtime.calls import bare
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class MLP(KeepsSublayers, keras.layers.Layer):
-    """The paper's feed-forward network: `fc2(activation(fc1(x)))`.
+    """Applies the paper's feed-forward network: `fc2(activation(fc1(x)))`.
 
     Its sublayers are `fc1` (D, mlp_dim) and `fc2` (mlp_dim, D), with biases.
 
     Args:
         mlp_dim: int. Width of the hidden layer.
-        activation: "gelu" (exact), "gelu_tanh" (flax's default), "quick_gelu" (OpenAI's CLIP), or any activation of Keras.
-        dropout_rate: float in [0, 1). Dropout after each of the two products.
+        activation: str or callable. "gelu" (exact), "gelu_tanh" (flax's default), "quick_gelu" (OpenAI's CLIP), or any Keras activation.
+            Defaults to "gelu".
+        dropout_rate: float in [0, 1). Dropout after the activation and after `fc2`. Defaults to 0.0.
 
     Input and output shape: `(..., D)`, unchanged.
 
@@ -33,9 +36,9 @@ class MLP(KeepsSublayers, keras.layers.Layer):
     (2, 197, 192)
     """
 
-    hidden_factor = 1  # how many times `mlp_dim` comes out of `fc1`
+    hidden_factor = 1  # width of the output of `fc1`, in multiples of `mlp_dim`
 
-    def __init__(self, mlp_dim, activation="gelu", dropout_rate=0.0, **kwargs):
+    def __init__(self, mlp_dim: int, activation: Any = "gelu", dropout_rate: float = 0.0, **kwargs: Any):
         super().__init__(**kwargs)
         self.mlp_dim = checks.integer("mlp_dim", mlp_dim)
         self.activation = activation
@@ -62,12 +65,13 @@ class MLP(KeepsSublayers, keras.layers.Layer):
         return self.dropout2(bare(self.fc2)(self.dropout1(hidden, training=True)), training=True)
 
     def activated(self, hidden):
+        """Returns the hidden layer after the activation."""
         return self.activate(hidden)
 
     def compute_output_shape(self, input_shape):
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "mlp_dim": self.mlp_dim,
@@ -78,19 +82,21 @@ class MLP(KeepsSublayers, keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class SwiGLU(MLP):
-    """The gated feed-forward network of DINOv2's largest model: `fc2(silu(gate) * value)`, where `gate, value = fc1(x)`.
+    """Applies a gated feed-forward network: `fc2(silu(gate) * value)`, where `gate, value = fc1(x)`.
 
-    Its sublayers are `fc1` (D, 2 mlp_dim), gate first, and `fc2` (mlp_dim, D), with biases.
+    DINOv2's largest model uses it.
+
+    Its sublayers are `fc1` (D, 2 mlp_dim), with the gate's columns first, and `fc2` (mlp_dim, D), with biases.
 
     Args:
         mlp_dim: int. Width of the hidden layer, after gating.
-        activation: what the gate goes through.
-        dropout_rate: float in [0, 1). Dropout after gating and after `fc2`.
+        activation: str or callable. Activation of the gate. Defaults to "silu".
+        dropout_rate: float in [0, 1). Dropout after gating and after `fc2`. Defaults to 0.0.
 
     Input and output shape: `(..., D)`, unchanged.
 
     Raises:
-        ValueError: as MLP.
+        ValueError: if `mlp_dim` is less than 1, `activation` is unknown, or `dropout_rate` is not in [0, 1).
 
     Reference:
         Shazeer, "GLU Variants Improve Transformer", 2020.
@@ -102,7 +108,7 @@ class SwiGLU(MLP):
 
     hidden_factor = 2
 
-    def __init__(self, mlp_dim, activation="silu", dropout_rate=0.0, **kwargs):
+    def __init__(self, mlp_dim: int, activation: Any = "silu", dropout_rate: float = 0.0, **kwargs: Any):
         super().__init__(mlp_dim, activation, dropout_rate, **kwargs)
 
     def activated(self, hidden):

@@ -1,5 +1,7 @@
 """Multi-head self-attention with one kernel for queries, keys and values."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -15,27 +17,28 @@ from keras_vit.runtime.tensor_parallel import project_heads
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
-    """Scaled dot-product attention of tokens to each other, over several heads.
+    """Applies scaled dot-product attention between all tokens, in several heads.
 
-    Its sublayers are `qkv` (D, 3D), the queries' columns first, then the keys' and the values', each head by head; `projection` (D, D);
-    and, with `qk_norm`, `query_norm` and `key_norm` over a head's width.
+    Its sublayers are `qkv` (D, 3D), `projection` (D, D) and, with `qk_norm`, `query_norm` and `key_norm` over the width of a head. The
+    columns of `qkv` are the queries, then the keys, then the values, each head by head.
 
     Args:
-        num_heads: int, which divides the width D of a token.
-        use_qkv_bias: bool. Whether queries, keys and values have biases.
-        qk_norm: bool. Whether queries and keys go through a layer normalization.
-        dropout_rate: float in [0, 1). Dropout after the projection.
-        attention_dropout_rate: float in [0, 1). Dropout of attention weights.
-        norm_epsilon: float. Epsilon of `qk_norm`.
+        num_heads: int. Number of attention heads; it must divide D, the width of a token.
+        use_qkv_bias: bool. Whether queries, keys and values have biases. Defaults to True.
+        qk_norm: bool. Whether queries and keys go through a layer normalization. Defaults to False.
+        dropout_rate: float in [0, 1). Dropout after the projection. Defaults to 0.0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.0.
+        norm_epsilon: float. What the normalization of `qk_norm` adds to the variance. Defaults to 1e-6.
 
     Call arguments:
-        tokens: `(batch, tokens, D)`; or `(batch * tokens, D)` if `batch_size` is given. In two dimensions TensorFlow fuses each matrix
-            product with its bias and what follows.
-        batch_size: int or scalar tensor. Says that the tokens of the batch lie one after another.
-        num_queries: int or None. If given, only the first tokens ask: the result has as many tokens, equal to the first of the whole.
-        training: bool.
+        tokens: tensor of shape `(batch, tokens, D)`, or `(batch * tokens, D)` if `batch_size` is given. With two axes, TensorFlow fuses
+            each matrix product with its bias and the operation that follows.
+        batch_size: int, scalar tensor or None. Number of samples in `tokens` of shape `(batch * tokens, D)`. Defaults to None.
+        num_queries: int or None. If given, only the first `num_queries` tokens act as queries, and the result holds only these. Defaults
+            to None.
+        training: bool. Whether dropout is active. Defaults to False.
 
-    Output shape: that of `tokens`, or with `num_queries` in place of the number of tokens.
+    Output shape: that of `tokens`; with `num_queries`, it replaces the number of tokens.
 
     Raises:
         ValueError: if `num_heads` does not divide D or a rate lies outside [0, 1).
@@ -50,7 +53,14 @@ class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
     """
 
     def __init__(
-        self, num_heads, use_qkv_bias=True, qk_norm=False, dropout_rate=0.0, attention_dropout_rate=0.0, norm_epsilon=1e-6, **kwargs
+        self,
+        num_heads: int,
+        use_qkv_bias: bool = True,
+        qk_norm: bool = False,
+        dropout_rate: float = 0.0,
+        attention_dropout_rate: float = 0.0,
+        norm_epsilon: float = 1e-6,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.num_heads = checks.integer("num_heads", num_heads)
@@ -92,7 +102,16 @@ class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
         return mixed if flat else ops.reshape(mixed, (batch, -1, width))
 
     def query_key_value(self, tokens, batch, num_queries=None):
-        """Projects tokens of shape `(batch * tokens, D)` to three tensors of shape `(batch, num_heads, tokens, head_dim)`."""
+        """Projects tokens to queries, keys and values.
+
+        Args:
+            tokens: tensor of shape `(batch * tokens, D)`.
+            batch: int or scalar tensor. Number of samples.
+            num_queries: int or None. If given, only the first tokens of each sample act as queries. Defaults to None.
+
+        Returns:
+            Three tensors of shape `(batch, num_heads, tokens, head_dim)`.
+        """
         width = tokens.shape[-1]
         if mesh := model_mesh():
             first = tokens if num_queries is None else ops.reshape(ops.reshape(tokens, (batch, -1, width))[:, :num_queries], (-1, width))
@@ -101,7 +120,7 @@ class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
         elif num_queries is None or self.qkv.quantization_mode is not None:
             query, key, value = self._heads(bare(self.qkv)(tokens), 3, batch, width)
             query = query if num_queries is None else query[:, :, :num_queries]
-        else:  # all tokens give keys and values, but only the first ones ask
+        else:  # all tokens give keys and values, but only the first ones act as queries
             first = ops.reshape(ops.reshape(tokens, (batch, -1, width))[:, :num_queries], (-1, width))
             (query,) = self._heads(self._part_of_qkv(first, 0, width), 1, batch, width)
             key, value = self._heads(self._part_of_qkv(tokens, width, 3 * width), 2, batch, width)
@@ -118,7 +137,7 @@ class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
 
     def _heads(self, projected, parts, batch, width):
         heads = ops.reshape(projected, (batch, -1, parts, self.num_heads, width // self.num_heads))
-        # Unstacked, not indexed: the gradient of a strided slice is slow on TensorFlow.
+        # Unstacked, not indexed: TensorFlow computes the gradient of a strided slice slowly.
         return ops.unstack(ops.transpose(heads, (2, 0, 3, 1, 4)), num=parts, axis=0)
 
     def compute_output_spec(self, tokens, batch_size=None, num_queries=None, training=False):
@@ -128,7 +147,7 @@ class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
     def compute_output_shape(self, tokens_shape):
         return tokens_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_heads": self.num_heads,
@@ -142,9 +161,13 @@ class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class QKVInitializer(keras.initializers.Initializer):
-    """Glorot uniform for each of the (D, D) kernels that lie side by side, as vit_jax initialises them apart."""
+    """Initializes each of the (D, D) kernels that lie side by side by Glorot uniform, as vit_jax does.
 
-    def __init__(self, seed=None):
+    Args:
+        seed: int or None. Seed of the initializer; None takes a random one. Defaults to None.
+    """
+
+    def __init__(self, seed: int | None = None):
         self.seed = seed
         self.each = keras.initializers.GlorotUniform(seed)
 
@@ -152,5 +175,5 @@ class QKVInitializer(keras.initializers.Initializer):
         bound = (6.0 / (2 * shape[0])) ** 0.5
         return keras.random.uniform(shape, -bound, bound, dtype=dtype, seed=self.each.seed)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"seed": self.seed}

@@ -1,4 +1,6 @@
-"""Patch dropout: training on a random part of the patch tokens."""
+"""Patch dropout: training on a random subset of the patch tokens."""
+
+from typing import Any
 
 import keras
 from keras import ops
@@ -9,14 +11,14 @@ from keras_vit.runtime.seeds import SeedGenerator
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class PatchDropout(keras.layers.Layer):
-    """Keeps, while training, a random part of each sample's patch tokens, and so trains faster. At inference it is the identity.
+    """Drops random patch tokens of each sample in training, which makes training faster.
 
-    Prefix tokens are always kept, and patch tokens stay in order.
+    Prefix tokens are always kept, and patch tokens stay in order. At inference, the layer is the identity.
 
     Args:
-        rate: float in [0, 1). Part of the patch tokens that is dropped; at least one is kept.
-        num_prefix_tokens: int. How many tokens, the first ones, are no patches.
-        seed: int or None. Seed of the layer's own generator.
+        rate: float in [0, 1). Fraction of the patch tokens to drop; at least one token is kept. Defaults to 0.0.
+        num_prefix_tokens: int. Number of tokens in front that are not patches, such as the class token. Defaults to 0.
+        seed: int or None. Seed of the layer's random generator; None takes a random one. Defaults to None.
 
     Input shape: `(batch, num_prefix_tokens + patches, D)`.
 
@@ -33,7 +35,7 @@ class PatchDropout(keras.layers.Layer):
     (2, 99, 8)
     """
 
-    def __init__(self, rate=0.0, num_prefix_tokens=0, seed=None, **kwargs):
+    def __init__(self, rate: float = 0.0, num_prefix_tokens: int = 0, seed: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.rate = checks.rate("rate", rate)
         self.num_prefix_tokens = checks.integer("num_prefix_tokens", num_prefix_tokens, least=0)
@@ -46,7 +48,7 @@ class PatchDropout(keras.layers.Layer):
             return tokens
         prefix, patches = tokens[:, : self.num_prefix_tokens], tokens[:, self.num_prefix_tokens :]
         batch, count, _ = ops.shape(patches)
-        # A little more than the product, so that rounding does not make 0.9999 of one patch none; the same when the count is a tensor.
+        # 1e-3 more than the product, so that rounding does not turn 0.9999 patches into none; the same if the count is a tensor.
         if isinstance(count, int):
             kept = max(1, int(count * (1.0 - self.rate) + 1e-3))
         else:
@@ -58,5 +60,5 @@ class PatchDropout(keras.layers.Layer):
     def compute_output_shape(self, input_shape):
         return input_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "rate": self.rate, "num_prefix_tokens": self.num_prefix_tokens, "seed": self.seed}

@@ -1,4 +1,6 @@
-"""The patch embedding: an image cut into patches, each projected to a token."""
+"""The patch embedding: an image becomes patches, and each patch a token."""
+
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,16 +16,18 @@ from keras_vit.runtime.patches import project_patches
 class PatchEmbedding(keras.layers.Layer):
     """Projects each patch of an image to a vector, and keeps the grid.
 
-    A convolution whose stride is its kernel's size. Its weights are `kernel` (rows, columns, channels, hidden_dim) and `bias`
-    (hidden_dim). When weights of another patch size are loaded, the kernel is resampled by FlexiViT's pseudo-inverse; when they have
-    another number of channels, one channel gets the sum over the colours, and n channels the colours in turn, scaled by 3 / n.
+    It is a convolution with a stride of its kernel's size. Its weights are `kernel` (rows, columns, channels, hidden_dim) and `bias`
+    (hidden_dim). Loaded weights of another patch size are resampled by FlexiViT's pseudo-inverse. If RGB weights are loaded for another
+    number of channels, one channel gets the sum over the colors, and n channels get the colors in turn, scaled by 3 / n.
 
     Args:
         hidden_dim: int. Width of a token.
-        patch_size: int or pair of ints, in pixels: (rows, columns).
-        use_bias: bool. CLIP has none.
-        dynamic_padding: bool. If True, an image that the patch does not divide is padded with zeros at its bottom and right.
-        resample: name of the resampling that a kernel of another patch size goes through when it is loaded.
+        patch_size: int or pair of ints. Rows and columns of a patch, in pixels. Defaults to 16.
+        use_bias: bool. Whether the projection has a bias; CLIP has none. Defaults to True.
+        dynamic_padding: bool. If True, an image that the patch does not divide is padded with zeros at its bottom and right. Defaults to
+            False.
+        resample: str. How a loaded kernel of another patch size is resampled: a key of `layers.resampling.METHODS`. Defaults to
+            "bilinear".
 
     Input shape: `(batch, height, width, channels)`.
 
@@ -40,7 +44,15 @@ class PatchEmbedding(keras.layers.Layer):
     (2, 14, 14, 192)
     """
 
-    def __init__(self, hidden_dim, patch_size=16, use_bias=True, dynamic_padding=False, resample="bilinear", **kwargs):
+    def __init__(
+        self,
+        hidden_dim: int,
+        patch_size: int | tuple[int, int] = 16,
+        use_bias: bool = True,
+        dynamic_padding: bool = False,
+        resample: str = "bilinear",
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.hidden_dim = checks.integer("hidden_dim", hidden_dim)
         self.patch_size = checks.positive_pair("patch_size", patch_size)
@@ -58,7 +70,7 @@ class PatchEmbedding(keras.layers.Layer):
     def call(self, images):
         if self.dynamic_padding:
             images = self._padded(images)
-        self._grid(images.shape)  # again, for an image whose size was open when the layer was built
+        self._grid(images.shape)  # again, because the size may be unknown when the layer is built
         patches = project_patches(images, self.kernel, self.patch_size)
         return observe("patches", patches if self.bias is None else ops.add(patches, self.bias), self)
 
@@ -68,11 +80,12 @@ class PatchEmbedding(keras.layers.Layer):
     def _grid(self, input_shape):
         grid = []
         for size, patch in zip(input_shape[1:3], self.patch_size):
-            # An open size is None or, while JAX exports, a symbol.
+            # An unknown size is None or, while JAX exports, a symbol.
             if isinstance(size, int) and not self.dynamic_padding and (size % patch or size < patch):
                 raise ValueError(
-                    "The patch must divide what it cuts; choose another `input_shape` or `patch_size`, or set `dynamic_padding=True`. "
-                    f"Received: patch_size={self.patch_size} for {input_shape[1]} x {input_shape[2]} pixels"
+                    "The patch must divide the image or the stem's feature map. "
+                    f"Received: patch_size={self.patch_size} for {input_shape[1]} x {input_shape[2]} pixels. "
+                    "Choose another `input_shape` or `patch_size`, or set `dynamic_padding=True`"
                 )
             grid.append(None if size is None else -(-size // patch))
         return grid
@@ -87,7 +100,7 @@ class PatchEmbedding(keras.layers.Layer):
             kernel = fit_kernel(kernel, self.kernel.shape, self.resample)
         super().load_own_variables({"0": kernel, **({"1": store["1"]} if "1" in store else {})})
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "hidden_dim": self.hidden_dim,
@@ -98,12 +111,18 @@ class PatchEmbedding(keras.layers.Layer):
         }
 
 
-def fit_kernel(kernel, shape, resample):
-    """Returns a patch kernel brought to another patch size and number of channels; other differences are left for the caller to refuse."""
+def fit_kernel(kernel: np.ndarray, shape: tuple[int, ...], resample: str) -> np.ndarray:
+    """Returns a patch kernel resampled to another patch size and number of channels. The caller refuses other differences.
+
+    Args:
+        kernel: array of shape `(rows, columns, channels, D)`.
+        shape: tuple of 4 ints. The wanted shape.
+        resample: str. A key of `layers.resampling.METHODS`.
+    """
     channels, wanted = kernel.shape[2], shape[2]
     if channels == 3 and wanted != 3:
-        colours = kernel.sum(axis=2, keepdims=True) if wanted == 1 else np.take(kernel, np.arange(wanted) % 3, axis=2) * (3.0 / wanted)
-        kernel = colours.astype("float32")
+        colors = kernel.sum(axis=2, keepdims=True) if wanted == 1 else np.take(kernel, np.arange(wanted) % 3, axis=2) * (3.0 / wanted)
+        kernel = colors.astype("float32")
     if kernel.shape[:2] != tuple(shape[:2]):
         kernel = resample_patch_kernel(kernel, shape[:2], resample)
     return kernel

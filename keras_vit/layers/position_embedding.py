@@ -1,4 +1,6 @@
-"""Position embeddings, learned or of sines and cosines, that know their grid."""
+"""Position embeddings, learned or of sines and cosines, that fit themselves to the grid."""
+
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,22 +14,23 @@ KINDS = ("learned", "sincos2d", "sincos2d_mae")
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class PositionEmbedding(keras.layers.Layer):
-    """Adds to each token the embedding of its place in the grid of patches.
+    """Adds to each token the embedding of its position in the grid of patches.
 
     The weights of the learned kind are `table` (rows, columns, D) and, with entries for prefix tokens, `prefix_table`
-    (num_prefix_tokens, D). When the table is loaded from another grid, or the layer is called on another grid, it is resampled. The two
-    kinds of sines and cosines have no weights and are computed for the grid at hand.
+    (num_prefix_tokens, D). The table is resampled if it is loaded from another grid, or if the layer is called on another grid. The two
+    kinds of sines and cosines have no weights, and are computed for the grid of the input.
 
     Args:
-        kind: "learned"; "sincos2d", the form of big_vision and MoCo v3; or "sincos2d_mae", that of MAE, whose frequencies are spaced by
-            D / 4 rather than D / 4 - 1.
-        num_prefix_tokens: int. How many of the tokens, the first ones, are no patches and have an entry of their own.
-        grid_size: pair of ints, or None for the grid that the layer is built on.
-        resample: name of the resampling to another grid.
+        kind: str. "learned"; "sincos2d", as in big_vision and MoCo v3; or "sincos2d_mae", as in MAE, which divides the exponents of the
+            frequencies by D / 4 rather than D / 4 - 1. Defaults to "learned".
+        num_prefix_tokens: int. Number of tokens in front that are not patches and have their own entries. Defaults to 0.
+        grid_size: pair of ints or None. Rows and columns of the table; None takes the grid that the layer is built on. Defaults to None.
+        resample: str. How the table is resampled to another grid: a key of `layers.resampling.METHODS`. Defaults to
+            "bicubic_antialias".
 
     Call arguments:
-        tokens: `(batch, num_prefix_tokens + rows * columns, D)`.
-        patches: `(batch, rows, columns, ...)`, what PatchEmbedding gave: only its grid is read.
+        tokens: tensor of shape `(batch, num_prefix_tokens + rows * columns, D)`.
+        patches: tensor of shape `(batch, rows, columns, ...)`, the output of PatchEmbedding. Only its grid is read.
 
     Output shape: that of `tokens`.
 
@@ -44,7 +47,14 @@ class PositionEmbedding(keras.layers.Layer):
     (1, 6, 8)
     """
 
-    def __init__(self, kind="learned", num_prefix_tokens=0, grid_size=None, resample="bicubic_antialias", **kwargs):
+    def __init__(
+        self,
+        kind: str = "learned",
+        num_prefix_tokens: int = 0,
+        grid_size: tuple[int, int] | None = None,
+        resample: str = "bicubic_antialias",
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.kind = checks.one_of("kind", kind, KINDS)
         self.num_prefix_tokens = checks.integer("num_prefix_tokens", num_prefix_tokens, least=0)
@@ -55,11 +65,13 @@ class PositionEmbedding(keras.layers.Layer):
         width = tokens_shape[-1]
         if self.kind != "learned":
             if width % 4:
-                raise ValueError(f"Sines and cosines of two axes need a width that 4 divides. Received: hidden_dim={width}")
+                raise ValueError(f"Sines and cosines of two axes need a `hidden_dim` that is a multiple of 4. Received: hidden_dim={width}")
             return
         grid = self.grid_size or tuple(patches_shape[1:3])
         if None in grid:
-            raise ValueError(f"Learned positions need `grid_size` when the image's size is open. Received: grid_size={self.grid_size}")
+            raise ValueError(
+                f"Learned positions need `grid_size` if the size of the image is unknown. Received: grid_size={self.grid_size}"
+            )
         self.table = self._add_table("table", (*grid, width))
         if self.num_prefix_tokens:
             self.prefix_table = self._add_table("prefix_table", (self.num_prefix_tokens, width))
@@ -92,7 +104,7 @@ class PositionEmbedding(keras.layers.Layer):
             store = {**{key: store[key] for key in store.keys()}, "0": resample_grid(table, self.table.shape[:2], self.resample)}
         super().load_own_variables(store)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "kind": self.kind,
@@ -102,8 +114,8 @@ class PositionEmbedding(keras.layers.Layer):
         }
 
 
-def sincos2d(grid, width, last_exponent, temperature=10000.0):
-    """Returns the (rows, columns, width) table: sin x, cos x, sin y, cos y, each at width / 4 frequencies."""
+def sincos2d(grid: tuple, width: int, last_exponent: float, temperature: float = 10000.0) -> Any:
+    """Returns the table of sin x, cos x, sin y and cos y, each at width / 4 frequencies, of shape `(rows, columns, width)`."""
     static = all(isinstance(size, int) for size in grid)
     xp, real = (np, np.float64) if static else (ops, "float32")
     omega = temperature ** -np.linspace(0.0, last_exponent, width // 4)

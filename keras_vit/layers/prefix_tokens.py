@@ -1,5 +1,7 @@
 """Learned tokens that stand before the patch tokens: class, distillation and register tokens."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -8,9 +10,9 @@ from keras_vit.layers import checks
 
 class _PrefixTokens(keras.layers.Layer):
     stddev = 0.0  # of the initial values
-    after = 0
+    after = 0  # number of tokens that stay in front
 
-    def __init__(self, num_tokens=1, **kwargs):
+    def __init__(self, num_tokens: int = 1, **kwargs: Any):
         super().__init__(**kwargs)
         self.num_tokens = checks.integer("num_tokens", num_tokens)
 
@@ -29,18 +31,18 @@ class _PrefixTokens(keras.layers.Layer):
         batch, length, width = input_shape
         return (batch, None if length is None else length + self.num_tokens, width)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "num_tokens": self.num_tokens}
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class ClassToken(_PrefixTokens):
-    """Puts learned tokens before all others: the class token or, as the second of two, DeiT's distillation token.
+    """Prepends learned tokens: the class token or, as the second of two, DeiT's distillation token.
 
     Its weight is `token` (1, num_tokens, D), which starts at zero as in vit_jax.
 
     Args:
-        num_tokens: int. 1: class; 2: class and distillation.
+        num_tokens: int. Number of tokens: 1 for the class token, 2 for class and distillation tokens. Defaults to 1.
 
     Input shape: `(batch, tokens, D)`.
 
@@ -61,13 +63,14 @@ class ClassToken(_PrefixTokens):
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class RegisterTokens(_PrefixTokens):
-    """Puts in learned register tokens; the network may use them as scratch space, and no head reads them.
+    """Inserts learned register tokens.
 
-    Its weight is `token` (1, num_tokens, D), which starts near zero (standard deviation 1e-6) as in timm and DINOv2.
+    The network may use them as scratch space, and no head reads them. The weight is `token` (1, num_tokens, D), which starts near zero
+    (standard deviation 1e-6) as in timm and DINOv2.
 
     Args:
-        num_tokens: int. 4 in DINOv2 with registers.
-        after: int. How many tokens, such as the class token, stay in front of them.
+        num_tokens: int. Number of registers: 4 in DINOv2 with registers. Defaults to 4.
+        after: int. Number of tokens, such as the class token, that stay in front of the registers. Defaults to 0.
 
     Input shape: `(batch, tokens, D)`.
 
@@ -86,9 +89,9 @@ class RegisterTokens(_PrefixTokens):
 
     stddev = 1e-6
 
-    def __init__(self, num_tokens=4, after=0, **kwargs):
+    def __init__(self, num_tokens: int = 4, after: int = 0, **kwargs: Any):
         super().__init__(num_tokens, **kwargs)
         self.after = checks.integer("after", after, least=0)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "after": self.after}

@@ -1,10 +1,10 @@
-"""Resampling of learned positions and of patch kernels to another grid, in each of the forms that published code uses.
+"""Resampling of learned positions and patch kernels to another grid, by the methods of published code.
 
-Every form is a small (new, old) matrix for rows and another for columns, applied with an einsum. Unlike `ops.image.resize` it gives the
-same numbers on every backend, and works with sizes that are known only at run time (graph mode, `fit`, `predict`, export).
+Each method is a small (new, old) matrix for rows and another for columns, applied by an einsum. Unlike `ops.image.resize`, it gives the
+same numbers on every backend, and takes sizes that are known only at run time (graph mode, `fit`, `predict`, export).
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from keras import ops
@@ -33,32 +33,34 @@ class Method(NamedTuple):
 
 
 METHODS = {
-    # scipy.ndimage.zoom(order=1), as vit_jax and big_vision resample positions: corner pixels stay where they are.
+    # scipy.ndimage.zoom(order=1), as in vit_jax and big_vision: corner pixels keep their positions.
     "bilinear_align_corners": Method(_linear, align_corners=True),
     "bilinear": Method(_linear),
-    # jax.image.resize(method="linear"), as FlexiViT resamples positions.
+    # jax.image.resize(method="linear"), as in FlexiViT.
     "bilinear_antialias": Method(_linear, antialias=True),
     # torch's interpolate(mode="bicubic"): DeiT, MAE, Hugging Face.
     "bicubic": Method(_cubic(-0.75)),
-    # torch's bicubic with antialias=True, which follows Pillow's a = -0.5 rather than its own -0.75: timm, DINOv2 with registers.
+    # torch's bicubic with antialias=True uses Pillow's a = -0.5, not -0.75: timm, DINOv2 with registers.
     "bicubic_antialias": Method(_cubic(-0.5), antialias=True),
-    # DINOv2 hands torch the scale (size + 0.1) / grid, which moves the sampling points a little.
+    # DINOv2 passes torch the scale (size + 0.1) / grid, which shifts the sampling points a little.
     "bicubic_dinov2": Method(_cubic(-0.75), size_offset=0.1),
 }
 
 
-def check_method(method):
+def check_method(method: str) -> str:
+    """Returns a resampling method, or raises ValueError if it is unknown."""
     return checks.one_of("resample", method, METHODS)
 
 
-def interpolation_matrix(old_size, new_size, method, new_grid=True):
+def interpolation_matrix(old_size: int, new_size: Any, method: str, new_grid: Any = True) -> Any:
     """Returns the matrix that resamples a line of `old_size` values to `new_size`.
 
     Args:
-        old_size: int.
-        new_size: int, or an integer scalar tensor that is known at run time only.
-        method: a key of `METHODS`.
-        new_grid: bool, or a scalar tensor of 0 or 1. Whether any side of the grid changes: if not, no sampling point moves.
+        old_size: int. Number of values before.
+        new_size: int or integer scalar tensor. Number of values after; a tensor if it is known only at run time.
+        method: str. A key of `METHODS`.
+        new_grid: bool or scalar tensor of 0 or 1. Whether any side of the grid changes; if not, `size_offset` is not applied. Defaults to
+            True.
 
     Returns:
         float32 array (for an int) or tensor of shape `(new_size, old_size)`; each row sums to 1.
@@ -80,7 +82,7 @@ def interpolation_matrix(old_size, new_size, method, new_grid=True):
         scale = old_size / (new_length + size_offset * new_grid)
         centers = (index + 0.5) * scale - 0.5
     stretch = xp.maximum(scale, 1.0) if antialias else 1.0
-    sources = np.arange(-2, old_size + 2)  # two more on each side, where the taps of a kernel may fall
+    sources = np.arange(-2, old_size + 2)  # two more on each side, because taps of a kernel may fall there
     weights = kernel(xp, xp.abs(centers[:, None] - sources[None, :].astype(real)) / stretch)
     if antialias:
         weights = weights[:, 2:-2]  # taps outside do not count
@@ -91,13 +93,13 @@ def interpolation_matrix(old_size, new_size, method, new_grid=True):
     return weights.astype("float32") if static else weights
 
 
-def resample_grid(grid, new_size, method):
+def resample_grid(grid: Any, new_size: tuple, method: str) -> Any:
     """Resamples a grid of vectors, such as learned positions.
 
     Args:
         grid: array or tensor of shape `(rows, columns, D)`.
         new_size: pair of ints or of integer scalar tensors, `(new_rows, new_columns)`.
-        method: a key of `METHODS`.
+        method: str. A key of `METHODS`.
 
     Returns:
         Array (for an array and ints) or tensor of shape `(new_rows, new_columns, D)`, float32.
@@ -113,16 +115,16 @@ def resample_grid(grid, new_size, method):
     return ops.einsum("cj,rjd->rcd", columns, ops.einsum("ri,ijd->rjd", rows, grid))
 
 
-def resample_patch_kernel(kernel, new_size, method="bilinear"):
-    """Resamples a patch kernel so that it gives a resampled patch the embedding that the old kernel gave the original patch.
+def resample_patch_kernel(kernel: np.ndarray, new_size: tuple[int, int], method: str = "bilinear") -> np.ndarray:
+    """Resamples a patch kernel to another patch size by FlexiViT's pseudo-inverse.
 
-    The pseudo-inverse resize of FlexiViT: with B the resampling of a patch from the old to the new size, the new kernel is
-    `pinv(B^T) w`. Exact when the patch grows, least squares when it shrinks.
+    The new kernel gives a resampled patch the embedding that the old kernel gives the original patch. If B resamples a patch from the
+    old to the new size, the new kernel is `pinv(B^T) w`. It is exact when the patch grows, and least squares when it shrinks.
 
     Args:
         kernel: array of shape `(rows, columns, channels, D)`.
-        new_size: pair of ints.
-        method: a key of `METHODS`. FlexiViT uses "bilinear", timm "bicubic_antialias".
+        new_size: pair of ints, `(new_rows, new_columns)`.
+        method: str. A key of `METHODS`. FlexiViT uses "bilinear", timm "bicubic_antialias". Defaults to "bilinear".
 
     Returns:
         float32 array of shape `(new_rows, new_columns, channels, D)`.
@@ -130,7 +132,7 @@ def resample_patch_kernel(kernel, new_size, method="bilinear"):
     Reference:
         Beyer et al., "FlexiViT: One Model for All Patch Sizes", 2023, section 3.4.
     """
-    # B is the Kronecker product of the two lines' matrices, and so is its pseudo-inverse.
+    # B is the Kronecker product of the matrices of rows and columns, and its pseudo-inverse that of theirs.
     rows, columns = (
         np.linalg.pinv(interpolation_matrix(old, new, method).astype("float64").T) for old, new in zip(kernel.shape[:2], new_size)
     )

@@ -1,4 +1,6 @@
-"""The ResNet in front of the paper's hybrid models: standardised convolutions and group normalization."""
+"""The ResNet stem of the paper's hybrid models, with weight standardization and group normalization."""
+
+from typing import Any
 
 import keras
 from keras import ops
@@ -12,19 +14,21 @@ STANDARDIZATIONS = ("std", "variance")
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class ResNetStem(KeepsSublayers, keras.layers.Layer):
-    """The first stages of a ResNet with weight standardization and group normalization (BiT), post-activation.
+    """Applies the first stages of a ResNet with weight standardization and group normalization (BiT), post-activation.
 
-    A root (7x7 convolution of stride 2, normalization, ReLU, 3x3 max pooling of stride 2) and stages of bottleneck units. A
-    PatchEmbedding turns the map into tokens. Sublayers: `root`, `root_norm`, and `stage_{s}_unit_{u}` with `conv1`, `norm1`, `conv2`,
-    `norm2`, `conv3`, `norm3` and, where a unit changes size or width, `shortcut`, `shortcut_norm`.
+    A root (7x7 convolution of stride 2, normalization, ReLU, 3x3 max pooling of stride 2) precedes stages of bottleneck units. A
+    PatchEmbedding turns the feature map into tokens. The sublayers are `root`, `root_norm`, and `stage_{s}_unit_{u}` with
+    `conv1`, `norm1`, `conv2`, `norm2`, `conv3`, `norm3` and, if a unit changes size or width, `shortcut` and `shortcut_norm`.
 
     Args:
         block_counts: tuple of ints. Units in each stage: (3, 4, 9) for R50 at stride 16, (2, 2, 2, 2) for R26, () for the root alone.
-        width: int. Channels of the root; stage s has `4 * width * 2**s`.
-        num_groups: int. Groups of each normalization.
-        norm_epsilon: float. 1e-6 in vit_jax, 1e-5 in timm and Hugging Face.
-        standardization: "std" divides a kernel by `std + epsilon` (vit_jax), "variance" by `sqrt(variance + epsilon)` (timm).
-        standardization_epsilon: float. 1e-5 in vit_jax, 1e-8 in timm and Hugging Face.
+        width: int. Channels of the root; stage s has `4 * width * 2**s` channels. Defaults to 64.
+        num_groups: int. Groups of each normalization; it must divide `width`. Defaults to 32.
+        norm_epsilon: float. What group normalization adds to the variance: 1e-6 in vit_jax, 1e-5 in timm and Hugging Face. Defaults to
+            1e-6.
+        standardization: str. "std" divides a kernel by `std + epsilon` (vit_jax), "variance" by `sqrt(variance + epsilon)` (timm).
+            Defaults to "std".
+        standardization_epsilon: float. Epsilon of the standardization: 1e-5 in vit_jax, 1e-8 in timm and Hugging Face. Defaults to 1e-5.
 
     Input shape: `(batch, height, width, channels)`.
 
@@ -43,13 +47,13 @@ class ResNetStem(KeepsSublayers, keras.layers.Layer):
 
     def __init__(
         self,
-        block_counts,
-        width=64,
-        num_groups=32,
-        norm_epsilon=1e-6,
-        standardization="std",
-        standardization_epsilon=1e-5,
-        **kwargs,
+        block_counts: tuple[int, ...],
+        width: int = 64,
+        num_groups: int = 32,
+        norm_epsilon: float = 1e-6,
+        standardization: str = "std",
+        standardization_epsilon: float = 1e-5,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         checked = self.check(block_counts, width, num_groups, standardization)
@@ -58,14 +62,15 @@ class ResNetStem(KeepsSublayers, keras.layers.Layer):
         self.standardization_epsilon = standardization_epsilon
 
     @staticmethod
-    def check(block_counts, width, num_groups, standardization):
-        """Returns the arguments, ints of Python's own type. Raises ValueError if one is wrong."""
+    def check(block_counts: Any, width: Any, num_groups: Any, standardization: Any) -> tuple[tuple[int, ...], int, int, str]:
+        """Returns the arguments as plain Python types, or raises ValueError."""
         block_counts, width = checks.integers("block_counts", block_counts), checks.integer("width", width)
         num_groups = checks.divides("num_groups", checks.integer("num_groups", num_groups), "width", width)
         return block_counts, width, num_groups, checks.one_of("standardization", standardization, STANDARDIZATIONS)
 
     @property
-    def stride(self):
+    def stride(self) -> int:
+        """Side in pixels of the area that becomes one position of the feature map."""
         return 4 * 2 ** max(0, len(self.block_counts) - 1)
 
     def build(self, input_shape):
@@ -106,7 +111,7 @@ class ResNetStem(KeepsSublayers, keras.layers.Layer):
             height, width = (None if size is None else -(-size // 2) for size in (height, width))
         return (batch, height, width, channels)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "block_counts": self.block_counts,
@@ -119,7 +124,7 @@ class ResNetStem(KeepsSublayers, keras.layers.Layer):
 
 
 class BottleneckUnit(KeepsSublayers, keras.layers.Layer):
-    """A residual unit: 1x1, 3x3 and 1x1 convolutions, the last one four times as wide. Built by ResNetStem alone."""
+    """Applies a residual unit of 1x1, 3x3 and 1x1 convolutions; the last is four times as wide. Only ResNetStem builds it."""
 
     def __init__(self, width, stride, conv, norm, **kwargs):
         super().__init__(dtype=conv["dtype"], **kwargs)
@@ -159,14 +164,14 @@ class BottleneckUnit(KeepsSublayers, keras.layers.Layer):
         height, width = (None if size is None else -(-size // self.stride) for size in (height, width))
         return (batch, height, width, 4 * self.width)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "width": self.width, "stride": self.stride}
 
 
 class GroupNormalization(keras.layers.GroupNormalization):
-    """Keras's over the last axis, with the sum and the ReLU that follow it: a few passes through memory, one in place of each operation's.
+    """Normalizes groups of channels, then adds the shortcut and applies ReLU, in a few passes through memory.
 
-    Built by ResNetStem alone.
+    Only ResNetStem builds it.
     """
 
     def call(self, inputs, shortcut=None, relu=False):
@@ -174,7 +179,10 @@ class GroupNormalization(keras.layers.GroupNormalization):
 
 
 class StandardizedConv2D(keras.layers.Layer):
-    """A convolution, "same" and without bias, whose kernel is standardised over all but its last axis. Built by ResNetStem alone."""
+    """Convolves with a kernel standardized over all but its last axis, with "same" padding and without bias.
+
+    Only ResNetStem builds it.
+    """
 
     def __init__(self, filters, kernel_size, stride, standardization, epsilon, **kwargs):
         super().__init__(**kwargs)
@@ -187,14 +195,14 @@ class StandardizedConv2D(keras.layers.Layer):
     def build(self, input_shape):
         self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: input_shape[-1]})
         shape = (self.kernel_size, self.kernel_size, input_shape[-1], self.filters)
-        # Not cast to half precision before use: the statistics of such a kernel are too coarse.
+        # Not cast to half precision before use: its statistics would be too coarse.
         self.kernel = self.add_weight(name="kernel", shape=shape, initializer="lecun_normal", autocast=False)
 
     def call(self, inputs):
         kernel = standardize(self.kernel, self.standardization, self.epsilon)
         return ops.conv(inputs, ops.cast(kernel, inputs.dtype), self.stride, padding="same", data_format="channels_last")
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "filters": self.filters,

@@ -1,15 +1,16 @@
-"""Layers whose configuration keeps what a user changed in their sublayers."""
+"""Layers whose configuration keeps the changes that a user made to sublayers."""
+
+from typing import Any
 
 import keras
 
 
 class KeepsSublayers:
-    """Mixin of a layer or model whose configuration keeps the changes of its sublayers.
+    """Keeps the changes of sublayers in the configuration of a layer or model. A mixin.
 
-    Keras writes the configuration of such a layer only. A layer that is loaded, cloned or unpickled
-    builds its sublayers anew, and none of them is frozen, quantized, low-rank or of another
-    precision. This mixin adds an entry "sublayers" with the changes of each sublayer to
-    `get_config`; `from_config` applies them. Without changes there is no such entry.
+    Keras writes only the configuration of the outer layer. A layer that is loaded, cloned or unpickled builds new sublayers, so a frozen,
+    quantized or low-rank sublayer, or one of another precision, would lose that. This mixin adds an entry "sublayers" with the changes of
+    each sublayer to `get_config`, and `from_config` applies them. Without changes there is no entry.
 
     `build` must end with `self.sublayers_built()`.
     """
@@ -17,23 +18,23 @@ class KeepsSublayers:
     _sublayers_to_restore = None
     _as_built = None
 
-    def sublayers_built(self):
-        """Records the sublayers' configurations, and makes the changes that `from_config` was given."""
+    def sublayers_built(self) -> None:
+        """Records the configurations of the sublayers, then applies the changes that `from_config` received."""
         if not self.trainable:
             for layer in self._layers:  # Keras leaves them trainable
                 layer.trainable = False
         self._as_built = {layer.name: unshared(layer.get_config()) for layer in self._layers}
         self.restore_sublayers(self._sublayers_to_restore or {})
 
-    def restore_sublayers(self, changed):
-        """Makes the changes that the entry "sublayers" of a configuration lists."""
+    def restore_sublayers(self, changed: dict[str, dict]) -> None:
+        """Applies the changes in the entry "sublayers" of a configuration."""
         layers = {layer.name: layer for layer in self._layers}
         if unknown := set(changed) - set(layers):
             raise ValueError(f"`sublayers` must name layers of {self.name!r}. Received: {', '.join(sorted(unknown))}")
         for name, changes in changed.items():
             _restore(layers[name], changes)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         changed = self._changed_sublayers() if self._as_built is not None else self._sublayers_to_restore
         return {**super().get_config(), **({"sublayers": changed} if changed else {})}
 
@@ -50,7 +51,7 @@ class KeepsSublayers:
         return changed
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]):
         config = dict(config)
         sublayers = config.pop("sublayers", None)
         layer = super().from_config(config)
@@ -58,17 +59,17 @@ class KeepsSublayers:
         return layer
 
 
-def unshared(config):
-    """Returns a configuration without the ids that Keras gives to shared objects while it reads or writes a file."""
+def unshared(config: Any) -> Any:
+    """Returns a configuration without the ids that Keras adds to shared objects when it reads or writes a file."""
     if isinstance(config, dict):
         return {key: unshared(value) for key, value in config.items() if key != "shared_object_id"}
     return type(config)(map(unshared, config)) if type(config) in (list, tuple) else config
 
 
-def kept_changes(changes, layer):
+def kept_changes(changes: dict[str, Any], layer: keras.Layer) -> dict[str, Any]:
     """Returns the changes of a layer's configuration that `VisionTransformer.adapt` keeps.
 
-    Low-rank updates are merged, and sublayers that are gone have no changes.
+    `adapt` merges low-rank updates, so their entries are left out. So are changes of sublayers that no longer exist.
     """
     sublayers = {child.name: child for child in layer._layers}
     changes = {key: value for key, value in changes.items() if key not in ("lora_rank", "lora_alpha")}
@@ -77,11 +78,11 @@ def kept_changes(changes, layer):
 
 
 def _restore(layer, changes):
-    """Makes the changes to a built layer that its configuration had.
+    """Applies saved changes to a built layer.
 
     Args:
-        layer: layer.
-        changes: dict, the entries of its `get_config` that differ from those it was built with, and "frozen_variables", a list of names.
+        layer: keras.Layer. The built layer.
+        changes: dict. The entries of `get_config` that differ from those at `build`, and "frozen_variables", a list of names.
     """
     changes = dict(changes)
     if "trainable" in changes:

@@ -1,4 +1,6 @@
-"""The Transformer encoder block: attention and a feed-forward network, each on a residual branch."""
+"""The Transformer encoder block: attention and a feed-forward network, each in a residual branch."""
+
+from typing import Any
 
 import keras
 from keras import ops
@@ -21,31 +23,36 @@ FEED_FORWARD = {"mlp": MLP, "swiglu": SwiGLU}
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class TransformerEncoderBlock(KeepsSublayers, keras.layers.Layer):
-    """`x = x + attention(norm1(x))`, then `x = x + mlp(norm2(x))`.
+    """Applies an encoder block: `x = x + attention(norm1(x))`, then `x = x + mlp(norm2(x))`.
 
     Its sublayers are `norm1`, `attention`, `norm2`, `mlp` and, with `layer_scale_init`, `layer_scale1` and `layer_scale2`.
 
     Args:
-        num_heads: int, which divides the width D of a token.
+        num_heads: int. Number of attention heads; it must divide D, the width of a token.
         mlp_dim: int. Width of the feed-forward network's hidden layer.
-        mlp: "mlp" or "swiglu".
-        activation: the feed-forward network's; "gelu" is the exact one. None takes its default: "gelu", or "silu" in SwiGLU.
-        dropout_rate: float in [0, 1). Dropout at the end of both branches and after the activation.
-        attention_dropout_rate: float in [0, 1). Dropout of attention weights.
-        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in training.
-        layer_scale_init: float or None. What the branches' factors start at; None: there are none.
-        use_qkv_bias: bool.
-        qk_norm: bool. Whether queries and keys are normalised.
-        norm_first: bool. False puts the normalization after the sum, `x = norm1(x + attention(x))`, as in the original Transformer.
-        norm_epsilon: float. 1e-6 in vit_jax, timm, DeiT and DINOv2; 1e-5 in CLIP; 1e-12 in Hugging Face's ViT.
-        remat: bool. If True, the block's activations are not kept for the backward pass but computed again.
+        mlp: str. Feed-forward network: "mlp" or "swiglu". Defaults to "mlp".
+        activation: str, callable or None. Activation of the feed-forward network. None takes "gelu" (exact) for "mlp" and "silu" for
+            "swiglu". Defaults to None.
+        dropout_rate: float in [0, 1). Dropout at the end of both branches and after the activation. Defaults to 0.0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in training. Defaults to 0.0.
+        layer_scale_init: float or None. Initial value of the factors of both branches; None means no LayerScale. Defaults to None.
+        use_qkv_bias: bool. Whether queries, keys and values have biases. Defaults to True.
+        qk_norm: bool. Whether queries and keys go through a layer normalization. Defaults to False.
+        norm_first: bool. If False, normalization follows the sum, `x = norm1(x + attention(x))`, as in the original Transformer. Defaults
+            to True.
+        norm_epsilon: float. What layer normalization adds to the variance: 1e-6 in vit_jax, timm, DeiT and DINOv2; 1e-5 in CLIP; 1e-12
+            in Hugging Face's ViT. Defaults to 1e-6.
+        remat: bool. If True, the backward pass recomputes the block's activations instead of keeping them, which saves memory. Defaults
+            to False.
 
     Call arguments:
-        tokens: `(batch, tokens, D)`.
-        num_queries: int or None. If given, only the first tokens are computed (they still attend to all).
-        training: bool.
+        tokens: tensor of shape `(batch, tokens, D)`.
+        num_queries: int or None. If given, only the first `num_queries` tokens act as queries, and the result holds only these. Defaults
+            to None.
+        training: bool. Whether dropout and stochastic depth are active. Defaults to False.
 
-    Output shape: that of `tokens`, or with `num_queries` in place of the number of tokens.
+    Output shape: that of `tokens`; with `num_queries`, it replaces the number of tokens.
 
     Raises:
         ValueError: if `num_heads` does not divide D, `mlp_dim` is less than 1, a rate lies outside [0, 1), or `mlp` or `activation` is
@@ -61,20 +68,20 @@ class TransformerEncoderBlock(KeepsSublayers, keras.layers.Layer):
 
     def __init__(
         self,
-        num_heads,
-        mlp_dim,
-        mlp="mlp",
-        activation=None,
-        dropout_rate=0.0,
-        attention_dropout_rate=0.0,
-        drop_path_rate=0.0,
-        layer_scale_init=None,
-        use_qkv_bias=True,
-        qk_norm=False,
-        norm_first=True,
-        norm_epsilon=1e-6,
-        remat=False,
-        **kwargs,
+        num_heads: int,
+        mlp_dim: int,
+        mlp: str = "mlp",
+        activation: Any = None,
+        dropout_rate: float = 0.0,
+        attention_dropout_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        layer_scale_init: float | None = None,
+        use_qkv_bias: bool = True,
+        qk_norm: bool = False,
+        norm_first: bool = True,
+        norm_epsilon: float = 1e-6,
+        remat: bool = False,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.num_heads = checks.integer("num_heads", num_heads)
@@ -163,7 +170,7 @@ class TransformerEncoderBlock(KeepsSublayers, keras.layers.Layer):
     def compute_output_shape(self, tokens_shape):
         return tokens_shape
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "num_heads": self.num_heads,

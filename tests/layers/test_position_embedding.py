@@ -140,7 +140,7 @@ def test_bad_arguments(config, argument):
 @pytest.mark.parametrize(
     "layer, width, grid, message",
     [
-        (PositionEmbedding("sincos2d"), 6, (2, 3), "that 4 divides. Received: hidden_dim=6"),
+        (PositionEmbedding("sincos2d"), 6, (2, 3), "a multiple of 4. Received: hidden_dim=6"),
         (PositionEmbedding(), 8, (None, None), "need `grid_size` .* Received: grid_size=None"),
     ],
 )
