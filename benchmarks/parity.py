@@ -180,7 +180,7 @@ PEERS = [(name, Timm(architecture)) for name, architecture in TIMM.items()]
 PEERS += [(name, HuggingFace(*arguments)) for name, arguments in HUGGING_FACE.items()]
 
 
-def randomise(model, seed):
+def randomize(model, seed):
     random = torch.Generator().manual_seed(seed)
     for key, tensor in sorted(model.named_parameters()):
         draw = next(draw for pattern, draw in DRAWS.items() if re.search(pattern, key))
@@ -204,7 +204,7 @@ def compare(name, peer):
         theirs, ours = pathlib.Path(folder, "theirs"), pathlib.Path(folder, "ours")
         theirs.mkdir()
         model = peer.build()
-        randomise(model, seed)
+        randomize(model, seed)
         peer.save(model, theirs)
         images = np.random.default_rng(seed).standard_normal((2, *peer.image_size(model), 3)).astype("float32")
         single = peer_outputs(peer, model, images, torch.float32)

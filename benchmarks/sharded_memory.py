@@ -23,7 +23,7 @@ from keras_vit.training.devices.memory import device_bytes
 GIB = 2**30
 
 
-def analyse(name, distribution, batch_size, **overrides):
+def analyze(name, distribution, batch_size, **overrides):
     """Returns XLA's analysis of a step of AdamW."""
     with distribution.scope():
         optimizer = AdamW(1e-3, weight_decay=0.1, global_clipnorm=1.0)
@@ -77,7 +77,7 @@ def main():
             start = time.time()
             arguments = {**keras_vit.presets.preset(name), "num_classes": 1000, **overrides}
             state, gradients, activations = device_bytes(arguments, options.batch, options.devices, kind)
-            found = analyse(name, strategy(kind), options.batch, **overrides)
+            found = analyze(name, strategy(kind), options.batch, **overrides)
             formula, rest = (f"{value / GIB:.2f} GiB" for value in (state, gradients + activations))
             ours = [f"{value / GIB:.2f} GiB" for value in (found.argument_size_in_bytes, found.temp_size_in_bytes)]
             print(f"| {name} | {kind} | {formula} | {ours[0]} | {rest} | {ours[1]} |  <!-- {time.time() - start:.0f} s -->", flush=True)

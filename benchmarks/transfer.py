@@ -7,7 +7,7 @@
 
     pixels         logistic regression on the pixels
     linear         logistic regression on what a block gives, class token and mean of the patch tokens side by side, for every block
-    knn            nearest neighbours by the cosine, on the features of the best block
+    knn            nearest neighbors by the cosine, on the features of the best block
     finetune       the recipe "finetune": all weights, AdamW, learning rates that fall from layer to layer
     finetune_flat  the same without layer-wise decay
     head_then_all  the recipe "head_then_all": the head alone before
@@ -15,7 +15,7 @@
     scratch        the same architecture from random weights, as many steps
     micro          ViTMicro4 from random weights at 28 px, until it has converged
 
-Whatever is chosen, the block, the regularisation, the number of neighbours, is chosen on validation images; the values of the recipes were
+Whatever is chosen, the block, the regularization, the number of neighbors, is chosen on validation images; the values of the recipes were
 so, too. With `--json` each result is written as soon as it is there, and what the file has is not computed again: so it goes on where it
 was stopped. `--set` changes values of the recipe, to try some: `--set learning_rate=1e-3 epochs=5`.
 """
@@ -58,7 +58,7 @@ def recipes(method, images, changes):
     else:
         recipe = RECIPES[method if method in RECIPES else "finetune"]
         epochs = max(3 if images >= 10_000 else recipe.epochs, round(LEAST_STEPS / max(1, images // recipe.batch_size)))
-        # Flips alone: the images are centred, and crops would cost more in these few steps than they bring.
+        # Flips alone: the images are centered, and crops would cost more in these few steps than they bring.
         recipe = dataclasses.replace(recipe, epochs=epochs, head_epochs=epochs // 2 if recipe.head_epochs else 0, augmentation="flip")
         if method in ("finetune_flat", "scratch"):
             recipe = dataclasses.replace(recipe, layer_decay=None)
@@ -136,9 +136,9 @@ class Benchmark:
     def knn(self, images):
         block = (self.found("linear", images) or self.linear(images))["block"]
         data = first({part: (unit(x[block].astype("float32")), labels) for part, (x, labels) in self.features().items()}, images)
-        scores = {k: neighbours(data, k, "validation") for k in (1, 3, 5, 10, 20)}
+        scores = {k: neighbors(data, k, "validation") for k in (1, 3, 5, 10, 20)}
         k = max(scores, key=scores.get)
-        return {"validation": scores[k], "test": neighbours(data, k, "test"), "block": block, "k": k}
+        return {"validation": scores[k], "test": neighbors(data, k, "test"), "block": block, "k": k}
 
     def train(self, method, images):
         recipe = recipes(method, images, self.options.set)
@@ -161,7 +161,7 @@ class Benchmark:
 
 
 def feature_extractor(model):
-    """Returns the model that gives for every block class token and mean of the patch tokens, normalised as the last block's are."""
+    """Returns the model that gives for every block class token and mean of the patch tokens, normalized as the last block's are."""
     outputs, norm = [], model.get_layer("norm")
     for block in range(model.get_config()["num_layers"]):
         tokens = norm(model.get_layer(f"block_{block}").output)
@@ -183,7 +183,7 @@ def unit(x):
 
 
 def logistic_regression(data):
-    """Returns the accuracies of logistic regression on standardised features, with the regularisation that validation prefers."""
+    """Returns the accuracies of logistic regression on standardized features, with the regularization that validation prefers."""
     from sklearn.linear_model import LogisticRegression
 
     mean, std = (getattr(data["train"][0].astype("float32"), name)(axis=0) for name in ("mean", "std"))
@@ -197,7 +197,7 @@ def logistic_regression(data):
     return best
 
 
-def neighbours(data, k, part):
+def neighbors(data, k, part):
     (train, labels), (x, expected) = data["train"], data[part]
     nearest = np.argpartition(-(x @ train.T), k - 1, axis=1)[:, :k]
     votes = np.apply_along_axis(np.bincount, 1, labels[nearest], minlength=10)

@@ -37,9 +37,9 @@ def replacing(path):
     try:
         folder.mkdir(parents=True, exist_ok=True)
         yield temporary
-        synchronise(temporary)
+        synchronize(temporary)
         os.replace(temporary, path)
-        synchronise(path.parent)  # a new name lasts once its folder is on the disk
+        synchronize(path.parent)  # a new name lasts once its folder is on the disk
     except Exception as error:
         shutil.rmtree(folder, ignore_errors=True)
         for parent in made:
@@ -70,7 +70,7 @@ def require_space(path, size):
         raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {size:,} bytes are needed, and {free:,} are free in {folder}", str(path))
 
 
-def synchronise(path):
+def synchronize(path):
     """Returns when a file, or the names in a folder, are on the disk."""
     windows = os.name == "nt"
     if windows and os.path.isdir(path):

@@ -1,4 +1,4 @@
-"""`keras-vit evaluate`: what a model is worth on labelled images."""
+"""`keras-vit evaluate`: what a model is worth on labeled images."""
 
 import enum
 import json

@@ -82,7 +82,7 @@ def assert_close(actual, expected, tolerance=1e-5):
     np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * max(1e-3, np.abs(expected).max()))
 
 
-def randomise(model, seed=0, scale=0.3):
+def randomize(model, seed=0, scale=0.3):
     """Gives every weight a value that takes part, also those that start at zero; variances stay positive. Returns the model."""
     random = np.random.default_rng(seed)
     for variable in model.weights:
@@ -205,7 +205,7 @@ def check_layer(layer_class, config, *shapes, output_shape, other_process, rando
         assert not np.array_equal(drawn[0], drawn[2]) and not np.array_equal(drawn[0], drawn[3])
 
     # Saved here and loaded elsewhere.
-    randomise(layer)
+    randomize(layer)
     assert other_process.check(model, *inputs) == "Functional"
 
     # Every weight has a gradient, and a step of `fit` makes the loss smaller.
@@ -283,7 +283,7 @@ def tiny(seed=0, scale=0.3, **more):
     """Returns a small VisionTransformer with random weights."""
     import keras_vit
 
-    return randomise(keras_vit.VisionTransformer(**{**TINY, **more}), seed, scale)
+    return randomize(keras_vit.VisionTransformer(**{**TINY, **more}), seed, scale)
 
 
 def random_images(model, batch=2, sides=(16, 24)):
@@ -293,7 +293,7 @@ def random_images(model, batch=2, sides=(16, 24)):
 
 
 def run_and_operations(function, *inputs):
-    """Returns the result of a TensorFlow function, and the names of the operations that it runs after TensorFlow's optimisation."""
+    """Returns the result of a TensorFlow function, and the names of the operations that it runs after TensorFlow's optimization."""
     from tensorflow.python.eager import context
 
     context.context().enable_graph_collection()

@@ -112,7 +112,7 @@ def test_images_of_another_shape(model, shapes):
             model(np.zeros(shape, "float32"))
 
 
-def test_grey_images_may_lack_their_axis_of_channels():
+def test_gray_images_may_lack_their_axis_of_channels():
     model = tiny(input_shape=(16, 24, 1))
     images = np.random.default_rng(0).uniform(0, 255, (2, 16, 24)).astype("float32")
     assert_close(model(images), model(images[..., None]), 0)

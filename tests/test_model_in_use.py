@@ -9,7 +9,7 @@ from helpers import (
     TINY,
     assert_close,
     random_images,
-    randomise,
+    randomize,
     requires_tensorflow,
     tiny,
     to_numpy,
@@ -125,7 +125,7 @@ def test_adapt_to_the_same_is_a_copy(more):
     images = random_images(model)
     before = to_numpy(model(images))
     assert_close(copy(images), before, 1e-6)
-    randomise(copy, seed=1)
+    randomize(copy, seed=1)
     assert_close(model(images), before, 0)
 
 
@@ -163,7 +163,7 @@ def test_adapt_to_another_patch_size():
 
 
 def test_adapt_to_grey_images():
-    """The same response to a grey image as the model of colours has to its repetition."""
+    """The same response to a grey image as the model of colors has to its repetition."""
     model = tiny()
     grey = model.adapt(input_shape=(16, 24, 1))
     images = random_images(grey)
@@ -222,7 +222,7 @@ def test_feature_maps(more, other_process):
     assert other_process.check(maps, images) == "Functional"
 
 
-def test_feature_maps_are_normalised_unless_told_otherwise():
+def test_feature_maps_are_normalized_unless_told_otherwise():
     model = tiny()
     images = random_images(model)
     tokens = to_numpy(keras.Model(model.input, model.get_layer("norm").output)(images))

@@ -12,7 +12,7 @@ from helpers import (
     assert_close,
     loss_and_gradients,
     random_images,
-    randomise,
+    randomize,
     tiny,
     to_numpy,
 )
@@ -132,8 +132,8 @@ def test_preprocessing(preprocessing, mean, std, dtype):
     """In full precision, whatever the policy."""
     model = tiny(preprocessing=preprocessing, dtype=dtype)
     images = random_images(model)
-    normalised = keras.Model(model.input, model.get_layer("preprocessing").output)(images)
-    assert_close(normalised, (images / 255.0 - np.array(mean)) / np.array(std), 1e-6)
+    normalized = keras.Model(model.input, model.get_layer("preprocessing").output)(images)
+    assert_close(normalized, (images / 255.0 - np.array(mean)) / np.array(std), 1e-6)
     assert set(model.preprocessing) >= {"mean", "std", "size", "interpolation", "crop_fraction"}
 
 
@@ -141,11 +141,11 @@ def test_preprocessing(preprocessing, mean, std, dtype):
 def test_preprocessing_of_images_without_colours_takes_the_mean(channels):
     model = tiny(input_shape=(16, 24, channels), preprocessing={"mean": (0.2, 0.4, 0.6), "std": (0.1, 0.2, 0.3)})
     images = random_images(model)
-    normalised = keras.Model(model.input, model.get_layer("preprocessing").output)(images)
-    assert_close(normalised, (images / 255.0 - 0.4) / 0.2, 1e-6)
+    normalized = keras.Model(model.input, model.get_layer("preprocessing").output)(images)
+    assert_close(normalized, (images / 255.0 - 0.4) / 0.2, 1e-6)
 
 
-def test_without_preprocessing_the_model_takes_normalised_pixels():
+def test_without_preprocessing_the_model_takes_normalized_pixels():
     model, raw = tiny(), tiny(include_preprocessing=False)
     images = random_images(model)
     assert_close(raw((images / 255.0 - 0.5) / 0.5), model(images))
@@ -179,7 +179,7 @@ def test_channels_first_equals_channels_last(stem, by_setting):
 
 
 def logits_and_tokens(model, images):
-    """Returns the input of `predictions` and the normalised tokens."""
+    """Returns the input of `predictions` and the normalized tokens."""
     outputs = [model.get_layer("predictions").input, model.get_layer("norm").output]
     return (to_numpy(x) for x in keras.Model(model.input, outputs)(images))
 
@@ -288,7 +288,7 @@ def test_the_seed_of_keras_decides_weights_and_masks():
         keras.utils.set_random_seed(seed)
         model = VisionTransformer(**TINY, num_register_tokens=1, **VARIANTS["random"])
         start = [to_numpy(weight) for weight in model.trainable_weights]
-        randomise(model.get_layer("head"))
+        randomize(model.get_layer("head"))
         images = random_images(model)
         return [*start, *(to_numpy(model(images, training=True)) for _ in range(2))]
 

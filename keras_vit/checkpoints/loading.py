@@ -119,7 +119,7 @@ def new_model(checkpoint, arguments, resample=None):
     Raises:
         ValueError: listing every tensor that is missing, unexpected or of a wrong shape.
     """
-    # Variables made in this scope are filled when it ends; until then their initialisers can be replaced.
+    # Variables made in this scope are filled when it ends; until then their initializers can be replaced.
     with keras.StatelessScope(initialize_variables=False):
         model = VisionTransformer(**arguments)
     variables = _variables(model)

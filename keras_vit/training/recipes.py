@@ -162,7 +162,7 @@ RECIPES = Table(
             FASHION_MNIST,
             epochs=26,
             drop_path_rate=0.0,
-            patch_dropout_rate=0.5,  # nearly twice the images in the same time; more regularisation than this costs
+            patch_dropout_rate=0.5,  # nearly twice the images in the same time; more regularization than this costs
             augmentation="flip",
             source=FASHION_MNIST.source + ", for models without a convolutional stem",
         ),

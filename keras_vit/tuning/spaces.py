@@ -68,7 +68,7 @@ SPACES = Table(
             "randaugment": (0, 3),
             "mixup": (0.0, 0.2),
         },
-        # How strongly to regularise a model that stays as it is.
+        # How strongly to regularize a model that stays as it is.
         "augment": {
             "randaugment": (0, 2, 5, 10, 15),
             "mixup": (0.0, 0.1, 0.2, 0.5, 0.8),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from checkpoints.test_download import Site
 from checkpoints.test_hub import HubHandler
-from helpers import randomise
+from helpers import randomize
 
 import keras_vit
 from keras_vit.checkpoints import catalogue, from_pretrained
@@ -166,8 +166,8 @@ def test_the_catalogue_says_what_a_file_without_config_does_not(published):
     assert model.preprocessing == preprocessing
     assert from_pretrained(row.source, preprocessing={"mean": 0.0}).preprocessing["mean"] == 0.0  # the user's word is the last
     raw = np.random.default_rng(0).uniform(0, 255, (1, 32, 32, 3)).astype("float32")
-    normalised = from_pretrained(row.source, include_preprocessing=False)
-    expected = normalised((raw / 255 - preprocessing["mean"]) / 0.25)
+    normalized = from_pretrained(row.source, include_preprocessing=False)
+    expected = normalized((raw / 255 - preprocessing["mean"]) / 0.25)
     np.testing.assert_allclose(*map(keras.ops.convert_to_numpy, (model(raw), expected)), atol=1e-5)
 
 
@@ -182,7 +182,7 @@ def test_widths_that_two_families_share_do_not_confuse_the_heads():
 
 
 def test_a_tag_from_the_hub_to_named_classes(tmp_path):
-    model = randomise(keras_vit.ViTTi16(classifier_activation=None), scale=0.05)
+    model = randomize(keras_vit.ViTTi16(classifier_activation=None), scale=0.05)
     keras_vit.checkpoints.save(model, tmp_path / "saved", format="timm")
     pixels = np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype="uint8")
     image = pytest.importorskip("PIL.Image").fromarray(pixels)

@@ -342,7 +342,7 @@ def test_local_paths(tmp_path, monkeypatch):
             resolve(source, sha256="0" * 64)
 
 
-def test_missing_local_path_names_its_neighbours(tmp_path):
+def test_missing_local_path_names_its_neighbors(tmp_path):
     (tmp_path / "vit_base.safetensors").touch()
     (tmp_path / "other.txt").touch()
     with pytest.raises(ValueError, match=r"has no 'vit_bse.safetensors'; the nearest are \['vit_base.safetensors'\]. Received: .*vit_bse"):

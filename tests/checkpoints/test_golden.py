@@ -30,7 +30,7 @@ def source(folder):
 
 
 def load(folder, **overrides):
-    """The model of a fixture, on normalised pixels and with logits, given only what its file does not tell."""
+    """The model of a fixture, on normalized pixels and with logits, given only what its file does not tell."""
     path = source(folder)
     if path.suffix in TORCH_FILES:
         pytest.importorskip("torch")

@@ -92,10 +92,10 @@ def test_new_registers_for_a_model_without(caplog):
     assert model.num_prefix_tokens == 5 and "register_tokens" in caplog.text
 
 
-def test_grey_images():
-    colour, grey = (keras_vit.from_pretrained(PLAIN, input_shape=(32, 32, n), preprocessing={"mean": 0.5, "std": 0.5}) for n in (3, 1))
+def test_gray_images():
+    color, grey = (keras_vit.from_pretrained(PLAIN, input_shape=(32, 32, n), preprocessing={"mean": 0.5, "std": 0.5}) for n in (3, 1))
     image = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 1)).astype("float32")
-    found, wanted = (keras.ops.convert_to_numpy(x) for x in (grey(image), colour(np.repeat(image, 3, axis=-1))))
+    found, wanted = (keras.ops.convert_to_numpy(x) for x in (grey(image), color(np.repeat(image, 3, axis=-1))))
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 
@@ -125,7 +125,7 @@ def test_without_config_the_tensors_tell(tmp_path):
         keras_vit.from_pretrained(source)
     model = keras_vit.from_pretrained(source, num_heads=4)
     config, original = model.get_config(), keras_vit.from_pretrained(PLAIN).get_config()
-    # Without a config of timm's the file may be Meta's, whose code resamples positions otherwise and whose images are normalised otherwise.
+    # Without a config of timm's the file may be Meta's, whose code resamples positions otherwise and whose images are normalized otherwise.
     differ = {key for key in config if config[key] != original[key]}
     assert differ <= {"preprocessing", "position_resample", "name"}
 
@@ -177,7 +177,7 @@ def test_preprocessing_comes_with_the_weights():
     assert (found["mean"], found["std"], found["crop_fraction"]) == (tuple(config["mean"]), tuple(config["std"]), config["crop_pct"])
 
 
-def test_raw_pixels_are_normalised_as_in_training():
+def test_raw_pixels_are_normalized_as_in_training():
     golden = np.load(PLAIN / "expected.npz")
     model = keras_vit.from_pretrained(PLAIN, classifier_activation=None)
     raw = (golden["images"] * 0.5 + 0.5) * 255.0

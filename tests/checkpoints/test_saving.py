@@ -56,7 +56,7 @@ def target(folder, format):
 
 
 def tiny(**more):
-    """A tiny model on normalised pixels, whose weights all take part."""
+    """A tiny model on normalized pixels, whose weights all take part."""
     form = dict(include_preprocessing=False, classifier_activation=None)
     model = keras_vit.VisionTransformer(**{**TINY, **form, **more})
     random = np.random.default_rng(0)

@@ -4,7 +4,7 @@ import pathlib
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, randomise
+from helpers import assert_close, randomize
 
 import keras_vit
 from keras_vit.checkpoints import FORMATS
@@ -42,7 +42,7 @@ def test_to_keras(capsys, tmp_path, source):
 @pytest.mark.parametrize("format, name", [("timm", "folder"), ("huggingface", "folder"), ("google", "file.npz")])
 def test_there_and_back(capsys, tmp_path, format, name):
     form = {"activation": "gelu_tanh"} if format == "google" else {}  # Google's models have no other
-    model = randomise(keras_vit.VisionTransformer((32, 32, 3), 8, 32, 2, 4, 64, num_classes=7, **form))
+    model = randomize(keras_vit.VisionTransformer((32, 32, 3), 8, 32, 2, 4, 64, num_classes=7, **form))
     model.save(tmp_path / "model.keras")
     assert call(capsys, tmp_path / "model.keras", tmp_path / name, "--format", format)[0] == 0
     assert call(capsys, tmp_path / name, tmp_path / "back.keras")[0] == 0

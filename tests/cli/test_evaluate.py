@@ -3,7 +3,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from helpers import randomise
+from helpers import randomize
 from PIL import Image
 
 import keras_vit
@@ -23,7 +23,7 @@ def call(capsys, *arguments):
 def run(tmp_path_factory):
     """A folder as `keras-vit train` leaves it."""
     folder = tmp_path_factory.mktemp("run")
-    randomise(keras_vit.VisionTransformer(**TINY, num_classes=10)).save(folder / "model.keras")
+    randomize(keras_vit.VisionTransformer(**TINY, num_classes=10)).save(folder / "model.keras")
     names = json.dumps([str(i) for i in range(10)])
     (folder / "config.toml").write_text(f'data = "digits"\nimage_size = 16\nclass_names = {names}\n')
     return folder
@@ -59,7 +59,7 @@ def test_what_a_reader_sees(capsys, run):
 
 
 def test_a_folder_and_files(capsys, pets, tmp_path):
-    randomise(keras_vit.VisionTransformer(**TINY, num_classes=3, classifier_activation=None)).save(tmp_path / "model.keras")
+    randomize(keras_vit.VisionTransformer(**TINY, num_classes=3, classifier_activation=None)).save(tmp_path / "model.keras")
     code, out, err = call(
         capsys, tmp_path / "model.keras", "--data", pets, "--part", "all", "--output", tmp_path / "out", "--batch-size", 4
     )
@@ -81,7 +81,7 @@ def test_wrong_input(capsys, run, pets, tmp_path):
     ):
         code, _, err = call(capsys, *arguments)
         assert code == 2 and err.count("\n") == 1 and rule in err
-    randomise(keras_vit.VisionTransformer(**TINY, include_top=False)).save(tmp_path / "features.keras")
+    randomize(keras_vit.VisionTransformer(**TINY, include_top=False)).save(tmp_path / "features.keras")
     code, _, err = call(capsys, tmp_path / "features.keras", "--data", "digits")
     assert code == 2 and "These weights have no head" in err
     code, _, err = call(capsys, tmp_path / "features.keras")

@@ -6,7 +6,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from helpers import randomise
+from helpers import randomize
 from PIL import Image
 
 import keras_vit
@@ -38,7 +38,7 @@ def photos(tmp_path_factory):
 def run(tmp_path_factory):
     """A folder as `keras-vit train` leaves it, with class names."""
     folder = tmp_path_factory.mktemp("run")
-    randomise(keras_vit.VisionTransformer(**TINY, num_classes=3)).save(folder / "model.keras")
+    randomize(keras_vit.VisionTransformer(**TINY, num_classes=3)).save(folder / "model.keras")
     (folder / "config.toml").write_text('data = "pets"\nclass_names = ["cat", "dog", "owl"]\n')
     return folder
 
@@ -80,7 +80,7 @@ def test_labels_of_imagenet(capsys, photos, tmp_path):
 def test_names_of_classes_are_the_models_own(capsys, photos, tmp_path):
     """Also in every format, after the file has moved; a model without names shows numbers, however many classes it has."""
     names = ["ant", "bee, the", "cat"]
-    model = randomise(keras_vit.VisionTransformer(**TINY, num_classes=3, class_names=names, activation="gelu_tanh"))
+    model = randomize(keras_vit.VisionTransformer(**TINY, num_classes=3, class_names=names, activation="gelu_tanh"))
     model.save(tmp_path / "own.keras")
     for format in ("timm", "huggingface", "google"):
         keras_vit.checkpoints.save(model, tmp_path / (format + ".npz" * (format == "google")), format)
@@ -117,14 +117,14 @@ def test_a_run_knows_its_classes(capsys, photos, run, name):
 
 
 def test_logits_become_probabilities(capsys, photos, tmp_path):
-    model = randomise(keras_vit.VisionTransformer(**TINY, num_classes=4, classifier_activation=None))
+    model = randomize(keras_vit.VisionTransformer(**TINY, num_classes=4, classifier_activation=None))
     model.save(tmp_path / "model.keras")
     predictions = json.loads(call(capsys, "--weights", tmp_path / "model.keras", "--json", photos[0])[1])[0]["predictions"]
     assert sum(p["score"] for p in predictions) == pytest.approx(1.0, abs=1e-5) and len(predictions) == 4
 
 
 def test_a_preset_with_weights(capsys, photos, tmp_path):
-    randomise(keras_vit.ViTMicro4(num_classes=2), scale=0.05).save(tmp_path / "micro.keras")
+    randomize(keras_vit.ViTMicro4(num_classes=2), scale=0.05).save(tmp_path / "micro.keras")
     code, out, _ = call(capsys, "--model", "ViTMicro4", "--weights", tmp_path / "micro.keras", photos[0])
     assert code == 0 and len(out.strip().split("\n")) == 3
 

@@ -10,7 +10,7 @@ The last line gets the folders of the two checkouts. Everything is seeded: the s
 A fixture is a folder:
     checkpoint.npz  under the names of published files
     ours.json       the arguments of keras_vit.VisionTransformer that differ from its defaults
-    expected.npz    images (2, H, W, 3), normalised; tokens (2, N, D), after the final norm; pooled (2, D), what the head reads, after
+    expected.npz    images (2, H, W, 3), normalized; tokens (2, N, D), after the final norm; pooled (2, D), what the head reads, after
                     pre_logits where there is one; logits (2, C) where there is a head; for FlexiViT all of it again for other patches
 """
 
@@ -108,7 +108,7 @@ def spread(path, shape):
     if name == "bias":
         return 0.0, 0.02 if module == "embedding" else 0.5
     if name == "kernel" and module.startswith("conv"):
-        return 0.05, 0.1  # raw: only the code standardises it
+        return 0.05, 0.1  # raw: only the code standardizes it
     # As small as in published files, where LayerNorm's epsilon shows.
     if name in ("cls", "pos_embedding"):
         return 0.0, 0.01

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from make_timm import OURS, check, generator, random_images, randomise, timm, to_torch, write_json, write_npz
+from make_timm import OURS, check, generator, random_images, randomize, timm, to_torch, write_json, write_npz
 from torch import nn
 
 # MAE was written for timm 0.3 and an older numpy
@@ -141,7 +141,7 @@ def make(name):
 
     model = saved()
     # MAE's positions are fixed; its trained encoder keeps them
-    randomise(model, name, keep=("pos_embed", "decoder_pos_embed") if saved is pretraining else ())
+    randomize(model, name, keep=("pos_embed", "decoder_pos_embed") if saved is pretraining else ())
     torch.save(form(model.state_dict()), folder / "checkpoint.pth")
 
     def computes():

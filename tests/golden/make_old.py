@@ -53,7 +53,7 @@ drop_path_rate = 0.1
 """
 
 
-def randomise(model, seed=0):
+def randomize(model, seed=0):
     random = np.random.default_rng(seed)
     for variable in model.weights:
         value = 0.3 * random.standard_normal(variable.shape)
@@ -62,7 +62,7 @@ def randomise(model, seed=0):
 
 
 def build(name, **more):
-    return randomise(keras_vit.VisionTransformer(**MODELS[name], **more))
+    return randomize(keras_vit.VisionTransformer(**MODELS[name], **more))
 
 
 def models(folder):
@@ -77,7 +77,7 @@ def models(folder):
     for name in MODELS:
         save(name, build(name))
 
-    preset = randomise(keras_vit.ViTMicro4(**dict(BASE, patch_size=4)))
+    preset = randomize(keras_vit.ViTMicro4(**dict(BASE, patch_size=4)))
     preset.save_weights(folder / "preset.weights.h5")
     expected["preset"] = keras.ops.convert_to_numpy(preset(images))
 
@@ -90,16 +90,16 @@ def models(folder):
     trained.fit(images, labels, epochs=1, verbose=0)
     expected["trained_on"] = keras.ops.convert_to_numpy(trained(images))  # after one more step
 
-    frozen = randomise(keras_vit.VisionTransformer(**BASE, drop_path_rate=0.1))
+    frozen = randomize(keras_vit.VisionTransformer(**BASE, drop_path_rate=0.1))
     keras_vit.training.freeze(frozen, 1)
     save("frozen", frozen)
     save("functional", keras.Model(frozen.input, frozen.get_layer("block_0").output))
-    adapted = randomise(keras_vit.VisionTransformer(**BASE))
+    adapted = randomize(keras_vit.VisionTransformer(**BASE))
     keras_vit.training.add_lora(adapted, rank=1)
     adapted.compile("adamw", "categorical_crossentropy")
     adapted.fit(images, labels, verbose=0)
     save("lora", adapted)
-    student = randomise(keras_vit.VisionTransformer(**BASE, distillation_token=True))
+    student = randomize(keras_vit.VisionTransformer(**BASE, distillation_token=True))
     trainer = keras_vit.training.Distillation(student, frozen)
     trainer.compile(keras_vit.training.AdamW(1e-3), "categorical_crossentropy")
     trainer.fit(images, labels, verbose=0)

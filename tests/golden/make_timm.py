@@ -227,7 +227,7 @@ def generator(name):
     return torch.Generator().manual_seed(zlib.crc32(name.encode()))
 
 
-def randomise(model, name, keep=()):
+def randomize(model, name, keep=()):
     random = generator(name)
     weights = model.state_dict()
     for key in sorted(set(weights) - set(keep)):
@@ -278,7 +278,7 @@ def make(name):
     folder.mkdir(parents=True, exist_ok=True)
     ours = {**OURS, **FIXTURES[name][2]}
     model = build(name)
-    randomise(model, name)
+    randomize(model, name)
 
     weights = {key: value.to(DTYPES.get(name, value.dtype)).contiguous() for key, value in model.state_dict().items()}
     model.load_state_dict(weights)

@@ -12,12 +12,12 @@ Everything is seeded: the same versions give the same numbers.
 
 A fixture is a folder as `save_pretrained` writes it, and beside it
     ours.json     the arguments of keras_vit.VisionTransformer that differ from its defaults
-    expected.npz  images (2, H, W, 3), normalised; tokens (2, N, D), after the final norm; and where there are such: pooled (2, D),
+    expected.npz  images (2, H, W, 3), normalized; tokens (2, N, D), after the final norm; and where there are such: pooled (2, D),
                   logits (2, C), cls_logits and distillation_logits (DeiT, whose logits are their mean), image_embeds (CLIP's
                   projection), images_other and tokens_other (another image size, positions interpolated by transformers)
 
 Heads that ours has not are left out of ours.json, and their logits are kept: Dinov2 classifies concat(class token, mean of the patch
-tokens), DeiT without teacher the class token alone. CLIP normalises only its class token; `tokens` has the norm on all of them.
+tokens), DeiT without teacher the class token alone. CLIP normalizes only its class token; `tokens` has the norm on all of them.
 """
 
 import json
@@ -180,7 +180,7 @@ def spread(key, parameter):
 
 def build(name, config):
     model_class = getattr(transformers, name)
-    # Every parameter is set below; the hybrid's own initialisation fails on the mask token that it does not have.
+    # Every parameter is set below; the hybrid's own initialization fails on the mask token that it does not have.
     with mock.patch.object(transformers.PreTrainedModel, "init_weights", lambda self: None):
         model = model_class(model_class.config_class(**config)).eval()
     generator = torch.Generator().manual_seed(0)

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from helpers import assert_close, check_layer, random_inputs, randomise, to_numpy
+from helpers import assert_close, check_layer, random_inputs, randomize, to_numpy
 
 from keras_vit.layers import AttentionPooling
 
@@ -20,7 +20,7 @@ def test_values():
     (tokens,) = random_inputs((2, 5, 8))
     layer = AttentionPooling(num_heads=2, mlp_dim=12, norm_epsilon=1e-3)
     layer.build(tokens.shape)
-    randomise(layer)
+    randomize(layer)
     w = {"/".join(w.path.split("/")[1:]): to_numpy(w).astype("float64") for w in layer.weights}
     query = (w["probe"][0] @ w["query/kernel"] + w["query/bias"]).reshape(2, 4)
     key, value = np.split(tokens @ w["key_value/kernel"] + w["key_value/bias"], 2, axis=-1)

@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from helpers import assert_close, check_layer, random_inputs, randomise, to_numpy
+from helpers import assert_close, check_layer, random_inputs, randomize, to_numpy
 
 from keras_vit.layers import ConvStem
 
@@ -25,7 +25,7 @@ def test_values():
     (images,) = random_inputs((1, 5, 6, 2))
     layer = ConvStem((3,), (2,), norm_epsilon=1e-3)
     layer.build(images.shape)
-    randomise(layer)
+    randomize(layer)
     weights = {weight.path.split("/")[-1]: to_numpy(weight).astype("float64") for weight in layer.weights}
     padded = np.pad(images, [(0, 0), (1, 1), (1, 1), (0, 0)])
     expected = np.zeros((1, 3, 3, 3))

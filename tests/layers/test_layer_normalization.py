@@ -5,7 +5,7 @@ from helpers import (
     assert_close,
     check_layer,
     random_inputs,
-    randomise,
+    randomize,
     requires_jax,
     requires_tensorflow,
     requires_torch,
@@ -32,7 +32,7 @@ def test_as_on_a_gpu_in_one_pass(dtype, tolerance, monkeypatch):
     inputs = ops.cast(3.0 * inputs + 2.0, dtype)
     layer = LayerNormalization(dtype=dtype)
     layer.build(inputs.shape)
-    randomise(layer)
+    randomize(layer)
     expected, gradients = value_and_gradients(layer, inputs)
     monkeypatch.setattr(normalization, "half_on_gpu", lambda x: True)
     outputs, found = value_and_gradients(layer, inputs)
@@ -49,7 +49,7 @@ def test_on_torch_in_one_kernel(dtype):
     layer, keras_form = LayerNormalization(dtype=dtype), keras.layers.LayerNormalization(epsilon=1e-6, dtype=dtype)
     for each in (layer, keras_form):
         each.build(inputs.shape)
-        randomise(each)
+        randomize(each)
     outputs, expected = layer(inputs), keras_form(inputs)
     assert outputs.dtype == expected.dtype
     assert_close(ops.cast(outputs, "float32"), ops.cast(expected, "float32"), 1e-5 if dtype == "float32" else 3e-2)
@@ -70,7 +70,7 @@ def test_one_kernel_gives_the_same(dtype, tolerance, batch, shape):
 
     layer = LayerNormalization(epsilon=1e-6, dtype=dtype)
     layer.build((None, *shape))
-    randomise(layer)
+    randomize(layer)
     x = tf.cast(2.0 * random_inputs((3, *shape))[0] + 1.0, dtype)
 
     @tf.function(input_signature=[tf.TensorSpec((batch, *shape), dtype)])
@@ -82,8 +82,8 @@ def test_one_kernel_gives_the_same(dtype, tolerance, batch, shape):
     assert fused.get_concrete_function().output_shapes == (batch, *shape)
     if has_one_dnn():
         assert "_MklLayerNorm" in operations and "SquaredDifference" not in operations
-    centred = to_numpy(x) - to_numpy(x).mean(-1, keepdims=True)
-    expected = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + 1e-6) * to_numpy(layer.gamma) + to_numpy(layer.beta)
+    centered = to_numpy(x) - to_numpy(x).mean(-1, keepdims=True)
+    expected = centered / np.sqrt(np.square(centered).mean(-1, keepdims=True) + 1e-6) * to_numpy(layer.gamma) + to_numpy(layer.beta)
     assert_close(result, expected, tolerance)
 
 
@@ -103,7 +103,7 @@ def test_who_runs_it():
     """`predict` and `evaluate` do; a call, which may be exported or differentiated, and XLA do not."""
     import tensorflow as tf
 
-    model = randomise(VisionTransformer((8, 8, 3), 4, 32, 2, 2, 64, num_classes=3), scale=0.1)
+    model = randomize(VisionTransformer((8, 8, 3), 4, 32, 2, 2, 64, num_classes=3), scale=0.1)
     model.compile(loss="sparse_categorical_crossentropy", jit_compile=False)
     images, labels = 255.0 * random_inputs((5, 8, 8, 3))[0], np.arange(5) % 3
     expected = keras.ops.convert_to_numpy(model(images))

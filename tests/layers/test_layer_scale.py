@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from helpers import assert_close, check_layer, random_inputs, randomise, to_numpy
+from helpers import assert_close, check_layer, random_inputs, randomize, to_numpy
 
 from keras_vit.layers import LayerScale
 
@@ -14,6 +14,6 @@ def test_values():
     (x,) = random_inputs((2, 3, 4))
     layer = LayerScale(1e-4)
     assert_close(layer(x), x * 1e-4, 1e-6)
-    randomise(layer)
+    randomize(layer)
     assert_close(layer(x), x * to_numpy(layer.gamma), 1e-6)
     assert np.shape(layer.gamma) == (4,)

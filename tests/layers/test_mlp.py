@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from helpers import assert_close, check_layer, random_inputs, randomise, to_numpy
+from helpers import assert_close, check_layer, random_inputs, randomize, to_numpy
 
 from keras_vit.layers import MLP, SwiGLU, quick_gelu
 
@@ -25,7 +25,7 @@ def test_layer(layer_class, config, shape, other_process):
 
 def weights_of(layer, shape):
     layer.build(shape)
-    randomise(layer)
+    randomize(layer)
     dense = (layer.fc1.kernel, layer.fc1.bias, layer.fc2.kernel, layer.fc2.bias)
     return (to_numpy(weight).astype("float64") for weight in dense)
 

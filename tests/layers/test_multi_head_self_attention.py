@@ -2,7 +2,7 @@ import math
 
 import numpy as np
 import pytest
-from helpers import assert_close, check_layer, random_inputs, randomise, to_numpy
+from helpers import assert_close, check_layer, random_inputs, randomize, to_numpy
 from keras import ops
 
 from keras_vit.layers import MultiHeadSelfAttention
@@ -16,7 +16,7 @@ def test_layer(config, other_process):
     check_layer(MultiHeadSelfAttention, config, (2, 5, 8), output_shape=(2, 5, 8), other_process=other_process, half_tolerance=0.05)
 
 
-def normalise(x, gamma, beta, epsilon):
+def normalize(x, gamma, beta, epsilon):
     return (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + epsilon) * gamma + beta
 
 
@@ -32,8 +32,8 @@ def loop_attention(layer, tokens):
         for h in range(heads):
             q, k, v = (qkv[:, part * width + h * head_dim :][:, :head_dim] for part in range(3))
             if layer.qk_norm:
-                q = normalise(q, weights["query_norm/gamma"], weights["query_norm/beta"], layer.norm_epsilon)
-                k = normalise(k, weights["key_norm/gamma"], weights["key_norm/beta"], layer.norm_epsilon)
+                q = normalize(q, weights["query_norm/gamma"], weights["query_norm/beta"], layer.norm_epsilon)
+                k = normalize(k, weights["key_norm/gamma"], weights["key_norm/beta"], layer.norm_epsilon)
             for i in range(count):
                 scores = np.exp([q[i] @ k[j] / math.sqrt(head_dim) for j in range(count)])
                 mixed[b, i, h * head_dim : (h + 1) * head_dim] = scores / scores.sum() @ v
@@ -45,7 +45,7 @@ def test_values_in_every_form_of_the_call(config):
     (tokens,) = random_inputs((2, 5, 8))
     layer = MultiHeadSelfAttention(**config)
     layer.build(tokens.shape)
-    randomise(layer)
+    randomize(layer)
     expected = loop_attention(layer, tokens)
     assert_close(layer(tokens), expected)
     assert_close(layer(tokens.reshape(10, 8), batch_size=2), expected.reshape(10, 8))
@@ -57,7 +57,7 @@ def test_scores_do_not_overflow_in_float16():
     (tokens,) = random_inputs((2, 5, 8))
     layer = MultiHeadSelfAttention(2, dtype="mixed_float16")
     layer.build(tokens.shape)
-    randomise(layer, scale=3.0)
+    randomize(layer, scale=3.0)
     assert np.isfinite(to_numpy(layer(10 * tokens))).all()
 
 

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from helpers import assert_close, check_layer, random_inputs, randomise, requires_tensorflow, to_numpy, value_and_gradients
+from helpers import assert_close, check_layer, random_inputs, randomize, requires_tensorflow, to_numpy, value_and_gradients
 from keras import ops
 
 from keras_vit.layers import PatchEmbedding
@@ -26,7 +26,7 @@ def test_each_patch_is_projected(patch):
     (images,) = random_inputs((2, 8, 12, 3))
     layer = PatchEmbedding(5, patch)
     layer.build(images.shape)
-    randomise(layer)
+    randomize(layer)
     kernel, bias = (to_numpy(weight).astype("float64") for weight in (layer.kernel, layer.bias))
     rows, columns = 8 // patch[0], 12 // patch[1]
     expected = np.zeros((2, rows, columns, 5))
@@ -42,7 +42,7 @@ def test_as_on_a_gpu_by_one_product(patch, padding, monkeypatch):
     (images,) = random_inputs((2, 6 if padding else 8, 12, 3))
     layer = PatchEmbedding(5, patch, dynamic_padding=padding)
     layer.build(images.shape)
-    randomise(layer)
+    randomize(layer)
     expected, gradients = value_and_gradients(layer, ops.convert_to_tensor(images))
     monkeypatch.setattr(patches, "on_gpu", lambda images: True)
     outputs, found = value_and_gradients(layer, ops.convert_to_tensor(images))
@@ -120,7 +120,7 @@ def test_a_resized_kernel_sees_a_resized_patch_alike():
 
 @pytest.mark.parametrize("channels, weights", [(1, [3.0]), (4, [0.75, 0.75, 0.75, 0.75]), (6, [0.5] * 6)])
 def test_other_numbers_of_channels(channels, weights):
-    """A grey image has the response of its repetition; more channels take the colours in turn, scaled to the same size."""
+    """A grey image has the response of its repetition; more channels take the colors in turn, scaled to the same size."""
     (kernel,) = random_inputs((2, 2, 3, 5))
     fitted = fit_kernel(kernel, (2, 2, channels, 5), "bilinear")
     assert fitted.shape == (2, 2, channels, 5)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from helpers import assert_close, check_layer, random_inputs, randomise, to_numpy
+from helpers import assert_close, check_layer, random_inputs, randomize, to_numpy
 
 from keras_vit.layers import ClassToken, RegisterTokens
 
@@ -18,7 +18,7 @@ def test_layer(layer_class, config, added, other_process):
 def test_order(layer, after):
     (tokens,) = random_inputs((2, 6, 8))
     layer.build(tokens.shape)
-    randomise(layer)
+    randomize(layer)
     learned = np.broadcast_to(to_numpy(layer.token), (2, layer.num_tokens, 8))
     assert_close(layer(tokens), np.concatenate([tokens[:, :after], learned, tokens[:, after:]], axis=1), 0)
 

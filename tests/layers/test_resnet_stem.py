@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, check_layer, random_inputs, randomise, to_numpy
+from helpers import assert_close, check_layer, random_inputs, randomize, to_numpy
 
 from keras_vit.layers import ResNetStem
 from keras_vit.layers.resnet_stem import StandardizedConv2D
@@ -58,14 +58,14 @@ def test_standardized_convolution(mode, epsilon, kernel, stride, side):
     (x,) = random_inputs((1, side, side, 3))
     layer = StandardizedConv2D(4, kernel, stride, mode, epsilon)
     layer.build(x.shape)
-    randomise(layer)
+    randomize(layer)
     w = to_numpy(layer.kernel).astype("float64")
     variance = w.var(axis=(0, 1, 2))
     w = (w - w.mean(axis=(0, 1, 2))) / (np.sqrt(variance) + epsilon if mode == "std" else np.sqrt(variance + epsilon))
     assert_close(layer(x), convolution(x.astype("float64"), w, stride))
 
 
-def test_a_kernel_is_standardised_in_full_precision():
+def test_a_kernel_is_standardized_in_full_precision():
     """A large mean over a small spread is lost in half precision."""
     (x,) = random_inputs((1, 4, 4, 3))
     full = StandardizedConv2D(4, 3, 1, "std", 1e-5)

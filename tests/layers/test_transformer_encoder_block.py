@@ -3,7 +3,7 @@ import math
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, check_layer, loss_and_gradients, mean_square, random_inputs, randomise, requires_tensorflow, to_numpy
+from helpers import assert_close, check_layer, loss_and_gradients, mean_square, random_inputs, randomize, requires_tensorflow, to_numpy
 
 from keras_vit.layers import TransformerEncoderBlock
 
@@ -44,7 +44,7 @@ def test_equations(norm_first, layer_scale_init):
     (tokens,) = random_inputs((2, 5, 8))
     block = TransformerEncoderBlock(**BASE, norm_first=norm_first, layer_scale_init=layer_scale_init)
     block.build(tokens.shape)
-    randomise(block)
+    randomize(block)
     scale1, scale2 = (1.0, 1.0) if layer_scale_init is None else (to_numpy(s.gamma) for s in (block.layer_scale1, block.layer_scale2))
     attention = lambda x: to_numpy(block.attention(x.astype("float32")))  # noqa: E731 (tested on its own)
     x = tokens
@@ -65,7 +65,7 @@ def test_num_queries_gives_the_first_tokens_of_the_whole(more, num_queries):
     (tokens,) = random_inputs((3, 5, 8))
     block = TransformerEncoderBlock(**BASE, **more)
     block.build(tokens.shape)
-    randomise(block)
+    randomize(block)
     assert block(keras.KerasTensor((None, None, 8)), num_queries=num_queries).shape == (None, num_queries, 8)
     for training in (False, True):
         assert_close(block(tokens, num_queries=num_queries, training=training), block(tokens)[:, :num_queries], 1e-6)
@@ -94,7 +94,7 @@ def remat_pair(num_blocks=2, **more):
         x = inputs = keras.Input((5, 8))
         for _ in range(num_blocks):
             x = TransformerEncoderBlock(**BASE, **more, remat=remat)(x)
-        models.append(randomise(keras.Model(inputs, x)))
+        models.append(randomize(keras.Model(inputs, x)))
     return models
 
 

@@ -4,7 +4,7 @@ import tempfile
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, random_inputs, randomise, to_numpy
+from helpers import assert_close, random_inputs, randomize, to_numpy
 
 import keras_vit
 
@@ -19,7 +19,7 @@ MEMBERS = {
 
 def model_and_images(overrides):
     arguments = dict(input_shape=(16, 16, 3), patch_size=8, hidden_dim=16, num_layers=1, num_heads=2, mlp_dim=16, num_classes=3)
-    model = randomise(keras_vit.VisionTransformer(**arguments | overrides), scale=0.3)
+    model = randomize(keras_vit.VisionTransformer(**arguments | overrides), scale=0.3)
     return model, 255.0 * np.abs(random_inputs((2, 16, 24 if overrides.get("input_shape") else 16, 3))[0])
 
 

@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, random_inputs, randomise, requires_tensorflow, to_numpy
+from helpers import assert_close, random_inputs, randomize, requires_tensorflow, to_numpy
 
 from keras_vit import VisionTransformer
 from keras_vit.layers import LayerNormalization, activations
@@ -10,7 +10,7 @@ from keras_vit.runtime import fused, updates
 from keras_vit.runtime.step import tracing
 
 pytestmark = requires_tensorflow
-COMPILED = {"XlaLaunch", "_XlaRun", "PartitionedCall", "StatefulPartitionedCall"}  # before and after TensorFlow's optimisation
+COMPILED = {"XlaLaunch", "_XlaRun", "PartitionedCall", "StatefulPartitionedCall"}  # before and after TensorFlow's optimization
 
 
 def value_and_gradients(function, step, x, upstream, weights=()):
@@ -36,7 +36,7 @@ def test_what_is_fused_is_the_same(name, dtype, tolerance):
     if name == "normalization":
         function = LayerNormalization(dtype=dtype)
         function.build((None, 64))
-        randomise(function)
+        randomize(function)
     else:
         function = activations.get(name)
     weights = getattr(function, "trainable_variables", [])
@@ -52,7 +52,7 @@ def test_what_is_fused_of_a_hybrid_is_the_same(step):
     norm, conv = GroupNormalization(4), StandardizedConv2D(16, 3, 1, standardization="std", epsilon=1e-5)
     for layer in (norm, conv):
         layer.build((None, 5, 6, 16))
-        randomise(layer)
+        randomize(layer)
 
     def run(step):
         weights = norm.trainable_variables + conv.trainable_variables
@@ -81,7 +81,7 @@ def test_only_the_inputs_are_kept():
 
 def small_model():
     keras.utils.set_random_seed(0)
-    return randomise(VisionTransformer((8, 8, 3), 4, 32, 2, 2, 64, num_classes=3, classifier_activation=None), scale=0.2)
+    return randomize(VisionTransformer((8, 8, 3), 4, 32, 2, 2, 64, num_classes=3, classifier_activation=None), scale=0.2)
 
 
 def fit(optimizer, **compiled):

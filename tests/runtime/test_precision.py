@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import random_inputs, randomise, requires_tensorflow
+from helpers import random_inputs, randomize, requires_tensorflow
 
 from keras_vit import VisionTransformer
 from keras_vit.layers import LayerNormalization
@@ -14,7 +14,7 @@ pytestmark = requires_tensorflow
 @pytest.mark.parametrize("policy", ["bfloat16", "mixed_bfloat16"])
 def test_bfloat16_goes_through_float32_where_that_is_faster(policy, monkeypatch):
     keras.utils.set_random_seed(0)
-    model = randomise(VisionTransformer((8, 8, 3), 4, 32, 2, 2, 64, include_top=False, dtype=policy))
+    model = randomize(VisionTransformer((8, 8, 3), 4, 32, 2, 2, 64, include_top=False, dtype=policy))
     images = 255.0 * random_inputs((5, 8, 8, 3))[0]
 
     def predict(fast):

@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, random_inputs, randomise, to_numpy
+from helpers import assert_close, random_inputs, randomize, to_numpy
 
 import keras_vit
 from keras_vit.layers import TransformerEncoderBlock
@@ -51,7 +51,7 @@ def test_fit_and_predict_without_fast_paths(taken):
         use_fast_paths(on)
         keras.utils.set_random_seed(0)
         model = keras_vit.VisionTransformer((8, 8, 3), 4, 16, 2, 2, 32, num_classes=3)
-        randomise(model, scale=0.2)
+        randomize(model, scale=0.2)
         model.compile("sgd", "sparse_categorical_crossentropy", jit_compile=False)
         loss = model.fit(images, labels, batch_size=3, verbose=0, shuffle=False).history["loss"][0]
         found[on] = [loss, model.predict(images, verbose=0), *model.get_weights()]
@@ -62,7 +62,7 @@ def test_fit_and_predict_without_fast_paths(taken):
 
 
 def test_models_that_were_called_are_traced_again(taken):
-    model = randomise(keras_vit.VisionTransformer((8, 8, 3), 4, 16, 2, 2, 32, num_classes=3, dtype="mixed_bfloat16"), scale=0.2)
+    model = randomize(keras_vit.VisionTransformer((8, 8, 3), 4, 16, 2, 2, 32, num_classes=3, dtype="mixed_bfloat16"), scale=0.2)
     images = 255.0 * np.abs(random_inputs((3, 8, 8, 3))[0])
     fast = model.predict(images, verbose=0)
     assert taken

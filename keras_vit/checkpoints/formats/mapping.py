@@ -116,7 +116,7 @@ def resnet_stem(shapes, root, unit):
     stages = count(shapes, unit.replace("{}", "{0}", 1).replace("{}", "0", 1))
     block_counts = tuple(count(shapes, unit.replace("{}", str(stage), 1)) for stage in range(stages))
     width = shapes[root][0]
-    # GroupNorm and standardised convolution differ from Google's in their epsilons.
+    # GroupNorm and standardized convolution differ from Google's in their epsilons.
     form = dict(norm_epsilon=1e-5, standardization="variance", standardization_epsilon=1e-8)
     return dict(kind="resnet", block_counts=block_counts, width=width, num_groups=min(32, width), **form)
 

@@ -19,7 +19,7 @@ class Predictions(NamedTuple):
 
 
 def predict_dataset(model: keras.Model, batches: Iterable, most_shown: int = 24) -> Predictions:
-    """Runs a model over labelled images.
+    """Runs a model over labeled images.
 
     Args:
         model: a classifier. Logits become probabilities by softmax.

@@ -114,7 +114,7 @@ def constants(count=6, size=8):
     return tf.range(count, dtype=tf.float32)[:, None, None, None] * tf.ones((1, size, size, 3)), tf.eye(count)
 
 
-def test_mixup_mixes_each_image_with_its_neighbour_in_one_ratio():
+def test_mixup_mixes_each_image_with_its_neighbors_in_one_ratio():
     ratios = []
     for seeds in [SEEDS[i : i + 6] for i in range(0, 190)]:
         images, labels = batches.mixup(0.2)(*constants(), seeds)

@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from helpers import randomise
+from helpers import randomize
 
 import keras_vit
 from keras_vit.training import predict_dataset
@@ -16,7 +16,7 @@ def batches(count=50, size=8):
 
 @pytest.mark.parametrize("activation", ["softmax", None])
 def test_predictions_and_the_surest_mistakes(activation):
-    model = randomise(keras_vit.VisionTransformer(**TINY, classifier_activation=activation))
+    model = randomize(keras_vit.VisionTransformer(**TINY, classifier_activation=activation))
     parts, images, labels = batches()
     found = predict_dataset(model, parts, most_shown=5)
     expected = np.asarray(model.predict(images, verbose=0))
@@ -32,7 +32,7 @@ def test_predictions_and_the_surest_mistakes(activation):
 
 
 def test_without_mistakes_the_least_certain():
-    model = randomise(keras_vit.VisionTransformer(**TINY))
+    model = randomize(keras_vit.VisionTransformer(**TINY))
     parts, images, _ = batches()
     probabilities = model.predict(images, verbose=0)
     right = np.eye(3)[probabilities.argmax(axis=-1)]
