@@ -273,7 +273,7 @@ VARIANTS = {
     "conv_stem": {"stem": CONV_STEM, "patch_size": (2, 1)},
     "resnet_stem": {"stem": RESNET_STEM, "patch_size": 1},
     "channels_first": {"input_shape": (3, 16, 24), "data_format": "channels_first"},
-    "grey": {"input_shape": (16, 24, 1), "patch_size": (8, 4), "include_preprocessing": False},
+    "gray": {"input_shape": (16, 24, 1), "patch_size": (8, 4), "include_preprocessing": False},
     "padded": {"input_shape": (15, 18, 3), "dynamic_padding": True},
     "random": {"dropout_rate": 0.1, "attention_dropout_rate": 0.1, "drop_path_rate": 0.3, "patch_dropout_rate": 0.4, "remat": True},
 }

@@ -163,11 +163,11 @@ def test_adapt_to_another_patch_size():
 
 
 def test_adapt_to_grey_images():
-    """The same response to a grey image as the model of colors has to its repetition."""
+    """The same response to a gray image as the model of colors has to its repetition."""
     model = tiny()
-    grey = model.adapt(input_shape=(16, 24, 1))
-    images = random_images(grey)
-    assert_close(grey(images), model(np.repeat(images, 3, axis=-1)))
+    gray = model.adapt(input_shape=(16, 24, 1))
+    images = random_images(gray)
+    assert_close(gray(images), model(np.repeat(images, 3, axis=-1)))
 
 
 def test_adapt_of_rates_and_types():

@@ -39,7 +39,7 @@ def test_variant(name, other_process):
     assert not [layer.name for layer in model._flatten_layers() if not layer.built]  # `train_on_batch` traces until there are none
     config = json.loads(json.dumps(model.get_config()))
     assert VisionTransformer.from_config(config).get_config() == model.get_config()
-    assert model.grid_size == {"conv_stem": (2, 6), "grey": (2, 6)}.get(name, (2, 3))
+    assert model.grid_size == {"conv_stem": (2, 6), "gray": (2, 6)}.get(name, (2, 3))
 
     images = random_images(model)
     outputs = model(images)

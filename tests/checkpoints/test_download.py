@@ -20,7 +20,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Site(http.server.ThreadingHTTPServer):
-    """Serves `content` at every path, honouring Range. Each request takes the next of `faults`; `requests` keeps (path, Range)."""
+    """Serves `content` at every path, honoring Range. Each request takes the next of `faults`; `requests` keeps (path, Range)."""
 
     daemon_threads = True
 

@@ -93,9 +93,9 @@ def test_new_registers_for_a_model_without(caplog):
 
 
 def test_gray_images():
-    color, grey = (keras_vit.from_pretrained(PLAIN, input_shape=(32, 32, n), preprocessing={"mean": 0.5, "std": 0.5}) for n in (3, 1))
+    color, gray = (keras_vit.from_pretrained(PLAIN, input_shape=(32, 32, n), preprocessing={"mean": 0.5, "std": 0.5}) for n in (3, 1))
     image = np.random.default_rng(0).uniform(0, 255, (2, 32, 32, 1)).astype("float32")
-    found, wanted = (keras.ops.convert_to_numpy(x) for x in (grey(image), color(np.repeat(image, 3, axis=-1))))
+    found, wanted = (keras.ops.convert_to_numpy(x) for x in (gray(image), color(np.repeat(image, 3, axis=-1))))
     np.testing.assert_allclose(found, wanted, atol=1e-5)
 
 

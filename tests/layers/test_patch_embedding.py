@@ -120,7 +120,7 @@ def test_a_resized_kernel_sees_a_resized_patch_alike():
 
 @pytest.mark.parametrize("channels, weights", [(1, [3.0]), (4, [0.75, 0.75, 0.75, 0.75]), (6, [0.5] * 6)])
 def test_other_numbers_of_channels(channels, weights):
-    """A grey image has the response of its repetition; more channels take the colors in turn, scaled to the same size."""
+    """A gray image has the response of its repetition; more channels take the colors in turn, scaled to the same size."""
     (kernel,) = random_inputs((2, 2, 3, 5))
     fitted = fit_kernel(kernel, (2, 2, channels, 5), "bilinear")
     assert fitted.shape == (2, 2, channels, 5)

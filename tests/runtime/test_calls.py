@@ -23,7 +23,7 @@ def test_on_torch_a_sublayer_is_called_without_what_keras_does_around_it(monkeyp
 
 
 @requires_torch
-def test_hooks_and_quantised_kernels_are_not_passed_over():
+def test_hooks_and_quantized_kernels_are_not_passed_over():
     (tokens,) = random_inputs((2, 5, 8))
     block = TransformerEncoderBlock(2, 16)
     expected = to_numpy(block(tokens))

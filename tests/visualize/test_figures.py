@@ -73,7 +73,7 @@ def test_filters_are_the_principal_components():
     found = components(kernel.T.reshape(4, 4, 3, 50))
     for i in range(2):
         assert abs(found[i].ravel() @ basis[i]) > 0.99
-    for name in ("plain", "grey", "resnet_stem", "conv_stem", "channels_first"):
+    for name in ("plain", "gray", "resnet_stem", "conv_stem", "channels_first"):
         model = tiny(**VARIANTS[name])
         drawn = picture(visualize.patch_filters(model, count=4))
         assert drawn.shape[-1] == 3 and 0.0 <= drawn.min() and drawn.max() <= 1.0, name
