@@ -2,7 +2,7 @@
 
 import logging
 import os
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from keras_vit.checkpoints.formats.files import SUFFIXES
 from keras_vit.presets import CLIP, IMAGENET, PRESETS, list_models, nearest_presets, preset
@@ -255,7 +255,7 @@ def find(source: str | os.PathLike[str]) -> Weights | None:
     return next((weights for weights in CATALOGUE if weights.source == str(source).rstrip("/")), None)
 
 
-def source(model, weights):
+def source(model: str, weights: Any) -> dict[str, str]:
     """Returns the keyword argument `source` of `pretrained.load` for the `weights` argument of a preset.
 
     Args:

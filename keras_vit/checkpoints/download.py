@@ -33,7 +33,7 @@ _HUB_WEIGHTS = (
 )
 
 
-def resolve(source, sha256=None, size=None):
+def resolve(source: str | os.PathLike[str], sha256: str | None = None, size: int | None = None) -> pathlib.Path:
     """Downloads a checkpoint if necessary, and returns its local path.
 
     What is already here is used without network. A download goes to a temporary name, is checked, and is renamed when it is whole;

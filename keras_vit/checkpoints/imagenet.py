@@ -13,7 +13,7 @@ NUM_CLASSES = 1000
 
 
 @functools.cache
-def imagenet_classes():
+def imagenet_classes() -> tuple[tuple[str, str], ...]:
     """Returns the 1000 pairs `(wordnet id, label)` in the order of the models' outputs: that of the ids, as in ILSVRC 2012.
 
     Reference:
@@ -23,7 +23,7 @@ def imagenet_classes():
     return tuple(tuple(line.split(" ", 1)) for line in lines)
 
 
-def imagenet_labels():
+def imagenet_labels() -> tuple[str, ...]:
     """Returns the 1000 labels alone, as the `class_names` of a model that has ImageNet-1k's classes."""
     return tuple(label for _, label in imagenet_classes())
 
@@ -60,6 +60,6 @@ def decode_predictions(predictions: Any, top: int = 5, class_names: Any = None) 
     return [[(ids[i], names[i], float(scores[i])) for i in best(scores, top)] for scores in predictions]
 
 
-def best(scores, top):
+def best(scores: np.ndarray, top: int) -> np.ndarray:
     """Returns the indexes of the `top` highest scores, the highest first; of equal ones the first."""
     return np.argsort(-scores, kind="stable")[: checks.integer("top", top)]

@@ -8,6 +8,7 @@ import logging
 import os
 import pathlib
 import re
+from typing import Any
 
 import keras
 import numpy as np
@@ -42,7 +43,15 @@ class Checkpoint:
         assumed: tuple of the arguments that the file says nothing about.
     """
 
-    def __init__(self, path, tensors, config, overrides, expected, ema):
+    def __init__(
+        self,
+        path: pathlib.Path,
+        tensors: Any,
+        config: dict[str, Any],
+        overrides: dict[str, Any],
+        expected: dict[str, Any],
+        ema: bool | None,
+    ):
         self.path = path
         self.tensors = tensors
         self._scratch = Scratch()
@@ -53,24 +62,31 @@ class Checkpoint:
         self.patch_resample = arguments.pop("patch_resample", "bicubic_antialias")
         self.arguments = {key: value for key, value in arguments.items() if value is not None or key in ("pooling", "stem")}
 
-    def rows(self):
+    def rows(self) -> list:
         """Returns the rows that map our weights to the file's tensors."""
         return self.format.rows(ViTConfig.of(self.arguments).to_dict(), **self.details)
 
-    def read(self, row):
+    def read(self, row: Any) -> dict[str, np.ndarray]:
         """Returns `{our path: array}` of a row, float32 in our layout. Threads may share the checkpoint."""
         scratch = self._scratch if len(row.keys) == 1 else None
         arrays = [np.asarray(self.tensors.read(self.names[key], scratch), "float32") for key in row.keys]
         return {path: copied(array) for path, array in _by_path(row, row.layout.read(*arrays)).items()}
 
-    def shapes(self, row):
+    def shapes(self, row: Any) -> dict[str, tuple]:
         """Returns `{our path: shape}` of a row without reading it."""
         stand_ins = [np.broadcast_to(np.int8(0), self.tensors.shapes[self.names[key]]) for key in row.keys]
         return {path: array.shape for path, array in _by_path(row, row.layout.read(*stand_ins)).items()}
 
 
 @contextlib.contextmanager
-def open_checkpoint(source, overrides=None, expected=None, ema=None, sha256=None, size=None):
+def open_checkpoint(
+    source: str | os.PathLike[str],
+    overrides: dict[str, Any] | None = None,
+    expected: dict[str, Any] | None = None,
+    ema: bool | None = None,
+    sha256: str | None = None,
+    size: int | None = None,
+):
     """Opens a checkpoint in a foreign format.
 
     Args:
@@ -105,7 +121,7 @@ def _configuration(folder):
     return config
 
 
-def new_model(checkpoint, arguments, resample=None):
+def new_model(checkpoint: Checkpoint, arguments: dict[str, Any], resample: str | None = None) -> VisionTransformer:
     """Builds a model of `arguments` whose weights are created once, from the checkpoint's tensors.
 
     Args:
@@ -146,7 +162,7 @@ def new_model(checkpoint, arguments, resample=None):
     return model
 
 
-def load_into(model, checkpoint, resample=None):
+def load_into(model: VisionTransformer, checkpoint: Checkpoint, resample: str | None = None) -> None:
     """Loads a checkpoint into a model that exists; nothing is changed if anything is wrong. Arguments as in `new_model`."""
     variables = _variables(model)
     _assign(variables, checkpoint, _match(checkpoint, variables, resample))
@@ -256,7 +272,7 @@ def _by_path(row, arrays):
     return dict(zip(row.paths, arrays if isinstance(arrays, tuple) else (arrays,)))
 
 
-def copied(array, band=128):
+def copied(array: np.ndarray, band: int = 128) -> np.ndarray:
     """Returns a copy in C order, in memory that a tensor can share.
 
     By bands that fit the cache a transposed kernel takes a sixth of the time of numpy's own copy.

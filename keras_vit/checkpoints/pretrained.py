@@ -54,7 +54,15 @@ def from_pretrained(
     return load(source, {}, overrides, resample, ema)
 
 
-def load(source, expected, overrides, resample=None, ema=None, sha256=None, size=None):
+def load(
+    source: str | os.PathLike[str],
+    expected: dict[str, Any],
+    overrides: dict[str, Any],
+    resample: str | None = None,
+    ema: bool | None = None,
+    sha256: str | None = None,
+    size: int | None = None,
+) -> VisionTransformer:
     """As `from_pretrained`, but for a preset.
 
     Args:

@@ -4,7 +4,7 @@ import collections
 import difflib
 import logging
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from keras_vit.checkpoints.formats import google, huggingface, timm
 from keras_vit.checkpoints.formats.files import KNOWN_FORMATS
@@ -52,7 +52,7 @@ class Found(NamedTuple):
     keys: dict
 
 
-def recognize(tensors, ema=None):
+def recognize(tensors: Any, ema: bool | None = None) -> Found:
     """Finds the one model in a file.
 
     Args:

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -59,7 +60,7 @@ def load(
     preprocessing: dict | None = None,
     train_images: int | None = None,
     shard: tuple[int, int] = (0, 1),
-    **options,
+    **options: Any,
 ) -> Data:
     """Loads a data source as `tf.data` datasets.
 
@@ -199,7 +200,7 @@ def load(
     )
 
 
-def epoch_by_epoch(batches_at, steps, batch_size):
+def epoch_by_epoch(batches_at, steps: int, batch_size: int):
     """Returns a dataset of one epoch, of which each complete pass is followed by the next epoch.
 
     A pass counts as complete when its last batch is taken: Keras looks at a first batch before it trains, and opens iterators that it

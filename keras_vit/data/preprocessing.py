@@ -4,6 +4,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -85,7 +86,7 @@ def evaluation_transform(model: keras.Model) -> Callable[..., np.ndarray]:
     return transform
 
 
-def read_image(image, mode: str = "RGB"):
+def read_image(image: Any, mode: str = "RGB"):
     """Returns a Pillow image, upright, in a color mode.
 
     Args:
@@ -125,7 +126,7 @@ def read_image(image, mode: str = "RGB"):
     return image
 
 
-def orientation(image):
+def orientation(image: Any):
     """Returns the EXIF orientation of a Pillow image, 1 to 8, where 1 is upright."""
     try:
         return image.getexif().get(EXIF_ORIENTATION, 1)
@@ -133,12 +134,12 @@ def orientation(image):
         return 1
 
 
-def printable(path):
+def printable(path: Any) -> str:
     """Returns a path as text that can be printed, also where its bytes are not UTF-8."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-def evaluation_geometry(given, target, preprocessing, xp=np):
+def evaluation_geometry(given: Any, target: Any, preprocessing: dict[str, Any], xp=np):
     """Returns how an image is resized and cropped for evaluation: `(rows, columns), (top, left)`, whole numbers as floats.
 
     Args:
@@ -156,7 +157,7 @@ def evaluation_geometry(given, target, preprocessing, xp=np):
     return size, [xp.round((side - cut) / 2) for side, cut in zip(size, target)]
 
 
-def covering(given, least, xp=np):
+def covering(given: Any, least, xp=np):
     """Returns the size (rows, columns) at which an image covers `least` in its own proportions. Arguments as in `evaluation_geometry`."""
     whole = xp.floor if least[0] == least[1] else xp.round  # torchvision's way, and timm's own for other shapes
     rows, columns = given

@@ -2,6 +2,7 @@
 
 import math
 import os
+from typing import Any
 
 import numpy as np
 
@@ -53,7 +54,7 @@ def show_batch(data: Data, path: str | os.PathLike, count: int = 64, step: int =
     return path
 
 
-def captions(label, class_names):
+def captions(label: Any, class_names: tuple[str, ...] | list[str]) -> list[str]:
     """Returns a line for each of the two classes with the largest share of a label; an int, or a share for each class."""
     if np.ndim(label) == 0:
         return [str(class_names[int(label)])]
@@ -62,7 +63,7 @@ def captions(label, class_names):
     return [str(class_names[i]) if whole else f"{100 * label[i]:.0f} % {class_names[i]}" for i in order]
 
 
-def fitted(text, font, width):
+def fitted(text: str, font: Any, width: float) -> str:
     """Returns text that is at most `width` pixels wide, cut with an ellipsis."""
     text, whole = text.replace("\n", " "), text
     while text and font.getlength(text if text == whole else text + "…") > width:

@@ -1,5 +1,7 @@
 """Distillation through DeiT's distillation token: the student's second head learns what a teacher says."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -39,7 +41,15 @@ class Distillation(Trainer, keras.Model):
     >>> trainer.compile("adamw", "categorical_crossentropy", metrics=["accuracy"])
     """
 
-    def __init__(self, student, teacher=None, kind="hard", alpha=0.5, temperature=3.0, **kwargs):
+    def __init__(
+        self,
+        student: keras.Model,
+        teacher: keras.Model | None = None,
+        kind: str = "hard",
+        alpha: float = 0.5,
+        temperature: float = 3.0,
+        **kwargs: Any,
+    ):
         if not any(layer.name == "distillation_head" for layer in student.layers):
             raise ValueError(f"The student must have a distillation head: `distillation_token=True`. Received: {student.name}")
         checks.one_of("kind", kind, ("hard", "soft"))
@@ -54,7 +64,7 @@ class Distillation(Trainer, keras.Model):
             self.set_teacher(teacher)
         self.built = True
 
-    def set_teacher(self, teacher):
+    def set_teacher(self, teacher: keras.Model):
         """Sets the model that the distillation head learns from.
 
         Args:
@@ -77,10 +87,10 @@ class Distillation(Trainer, keras.Model):
 
         self._teach = teach  # a function, because Keras would take the teacher's weights for this model's
 
-    def call(self, images, training=False):
+    def call(self, images: Any, training: bool = False) -> Any:
         return self._heads(images, training=True) if training else self.student(images, training=False)
 
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+    def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True) -> Any:
         if not training:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         if self._teach is None:
@@ -101,7 +111,7 @@ class Distillation(Trainer, keras.Model):
             by_teacher = self.temperature**2 * keras.losses.KLDivergence()(*softened, sample_weight)
         return (1.0 - self.alpha) * by_labels + self.alpha * by_teacher
 
-    def compute_metrics(self, x, y, y_pred, sample_weight=None):
+    def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         return super().compute_metrics(x, y, y_pred[-1] if isinstance(y_pred, (list, tuple)) else y_pred, sample_weight)
 
     def get_config(self):
@@ -110,5 +120,5 @@ class Distillation(Trainer, keras.Model):
         return {"name": self.name, "student": student, **more}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]):
         return cls(**{**config, "student": keras.saving.deserialize_keras_object(config["student"])})

@@ -1,6 +1,7 @@
 """The folder of a run: the names of its files, and whether a run may begin there."""
 
 import contextlib
+import pathlib
 
 from keras_vit.files import disown
 
@@ -8,7 +9,7 @@ CONFIG, CHECKPOINTS, MODEL, HISTORY, BATCH = "config.toml", "checkpoints", "mode
 BEST = "checkpoints/best.weights.h5"
 
 
-def check_folder(folder):
+def check_folder(folder: pathlib.Path) -> None:
     """Refuses a folder that holds a run, or anything else that a run would not put there before it begins. None is no folder."""
     if folder is None:
         return
@@ -24,7 +25,7 @@ def check_folder(folder):
         raise ValueError(f"`output` must be a new or an empty folder, or that of a run with `resume`. Received: output={folder}")
 
 
-def withdraw(folder):
+def withdraw(folder: pathlib.Path) -> None:
     """Removes what a run has written before its first checkpoint."""
     if any(folder.glob(f"{CHECKPOINTS}*/step-*.npz")):
         return

@@ -1,10 +1,12 @@
 """The losses and the accuracy of recipes: for class numbers and one-hot labels alike, so that training images may be mixed."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 
-def one_hot(labels, classes):
+def one_hot(labels: Any, classes: int) -> Any:
     """Returns labels as `(batch, classes)`: class numbers become one-hot, anything else stays as it is.
 
     Args:
@@ -68,9 +70,9 @@ class Accuracy(keras.metrics.MeanMetricWrapper):
     0.5
     """
 
-    def __init__(self, name="accuracy", dtype=None):
+    def __init__(self, name: str = "accuracy", dtype: Any = None):
         super().__init__(_accuracy, name=name, dtype=dtype)
         self._direction = "up"  # a larger value is better, which callbacks such as EarlyStopping ask for
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"name": self.name, "dtype": self.dtype}

@@ -5,6 +5,7 @@ Each takes all arguments of Keras's class of its name, and `layer_decay`. They g
 
 import math
 import re
+from typing import Any
 
 import keras
 from keras import ops
@@ -130,7 +131,7 @@ class Lamb(_Optimizer, keras.optimizers.Lamb):
         You et al., "Large Batch Optimization for Deep Learning", 2020, algorithm 2.
     """
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         index, dtype = self._get_variable_index(variable), variable.dtype
         gradient, step = ops.cast(gradient, dtype), ops.cast(self.iterations + 1, dtype)
         mean, square = self._momentums[index], self._velocities[index]
@@ -176,15 +177,15 @@ class Muon(_Optimizer, keras.optimizers.AdamW):
     >>> model.compile(keras_vit.training.Muon(1e-3, weight_decay=0.05), "sparse_categorical_crossentropy")
     """
 
-    def __init__(self, *args, momentum=0.95, **kwargs):
+    def __init__(self, *args: Any, momentum: float = 0.95, **kwargs: Any):
         super().__init__(*args, **kwargs)
         self.momentum = checks.rate("momentum", momentum)
 
-    def build(self, variables):
+    def build(self, variables: list) -> None:
         super().build(variables)
         self._is_hidden = tuple(is_kernel and HEADS.isdisjoint(v.path.split("/")) for v, is_kernel in zip(variables, self._is_kernel))
 
-    def update_step(self, gradient, variable, learning_rate):
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         index = self._get_variable_index(variable)
         if not self._is_hidden[index]:
             super().update_step(gradient, variable, learning_rate)
@@ -196,11 +197,11 @@ class Muon(_Optimizer, keras.optimizers.AdamW):
             update = update + variable * self.weight_decay
         self.assign_sub(variable, update * (ops.cast(learning_rate, variable.dtype) * self._rate_factors[index]))
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "momentum": self.momentum}
 
 
-def orthogonal(kernel):
+def orthogonal(kernel: Any) -> Any:
     """Returns about the nearest matrix with equal singular values, of the root mean square 0.2, which is that of AdamW's updates."""
     columns = kernel.shape[-1]
     rows = math.prod(kernel.shape[:-1])
@@ -214,7 +215,7 @@ def orthogonal(kernel):
     return ops.reshape(matrix * (0.2 * max(rows, columns) ** 0.5), kernel.shape)
 
 
-def learning_rate_factors(paths, layer_decay):
+def learning_rate_factors(paths: list[str], layer_decay: float | None) -> tuple[float, ...]:
     """Returns what layer-wise decay multiplies each variable's learning rate by.
 
     Args:

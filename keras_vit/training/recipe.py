@@ -3,6 +3,7 @@
 import dataclasses
 import numbers
 import typing
+from typing import Any
 
 import keras
 
@@ -147,7 +148,7 @@ class Recipe:
         """
         return {"classifier_activation": self.loss} | {name: getattr(self, name) for name in RATES}
 
-    def build(self, model: str | keras.Model, **arguments) -> keras.Model:
+    def build(self, model: str | keras.Model, **arguments: Any) -> keras.Model:
         """Builds the model that the recipe trains: with its dropout rates and the activation that fits its loss.
 
         Args:
@@ -175,7 +176,7 @@ class Recipe:
         arguments |= self.model_arguments
         return zoo.create(model, **arguments) if isinstance(model, str) else model.adapt(**arguments)
 
-    def compile(self, model: keras.Model, steps_per_epoch: int, accumulation_steps: int = 1, **kwargs) -> None:
+    def compile(self, model: keras.Model, steps_per_epoch: int, accumulation_steps: int = 1, **kwargs: Any) -> None:
         """Freezes what the recipe freezes, and compiles `model` with its optimizer and loss, and the metric accuracy.
 
         Args:

@@ -9,6 +9,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import ml_dtypes
@@ -80,7 +81,7 @@ class Checkpoints(keras.callbacks.Callback):
         self._signal, self._handlers = None, {}
         self._writer, self._writing = concurrent.futures.ThreadPoolExecutor(1), None
 
-    def resume(self, train_from: Callable):
+    def resume(self, train_from: Callable) -> Any:
         """Returns the training data from the step of the newest checkpoint on. The model is restored when `fit` begins.
 
         Args:
@@ -101,7 +102,7 @@ class Checkpoints(keras.callbacks.Callback):
         """Returns the paths of the checkpoints, the newest last."""
         return sorted(self.folder.glob("step-*.npz"))
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._exact = self._arrays is not None  # `resume` was called
         if not self._exact:
             self._read()
@@ -117,7 +118,7 @@ class Checkpoints(keras.callbacks.Callback):
         if threading.current_thread() is threading.main_thread():  # Python lets no other set handlers
             self._handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
 
-    def on_epoch_begin(self, epoch, logs=None):
+    def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self._path and epoch != self.epoch:
             raise ValueError(f"`fit` must begin with `initial_epoch={self.epoch}`. Received: initial_epoch={epoch}")
         begin_fit_at(self.model, None)  # the next `fit` may begin elsewhere
@@ -125,7 +126,7 @@ class Checkpoints(keras.callbacks.Callback):
         if not self._repeated:
             self._path = self._arrays = None
 
-    def on_train_batch_end(self, batch, logs=None):
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._repeated:
             # Metrics get their variables from their first batch. So the execution before the checkpoint is run again, and the checkpoint
             # put over what it did. An epoch whose steps are all done comes to its validation the same way.
@@ -154,12 +155,12 @@ class Checkpoints(keras.callbacks.Callback):
         self._check_writer()
         self._stop_if_asked()
 
-    def on_test_batch_begin(self, batch, logs=None):
+    def on_test_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._signal and self._snapshot:
             self._save()
         self._stop_if_asked()
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if self._offset:
             self.model.stop_training = False
         self.history.append({"epoch": epoch + 1, **{name: np.asarray(value).tolist() for name, value in (logs or {}).items()}})
@@ -169,7 +170,7 @@ class Checkpoints(keras.callbacks.Callback):
         self._snapshot = None
         self._stop_if_asked()
 
-    def on_train_end(self, logs=None):
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         self._check_writer(wait=True)
         self._stop_if_asked()
         self._release()
@@ -304,7 +305,7 @@ class Checkpoints(keras.callbacks.Callback):
         return f"{what} is not finite after step {step}, at learning rate {learning_rate:.3g}. The last good checkpoint: {self._last()}"
 
 
-def run_variables(model, *parts):
+def run_variables(model: keras.Model, *parts: Any) -> dict[str, Any]:
     """Returns `{key: variable}` of everything that training changes. Keys are numbers: layer names differ between processes."""
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)

@@ -78,7 +78,7 @@ class Run:
 
     def __init__(
         self,
-        data=None,
+        data: str | tuple | None = None,
         model: "str | keras.Model | None" = None,
         weights: str | None = None,
         recipe: str | Recipe | None = None,
@@ -99,7 +99,7 @@ class Run:
         devices: str | None = None,
         keep_best: bool | None = None,
         patience: int | None = None,
-        **recipe_values,
+        **recipe_values: object,
     ):
         given = dict(
             data=data, model=model, weights=weights, recipe=recipe, data_options=data_options, train_images=train_images,
@@ -131,7 +131,7 @@ class Run:
         self._model = self._trainer = self._checkpoints = self._phase = None
 
     @classmethod
-    def open(cls, folder: str | pathlib.Path, **given) -> "Run":
+    def open(cls, folder: str | pathlib.Path, **given: object) -> "Run":
         """Returns the run in a folder, to resume or to evaluate it.
 
         Args:

@@ -1,10 +1,12 @@
 """Learning-rate schedules with a linear warm-up."""
 
+from typing import Any
+
 import keras
 from keras import ops
 
 
-def cosine(learning_rate, steps, warmup_steps=0):
+def cosine(learning_rate: float, steps: int, warmup_steps: int = 0) -> keras.optimizers.schedules.LearningRateSchedule:
     """Returns a schedule that rises in a line, and falls to zero at `steps` along a cosine."""
     return keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0 if warmup_steps else learning_rate,
@@ -30,7 +32,7 @@ class Linear(keras.optimizers.schedules.LearningRateSchedule):
     [0.0, 0.5, 1.0, 0.5, 0.0]
     """
 
-    def __init__(self, learning_rate, steps, warmup_steps=0, end=0.0):
+    def __init__(self, learning_rate: float, steps: int, warmup_steps: int = 0, end: float = 0.0):
         self.learning_rate, self.steps, self.warmup_steps, self.end = learning_rate, steps, warmup_steps, end
 
     def __call__(self, step):
@@ -39,11 +41,11 @@ class Linear(keras.optimizers.schedules.LearningRateSchedule):
         done = ops.clip((step - self.warmup_steps) / max(self.steps - self.warmup_steps, 1), 0.0, 1.0)
         return self.learning_rate * ops.where(step < self.warmup_steps, rise, 1.0 - (1.0 - self.end) * done)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"learning_rate": self.learning_rate, "steps": self.steps, "warmup_steps": self.warmup_steps, "end": self.end}
 
 
-def constant(learning_rate, steps, warmup_steps=0):
+def constant(learning_rate: float, steps: int, warmup_steps: int = 0) -> keras.optimizers.schedules.LearningRateSchedule:
     """Returns a schedule that rises in a line and stays."""
     return Linear(learning_rate, steps, warmup_steps, end=1.0)
 

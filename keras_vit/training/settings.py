@@ -4,6 +4,7 @@ import dataclasses
 import os
 import pathlib
 import tomllib
+from typing import Any
 
 from keras_vit.checkpoints import catalogue
 from keras_vit.files import replacing
@@ -39,7 +40,7 @@ PATHS = ("data", "weights", "teacher")
 PATH_OPTIONS = ("data_dir", "folder")  # of data sources
 
 
-def read_config(path):
+def read_config(path: str | pathlib.Path) -> dict[str, Any]:
     """Returns the settings in a TOML file, or in the `config.toml` of a folder, as a dict.
 
     Raises:
@@ -57,7 +58,7 @@ def read_config(path):
     return config
 
 
-def write_config(config, path):
+def write_config(config: dict[str, Any], path: pathlib.Path) -> None:
     """Writes settings as a TOML file."""
     import tomli_w
 
@@ -65,7 +66,7 @@ def write_config(config, path):
         temporary.write_text(tomli_w.dumps(config), encoding="utf-8")
 
 
-def check(config, where=""):
+def check(config: dict[str, Any], where: str = "") -> None:
     """Refuses settings of unknown names or of other types.
 
     Args:
@@ -90,7 +91,7 @@ def check(config, where=""):
         raise ValueError(f"`class_names` must be strings. Received: {config['class_names']}{where}")
 
 
-def complete(config, given, recipe=None):
+def complete(config: dict[str, Any], given: dict[str, Any], recipe: Recipe | None = None) -> dict[str, Any]:
     """Returns the settings of a new run: those of a file, those given, and the recipe's values under "training".
 
     Paths become absolute: a run can be resumed and evaluated from any folder.
@@ -130,7 +131,7 @@ def complete(config, given, recipe=None):
     return absolute(config | {"training": values_of(recipe)})
 
 
-def changed(recipe, values):
+def changed(recipe: Recipe, values: dict[str, Any]) -> Recipe:
     """Returns the recipe with other values; `epochs` take the place of `steps`, and the reverse."""
     for one, other in (("epochs", "steps"), ("steps", "epochs")):
         if one in values:
@@ -138,14 +139,14 @@ def changed(recipe, values):
     return dataclasses.replace(recipe, **values)
 
 
-def values_of(recipe):
+def values_of(recipe: Recipe) -> dict[str, Any]:
     """Returns the values of a recipe but for those that are None, as a dict for TOML."""
     if not isinstance(recipe.augmentation, str):
         raise ValueError(f"A run's augmentation must have a name, for its config. Received: augmentation={recipe.augmentation!r}")
     return {key: value for key, value in dataclasses.asdict(recipe).items() if value is not None}
 
 
-def absolute(config):
+def absolute(config: dict[str, Any]) -> dict[str, Any]:
     """Returns settings with absolute paths in place of relative ones."""
     tags = {row.tag for row in catalogue.CATALOGUE if row.model == config.get("model")}
     found = {key: _absolute(config[key]) for key in PATHS if key in config and _is_path(key, config[key]) and config[key] not in tags}
@@ -171,7 +172,7 @@ def _absolute(path):
     return os.path.abspath(os.path.expanduser(path))
 
 
-def agree(config, given):
+def agree(config: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """Returns the settings of a run that is there, once those given agree with them.
 
     Data and weights that have been moved may be given by their new path.
@@ -197,7 +198,7 @@ def agree(config, given):
     return config
 
 
-def check_there(config, key):
+def check_there(config: dict[str, Any], key: str) -> None:
     """Refuses to go on with a run whose data or weights are no longer where they were.
 
     Args:
@@ -208,7 +209,7 @@ def check_there(config, key):
         raise ValueError(f"The {key} of this run are no longer at {config[key]}: give their path as `{key}`")
 
 
-def is_lost(key, path):
+def is_lost(key: str, path: Any) -> bool:
     """Whether a setting names a file or folder that is not there."""
     if path is None or os.path.exists(path):
         return False

@@ -4,12 +4,14 @@ import pathlib
 import re
 import tomllib
 
+import keras
+
 from keras_vit import zoo
 from keras_vit.checkpoints import catalogue, from_pretrained
 from keras_vit.training.folder import CONFIG, MODEL
 
 
-def open_model(source, weights=None):
+def open_model(source: str, weights: str | None = None) -> keras.Model:
     """Returns a model with trained weights.
 
     Args:

@@ -6,7 +6,9 @@ import json
 import pathlib
 import shutil
 import tempfile
+from typing import Any
 
+import keras
 import keras_tuner
 
 from keras_vit.config import ViTConfig
@@ -69,20 +71,20 @@ class ViTHyperModel(keras_tuner.HyperModel):
 
     def __init__(
         self,
-        data,
-        space="from_scratch",
-        model="ViTMicro4",
-        recipe="small_data",
-        max_parameters=None,
-        max_macs=None,
-        patience=None,
-        architecture=None,
-        image_size=None,
-        seed=0,
-        mixed_precision=False,
-        jit_compile=None,
-        settings=None,
-        **options,
+        data: Any,
+        space: str | dict[str, Any] = "from_scratch",
+        model: str | keras.Model = "ViTMicro4",
+        recipe: str | Recipe = "small_data",
+        max_parameters: int | None = None,
+        max_macs: int | None = None,
+        patience: int | None = None,
+        architecture: dict[str, Any] | None = None,
+        image_size: int | None = None,
+        seed: int = 0,
+        mixed_precision: bool = False,
+        jit_compile: bool | None = None,
+        settings: dict[str, Any] | None = None,
+        **options: Any,
     ):
         super().__init__()
         self.rows, self.model = open_space(space), model
@@ -115,7 +117,7 @@ class ViTHyperModel(keras_tuner.HyperModel):
         row = self.rows.get("batch_size", (self.recipe.batch_size,))
         return range(row["low"], row["high"] + 1) if isinstance(row, dict) else row
 
-    def declare_hyperparameters(self, hp):
+    def declare_hyperparameters(self, hp: Any):
         if len(self.choices) > 1:
             hp.Choice("architecture", [json.dumps(choice) for choice in self.choices])
         for name, row in self.rows.items():
@@ -126,14 +128,14 @@ class ViTHyperModel(keras_tuner.HyperModel):
                 else:
                     hp.Choice(name, list(row))
 
-    def build(self, hp):
+    def build(self, hp: Any) -> keras.Model:
         """Returns the model of a trial, compiled."""
         self.declare_hyperparameters(hp)
         self._run = None  # and with it the model of the trial before
         self._run = self.run(hp.values)
         return self._run.compile()
 
-    def run(self, values):
+    def run(self, values: dict[str, Any]) -> Run:
         """Returns the `keras_vit.training.Run` of a trial, without a folder. Arguments as in `values`."""
         model = self.values(values).get("model", self.model)
         run = Run(
@@ -147,7 +149,7 @@ class ViTHyperModel(keras_tuner.HyperModel):
         run.config |= self.config(values)  # with the names of data and weights
         return run
 
-    def fit(self, hp, model, *args, callbacks=(), verbose=0, **kwargs):
+    def fit(self, hp: Any, model: keras.Model, *args: Any, callbacks: Any = (), verbose: Any = 0, **kwargs: Any) -> dict[str, float]:
         """Trains the model of a trial, from its newest checkpoint if there is one. The data are the hypermodel's own.
 
         Returns:
@@ -170,7 +172,7 @@ class ViTHyperModel(keras_tuner.HyperModel):
         scores = [row["val_accuracy"] for row in history]
         return {"val_accuracy": max(scores) if self._run.config.get("keep_best") else scores[-1]}
 
-    def values(self, values):
+    def values(self, values: dict[str, Any]) -> dict[str, Any]:
         """Returns the parameters of a trial by name, those of the architecture among them.
 
         Args:
@@ -179,7 +181,7 @@ class ViTHyperModel(keras_tuner.HyperModel):
         choice = json.loads(values["architecture"]) if "architecture" in values else self.choices[0]
         return choice | {name: values[name] for name in self.rows if name not in ARCHITECTURE}
 
-    def recipe_of(self, values):
+    def recipe_of(self, values: dict[str, Any]) -> Recipe:
         """Returns the `Recipe` of a trial. Arguments as in `values`."""
         values = self.values(values)
         changes = {name: value for name, value in values.items() if name in TRAINING}
@@ -189,7 +191,7 @@ class ViTHyperModel(keras_tuner.HyperModel):
         changes["augmentation"] = changes.get("augmentation", self.recipe.augmentation) + added
         return dataclasses.replace(self.recipe, **changes)
 
-    def config(self, values):
+    def config(self, values: dict[str, Any]) -> dict[str, Any]:
         """Returns the config of a trial, which `keras-vit train --config` takes. Arguments as in `values`."""
         model = {"model": self.values(values)["model"]} if "model" in self.values(values) else {}
         config = self.settings | model | {"image_size": self.image_shape[0], "training": values_of(self.recipe_of(values))}
@@ -209,7 +211,7 @@ class ViTHyperModel(keras_tuner.HyperModel):
             patience=self.patience,
         )
 
-    def describe(self):
+    def describe(self) -> dict[str, Any]:
         """Returns what tells this search from others, as a dict for JSON."""
         data = {"images": self.images, "image_shape": self.image_shape, "class_names": self.class_names}
         recipe = {f"recipe.{name}": value for name, value in dataclasses.asdict(self.recipe).items()}
@@ -241,11 +243,11 @@ class ViTHyperModel(keras_tuner.HyperModel):
                     raise ValueError(f"`batch_size` must be at most the {self.images} training images. Received: batch_size={value}")
 
 
-def addition(name, value):
+def addition(name: str, value: float) -> str:
     return f"+{name}({value:.4f}".rstrip("0").rstrip(".") + ")"
 
 
-def take_over(old, new):
+def take_over(old: pathlib.Path, new: pathlib.Path):
     """Lets the trial in the folder `new` go on from the checkpoint of that in `old`."""
     if not any((new / CHECKPOINTS).glob("step-*.npz")):
         (new / CHECKPOINTS).mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+from typing import Any
 
 import numpy as np
 
@@ -13,7 +14,7 @@ MOST_ROWS = 10
 FEWEST = 6  # trials from which importance can be told at all
 
 
-def write_report(folder):
+def write_report(folder: str | pathlib.Path) -> dict[str, pathlib.Path]:
     """Writes `report.html`, and the pictures that it holds, into the folder of a search, also of one that is not finished.
 
     The importance of a parameter is what shuffling its values costs a random forest that was fitted to the trials, as a share of all. It
@@ -65,7 +66,7 @@ def write_report(folder):
     return write_page(folder, f"Search in {folder.name}", facts, pictures, text)
 
 
-def table(trials, names):
+def table(trials: list, names: list[str]) -> str:
     """Returns the trials as an HTML table, a column for each."""
     rows = [
         ("Validation accuracy", *(f"{100 * trial.score:.2f}\u00a0%" for trial in trials)),
@@ -75,17 +76,17 @@ def table(trials, names):
     return html_table(("Trial", *(trial.number for trial in trials)), rows)
 
 
-def shown(value):
+def shown(value: Any) -> str:
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
-def ranks(values):
+def ranks(values: list) -> tuple[np.ndarray, list]:
     """Returns the place of each value among the distinct ones, and these, in their order; strings come after numbers."""
     known = sorted(set(values), key=lambda value: (isinstance(value, str), value))
     return np.array([known.index(value) for value in values]), known
 
 
-def importance(columns, scores):
+def importance(columns: dict[str, list], scores: Any) -> dict[str, float]:
     """Returns `{name: share}`, the largest first."""
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.inspection import permutation_importance
@@ -97,7 +98,7 @@ def importance(columns, scores):
     return dict(sorted(zip(columns, shares.tolist()), key=lambda pair: -pair[1]))
 
 
-def draw_importance(figure, shares):
+def draw_importance(figure: Any, shares: dict[str, float]) -> None:
     """Draws a bar for each parameter."""
     figure.set_size_inches(9, 0.32 * len(shares) + 1.0)
     axes = figure.subplots()
@@ -106,7 +107,7 @@ def draw_importance(figure, shares):
     axes.grid(True, axis="x")
 
 
-def draw_curves(figure, trials):
+def draw_curves(figure: Any, trials: list) -> None:
     """Draws the validation accuracy of each trial over its epochs; the best trial stands out."""
     figure.set_size_inches(9, 4.2)
     axes = figure.subplots()
@@ -121,7 +122,7 @@ def draw_curves(figure, trials):
     axes.legend(loc="lower right")
 
 
-def draw_parallel(figure, columns, scores, space):
+def draw_parallel(figure: Any, columns: dict[str, list], scores: np.ndarray, space: dict[str, Any]) -> None:
     """Draws a line for each trial through its values, one axis per parameter, and its score on the last; better trials are stronger."""
     import matplotlib
 
@@ -157,7 +158,7 @@ def draw_parallel(figure, columns, scores, space):
         spine.set_visible(False)
 
 
-def places_of(values, row):
+def places_of(values: list, row: Any) -> tuple[Any, list]:
     """Returns where values lie on an axis from 0 to 1, and the axis's marks: for a range its ends, else every value, evenly spaced."""
     if isinstance(row, dict):
         scale = np.log if row.get("log") else np.asarray

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import math
 import numbers
+from typing import Any
 
 from keras_vit.cost import cost
 from keras_vit.layers import checks
@@ -30,7 +31,7 @@ TRAINING = tuple(field.name for field in dataclasses.fields(Recipe) if field.nam
 PARAMETERS = {name: name for name in (*ARCHITECTURE, *AUGMENTATION, *TRAINING)}
 
 
-def between(low, high):
+def between(low: float, high: float) -> dict[str, Any]:
     return {"low": low, "high": high, "log": True}
 
 
@@ -80,7 +81,7 @@ SPACES = Table(
 )
 
 
-def open_space(space):
+def open_space(space: str | dict[str, Any]) -> dict[str, Any]:
     """Returns the rows of a space: `{parameter: tuple of values, or {"low", "high"} and, for a logarithmic scale, "log": True}`.
 
     A range between ints is one of ints.
@@ -116,7 +117,9 @@ def _row(name, row):
     return tuple(row)
 
 
-def architectures(rows, bases, max_parameters=None, max_macs=None):
+def architectures(
+    rows: dict[str, Any], bases: dict[str, dict], max_parameters: int | None = None, max_macs: int | None = None
+) -> list[dict[str, Any]]:
     """Returns the valid choices of what the architecture consists of, those with fewer multiply-adds first.
 
     Args:
@@ -167,7 +170,7 @@ def _price(choice, bases):
     return cost(changed)
 
 
-def arguments_of(choice, base):
+def arguments_of(choice: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
     """Returns the arguments of `VisionTransformer` that a choice stands for, as far as they differ from those of `base`."""
     changes = {name: checks.integer(name, choice[name]) for name in DIMENSIONS if name in choice}
     if "pooling" in choice:

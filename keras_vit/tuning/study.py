@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+from typing import Any
 
 import tomli_w
 
@@ -27,7 +28,7 @@ class TrialRow:
     reason: str
 
 
-def open_study(folder, settings):
+def open_study(folder: pathlib.Path, settings: dict[str, Any]) -> None:
     """Records the search's settings, or checks that they match an existing study.
 
     Raises:
@@ -48,17 +49,17 @@ def open_study(folder, settings):
     write_json(settings, path)
 
 
-def write_json(value, path):
+def write_json(value: Any, path: pathlib.Path) -> None:
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
 
 
-def write_best(config, folder):
+def write_best(config: dict[str, Any], folder: pathlib.Path) -> None:
     with replacing(folder / BEST) as temporary:
         temporary.write_text(tomli_w.dumps(config), encoding="utf-8")
 
 
-def read_trials(folder):
+def read_trials(folder: str | pathlib.Path) -> list[TrialRow]:
     """Returns a `TrialRow` for each trial of a study, the best first and those without a score last.
 
     Args:
@@ -75,7 +76,7 @@ def read_trials(folder):
     return sorted(rows, key=lambda row: -1.0 if row.score is None else row.score, reverse=True)
 
 
-def read_history(folder):
+def read_history(folder: str | pathlib.Path) -> list[dict]:
     """Returns the finished epochs of the trial in a folder: a list of dicts, as `Run.history`."""
     path = pathlib.Path(folder) / HISTORY
     if path.exists():
@@ -85,7 +86,7 @@ def read_history(folder):
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
 
 
-def reason(message):
+def reason(message: str | None) -> str:
     """Returns the last error of a traceback as one line. Of TensorFlow's many lines it picks the one about memory."""
     message = (message or "").strip()
     errors = re.findall(r"^(?:\w+\.)*(\w*Error\w*: .*)$", message, re.MULTILINE) or [message.rpartition("\n")[2]]

@@ -10,6 +10,7 @@ import json
 import pathlib
 import shutil
 import time
+from typing import Any
 
 import keras
 import keras_tuner
@@ -37,25 +38,25 @@ NEEDED = {"tensorflow": ("tensorboard",), "bayesian": ("scipy", "sklearn")}
 class LastingOracle:
     """What an oracle lacks to be killed at any moment, and to lose workers."""
 
-    def __init__(self, **kwargs):
+    def __init__(self, **kwargs: Any):
         super().__init__(objective=OBJECTIVE, **kwargs)
         self._ended_before = 0  # trials that ended before this process
         self._kills = {}  # trial: (its newest checkpoint when it was killed, how often it was that one)
 
-    def save(self):
+    def save(self) -> None:
         write_json(self.get_state(), self._get_oracle_fname())
 
     def _save_trial(self, trial):
         write_json(trial.get_state(), pathlib.Path(self._get_trial_dir(trial.trial_id)) / "trial.json")
 
-    def get_state(self):
+    def get_state(self) -> dict[str, Any]:
         return super().get_state() | {"kills": self._kills}
 
-    def set_state(self, state):
+    def set_state(self, state: dict[str, Any]) -> None:
         super().set_state(state)
         self._kills = state["kills"]
 
-    def reload(self):
+    def reload(self) -> None:
         # A kill may fall between the file of a trial and that of the oracle. A trial that only the former knows was not begun.
         state = json.loads(pathlib.Path(self._get_oracle_fname()).read_text())
         for folder in pathlib.Path(self._project_dir).glob("trial_*"):
@@ -76,7 +77,7 @@ class LastingOracle:
         self.save()
 
     @keras_tuner.synchronized
-    def create_trial(self, tuner_id):
+    def create_trial(self, tuner_id: str) -> Any:
         last = [self.trials[trial_id].status for trial_id in self.end_order[self._ended_before :][-MOST_FAILURES:]]
         if last == [TrialStatus.FAILED] * MOST_FAILURES:
             self.max_trials = len(self.trials)
@@ -88,13 +89,13 @@ class LastingOracle:
         return trial
 
     @keras_tuner.synchronized
-    def end_trial(self, trial):
+    def end_trial(self, trial: Any) -> None:
         if trial.trial_id in self._retry_queue:
             self._retry_queue.remove(trial.trial_id)
         super().end_trial(trial)
 
     @keras_tuner.synchronized
-    def release(self, tuner_id):
+    def release(self, tuner_id: str) -> None:
         """Has the trial of a worker that is gone tried again."""
         self.tuner_ids.discard(tuner_id)
         if trial := self.ongoing_trials.pop(tuner_id, None):
@@ -128,13 +129,13 @@ class HyperbandOracle(LastingOracle, keras_tuner.oracles.HyperbandOracle):
 
 
 class BayesianOracle(LastingOracle, keras_tuner.oracles.BayesianOptimizationOracle):
-    def populate_space(self, trial_id):
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
         self._random_state = np.random.RandomState(self.seed + len(self.trials))  # Keras Tuner's begins anew with each process
         return super().populate_space(trial_id)
 
 
 class GridOracle(LastingOracle, keras_tuner.oracles.GridSearchOracle):
-    def populate_space(self, trial_id):
+    def populate_space(self, trial_id: str) -> dict[str, Any]:
         # Keras Tuner keeps its place in the grid in memory alone. What has been tried tells it, too.
         values = {hp.name: hp.default for hp in self.hyperparameters.space}
         while values and self._duplicate(values):
@@ -180,7 +181,16 @@ class Search(keras_tuner.Tuner):
     >>> search.search()  # doctest: +SKIP
     """
 
-    def __init__(self, hypermodel, folder, tuner="hyperband", trials=20, seed=0, distribution_strategy=None, wait=600.0):
+    def __init__(
+        self,
+        hypermodel: Any,
+        folder: Any,
+        tuner: str = "hyperband",
+        trials: int = 20,
+        seed: int = 0,
+        distribution_strategy: Any = None,
+        wait: float = 600.0,
+    ):
         checks.one_of("tuner", tuner, TUNERS)
         checks.integer("trials", trials)
         check_packages(tuner)
@@ -203,7 +213,7 @@ class Search(keras_tuner.Tuner):
         if self.is_worker:
             self.oracle = client(oracle, wait)
 
-    def search(self):
+    def search(self) -> None:
         """Runs the trials that are left; as a chief: has the workers run them."""
         if self.is_worker:
             self.oracle.hold(super().search)
@@ -222,11 +232,11 @@ class Search(keras_tuner.Tuner):
     def _get_tuner_fname(self):
         return str(pathlib.Path(self.project_dir) / "oracle.json")
 
-    def save(self):
+    def save(self) -> None:
         if not self.is_worker:
             self.oracle.save()
 
-    def reload(self):
+    def reload(self) -> None:
         if not self.is_worker:
             self.oracle.reload()
 
@@ -243,7 +253,7 @@ class Search(keras_tuner.Tuner):
 class BestWeights(SaveBestEpoch):
     """Saves the weights whole or not at all, and remembers the best epoch also when the trial is gone on with."""
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         path = pathlib.Path(self.filepath)
         if path.exists() and (history := read_history(path.parent)):
             self.best_value = max(row[self.objective.name] for row in history)
@@ -257,15 +267,15 @@ class BestWeights(SaveBestEpoch):
 class Progress(Display):
     """A line for each trial that ends."""
 
-    def __init__(self, oracle, hypermodel, folder):
+    def __init__(self, oracle: Any, hypermodel: Any, folder: Any):
         super().__init__(oracle)
         self.hypermodel, self.folder = hypermodel, folder
         self.begun, self.ended, self.starts = time.monotonic(), 0, {}
 
-    def on_trial_begin(self, trial):
+    def on_trial_begin(self, trial: Any) -> None:
         self.starts[trial.trial_id] = time.monotonic()
 
-    def on_trial_end(self, trial):
+    def on_trial_end(self, trial: Any) -> None:
         self.ended += 1
         oracle, now = self.oracle, time.monotonic()
         done = len(oracle.end_order)
@@ -282,13 +292,13 @@ class Progress(Display):
         print(line, flush=True)
         self.write_best()
 
-    def write_best(self):
+    def write_best(self) -> None:
         for best in self.oracle.get_best_trials():
             if best.status == TrialStatus.COMPLETED:
                 write_best(self.hypermodel.config(best.hyperparameters.values), self.folder)
 
 
-def check_packages(tuner):
+def check_packages(tuner: str) -> None:
     for package in (*NEEDED.get(keras.backend.backend(), ()), *NEEDED.get(tuner, ())):
         if importlib.util.find_spec(package) is None:
             raise ImportError(f"Keras Tuner needs {package}, and does not say so: {install('tune')}")

@@ -9,6 +9,7 @@ import signal
 import threading
 import time
 from concurrent import futures
+from typing import Any
 
 import keras_tuner
 from keras_tuner.src.engine.trial import TrialStatus
@@ -20,7 +21,7 @@ ALIVE = [  # a process that died is noticed at once, a machine that lost its pow
 ]
 
 
-def client(oracle, wait):
+def client(oracle: Any, wait: float) -> Any:
     """Returns the oracle of a worker: it asks the chief, and holds a line to it."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import grpc
@@ -77,7 +78,7 @@ def client(oracle, wait):
     return Client(oracle)
 
 
-def serve(oracle, wait):
+def serve(oracle: Any, wait: float) -> None:
     """Answers the workers until all trials have ended and the workers have left.
 
     Raises:

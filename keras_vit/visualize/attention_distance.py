@@ -1,5 +1,8 @@
 """How far heads look."""
 
+from typing import Any
+
+import keras
 import numpy as np
 from keras import ops
 
@@ -7,7 +10,7 @@ from keras_vit.visualize.figures import axes_of, pixels_of
 from keras_vit.visualize.inside import block_weights, check_images, check_model, forward_pass, in_batches
 
 
-def mean_attention_distances(model, images, batch_size=8):
+def mean_attention_distances(model: keras.Model, images: Any, batch_size: int = 8) -> np.ndarray:
     """Returns how far away the patches are that a patch attends to, for each block and head.
 
     Args:
@@ -43,7 +46,7 @@ def mean_attention_distances(model, images, batch_size=8):
     return in_batches(distances, images, batch_size).mean(axis=0)
 
 
-def patch_distances(grid, sides):
+def patch_distances(grid: tuple[int, int], sides: tuple[int, int]) -> np.ndarray:
     """Returns the distances between the centers of patches, `(patches, patches)`, in pixels.
 
     Args:
@@ -54,7 +57,7 @@ def patch_distances(grid, sides):
     return np.linalg.norm(places[:, None] - places[None], axis=-1).astype("float32")
 
 
-def attention_distance(model, images, ax=None, batch_size=8):
+def attention_distance(model: keras.Model, images: Any, ax: Any = None, batch_size: int = 8) -> Any:
     """Draws how far each head looks, against the depth of its block: a dot is a head, the line their mean.
 
     In a well-trained model the heads of the first blocks differ: some look near, like a convolution, others everywhere; in the last blocks

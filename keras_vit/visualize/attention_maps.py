@@ -1,5 +1,8 @@
 """Attention weights, and those of one query as a map over the patches."""
 
+from typing import Any
+
+import keras
 import numpy as np
 from keras import ops
 
@@ -15,7 +18,7 @@ from keras_vit.visualize.inside import (
 )
 
 
-def attention_weights(model, images, blocks=None, batch_size=8):
+def attention_weights(model: keras.Model, images: Any, blocks: Any = None, batch_size: int = 8) -> np.ndarray:
     """Returns the attention weights of all tokens to all tokens.
 
     They are recomputed from each block's own queries and keys; the model itself keeps none.
@@ -48,7 +51,7 @@ def attention_weights(model, images, blocks=None, batch_size=8):
     return in_batches(weights, images, batch_size)
 
 
-def attention_maps(model, images, blocks=None, query=None, batch_size=8):
+def attention_maps(model: keras.Model, images: Any, blocks: Any = None, query: Any = None, batch_size: int = 8) -> np.ndarray:
     """Returns where a token looks: its attention to the patches, as a map for each block and head.
 
     Args:

@@ -1,12 +1,15 @@
 """Attention rollout: attention followed through all blocks."""
 
+from typing import Any
+
+import keras
 import numpy as np
 from keras import ops
 
 from keras_vit.visualize.inside import block_weights, check_model, forward_pass, in_batches, query_tokens, read_by_head
 
 
-def attention_rollout(model, images, query=None, batch_size=8):
+def attention_rollout(model: keras.Model, images: Any, query: Any = None, batch_size: int = 8) -> np.ndarray:
     """Returns how much of each patch reaches a token, if attention is followed through all blocks.
 
     In each block the heads' attention is averaged, and half of it replaced by the residual connection; the product over the blocks says
@@ -45,7 +48,7 @@ def attention_rollout(model, images, query=None, batch_size=8):
     return in_batches(rollout, images, batch_size)
 
 
-def map_of_query(model, query, grid, matrices, pooling=None):
+def map_of_query(model: keras.Model, query: Any, grid: tuple[int, int], matrices: list, pooling: Any = None) -> Any:
     """Multiplies the blocks' matrices up, from the last block's rows of a query down, and returns the map of the patches.
 
     Args:

@@ -1,7 +1,8 @@
 """One picture an image: the image beside what a method of this package makes of it."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 
 from keras_vit.visualize.attention_maps import attention_maps
@@ -30,7 +31,7 @@ METHODS = {
 }
 
 
-def explain(model, images, method="attention", block=None, target=None):
+def explain(model: keras.Model, images: Any, method: str = "attention", block: int | None = None, target: Any = None) -> np.ndarray:
     """Returns a method's maps of images, as `draw_explanation` takes them.
 
     Args:
@@ -56,7 +57,7 @@ def explain(model, images, method="attention", block=None, target=None):
     return 100.0 * found
 
 
-def draw_explanation(model, image, map, title="", label="", smooth=False):
+def draw_explanation(model: keras.Model, image: Any, map: Any, title: str = "", label: str = "", smooth: bool = False) -> Any:
     """Draws an image beside a map over it, or beside its patches' colors.
 
     Args:
@@ -85,7 +86,7 @@ def draw_explanation(model, image, map, title="", label="", smooth=False):
     return figure
 
 
-def draw_relevances(model, images, classes, titles, heading=""):
+def draw_relevances(model: keras.Model, images: Any, classes: Any, titles: Any, heading: str = "") -> Any:
     """Draws images above what spoke for a class in them.
 
     Args:

@@ -1,7 +1,9 @@
 """What the drawing functions share: axes, pixels to show, and mosaics."""
 
 import math
+from typing import Any
 
+import keras
 import numpy as np
 
 from keras_vit.extras import install
@@ -11,7 +13,7 @@ from keras_vit.visualize.inside import vision_transformer
 COLORS = "viridis"  # perceptually uniform: its lightness alone tells the values apart, in gray and to the color-blind
 
 
-def axes_of(ax, width=6.4, height=4.8):
+def axes_of(ax: Any, width: float = 6.4, height: float = 4.8) -> Any:
     """Returns `ax`, or the axes of a new matplotlib figure, which no window shows.
 
     Args:
@@ -30,7 +32,7 @@ def axes_of(ax, width=6.4, height=4.8):
     return Figure(figsize=(width, height), dpi=110, layout="constrained").add_subplot()
 
 
-def pixels_to_show(name, images):
+def pixels_to_show(name: str, images: Any) -> np.ndarray:
     """Returns images as floats from 0 to 1, `(batch, rows, columns, 3)`.
 
     Raises:
@@ -48,7 +50,7 @@ def pixels_to_show(name, images):
     return np.broadcast_to(images / 255.0, (*images.shape[:-1], 3))
 
 
-def pixels_of(model, images):
+def pixels_of(model: keras.Model, images: Any) -> np.ndarray:
     """Returns what a model takes as pixels from 0 to 255, channels last: undoes the normalization of a model that takes normalized ones."""
     images, vit = np.asarray(images, "float32"), vision_transformer(model)
     if vit is None:
@@ -62,13 +64,13 @@ def pixels_of(model, images):
     return images.clip(0.0, 255.0)
 
 
-def enlarge(map, rows, columns):
+def enlarge(map: Any, rows: int, columns: int) -> np.ndarray:
     """Returns a map `(grid rows, grid columns, ...)` with each cell repeated to fill an image of `rows` x `columns` pixels."""
     down, across = (np.arange(size) * cells // size for size, cells in zip((rows, columns), map.shape))
     return map[down][:, across]
 
 
-def mosaic(tiles, across=None, gap=1, fill=1.0):
+def mosaic(tiles: Any, across: int | None = None, gap: int = 1, fill: float = 1.0) -> np.ndarray:
     """Lays tiles `(count, rows, columns, ...)` out row by row, with a gap between them.
 
     Args:
@@ -87,7 +89,7 @@ def mosaic(tiles, across=None, gap=1, fill=1.0):
     return sheet
 
 
-def show(ax, picture, **more):
+def show(ax: Any, picture: Any, **more: Any):
     """Draws a picture without axes lines, each pixel as it is."""
     ax.axis("off")
     return ax.imshow(picture, **{"interpolation": "nearest", "aspect": "equal", **more})

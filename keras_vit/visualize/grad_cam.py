@@ -1,5 +1,9 @@
 """Grad-CAM on patch tokens."""
 
+from typing import Any
+
+import keras
+import numpy as np
 from keras import ops
 
 from keras_vit.runtime.gradients import gradients, no_gradients
@@ -8,7 +12,7 @@ from keras_vit.visualize.relevance import in_batches_of_targets, score_of
 from keras_vit.visualize.targets import class_scores, targets
 
 
-def grad_cam(model, images, target=None, block=None, batch_size=4):
+def grad_cam(model: keras.Model, images: Any, target: Any = None, block: int | None = None, batch_size: int = 4) -> np.ndarray:
     """Returns where the features are that speak for a class: Grad-CAM, with patch tokens in place of a convolution's map.
 
     Each feature is weighted by the mean over the patches of the class's gradient with respect to it; what is positive of the sum remains.

@@ -1,7 +1,8 @@
 """What a forward pass of a model computes on the way, for the functions that draw it."""
 
 import numbers
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -26,7 +27,7 @@ class ForwardPass(NamedTuple):
     output: object
 
 
-def forward_pass(function, images, replace=lambda name, number, value: value):
+def forward_pass(function: Callable, images: Any, replace: Callable = lambda name, number, value: value):
     """Runs a model, or a function that calls one, at inference, and returns a `ForwardPass`.
 
     Args:
@@ -55,7 +56,7 @@ def forward_pass(function, images, replace=lambda name, number, value: value):
     return ForwardPass(grids[0], layers, tokens, pooling, weights, output)
 
 
-def block_weights(block, tokens, queries=None):
+def block_weights(block: Any, tokens: Any, queries: Any = None) -> Any:
     """Returns a block's attention weights, `(batch, heads, queries, tokens)`, recomputed from the tokens that enter it.
 
     Args:
@@ -68,14 +69,14 @@ def block_weights(block, tokens, queries=None):
     return attention_weights(query if queries is None else ops.take(query, queries, axis=2), key)
 
 
-def check_model(model):
+def check_model(model: keras.Model) -> None:
     """Raises ValueError for a model without a VisionTransformer."""
     if not any(isinstance(layer, PatchEmbedding) for layer in layers_of(model)):
         what = f"{type(model).__name__} {getattr(model, 'name', '')!r}" if isinstance(model, keras.Model) else f"{type(model).__name__}"
         raise ValueError(f"`model` must be a keras_vit.VisionTransformer, or a model that holds one. Received: a {what}")
 
 
-def check_images(images):
+def check_images(images: Any) -> np.ndarray:
     """Returns images as an array with a batch axis."""
     images = np.asarray(images)
     if images.ndim != 4 or not len(images):
@@ -86,7 +87,7 @@ def check_images(images):
     return images
 
 
-def in_batches(function, images, batch_size):
+def in_batches(function: Callable, images: Any, batch_size: int) -> np.ndarray:
     """Returns `function` of all images, computed batch by batch, as a float32 array."""
     images, results = check_images(images), []
     with no_gradients():
@@ -95,16 +96,16 @@ def in_batches(function, images, batch_size):
     return np.concatenate(results)
 
 
-def to_array(tensor):
+def to_array(tensor: Any) -> np.ndarray:
     return ops.convert_to_numpy(ops.cast(tensor, "float32"))
 
 
-def count_blocks(model):
+def count_blocks(model: keras.Model) -> int:
     """Returns the number of a model's encoder blocks."""
     return sum(isinstance(layer, TransformerEncoderBlock) for layer in layers_of(model))
 
 
-def block_numbers(blocks, count):
+def block_numbers(blocks: Any, count: int) -> list[int]:
     """Returns `blocks`, an int, a sequence of ints or None for all, as a list of numbers from 0."""
     chosen = range(count) if blocks is None else [blocks] if isinstance(blocks, numbers.Integral) else blocks
     right = isinstance(chosen, (list, tuple, range)) and len(chosen) > 0
@@ -113,7 +114,7 @@ def block_numbers(blocks, count):
     return [int(i) % count for i in chosen]
 
 
-def read_by_head(model):
+def read_by_head(model: keras.Model) -> str:
     """Returns the name of the tokens that a model's head reads: "class", "classes" (class and distillation token), "class_patches",
     "patches" or "pooling"."""
     kinds = {type(layer) for layer in layers_of(model)}
@@ -128,7 +129,7 @@ def read_by_head(model):
     return "classes" if pooling == "token" and _count(model, ClassToken) == 2 else "class"
 
 
-def query_tokens(model, query, grid):
+def query_tokens(model: keras.Model, query: Any, grid: tuple[int, int]) -> np.ndarray:
     """Returns how much each token of `query` counts, `(tokens,)`, with sum one: attention is averaged over them.
 
     Args:
@@ -159,12 +160,12 @@ def query_tokens(model, query, grid):
     return weights
 
 
-def vision_transformer(model):
+def vision_transformer(model: keras.Model):
     """Returns the VisionTransformer that a model is or holds; None if it holds only its layers."""
     return next((layer for layer in layers_of(model) if isinstance(layer, VisionTransformer)), None)
 
 
-def layers_of(model):
+def layers_of(model: keras.Model) -> list:
     """Returns all layers of a model, those within others too; none of what is no model."""
     return list(model._flatten_layers()) if isinstance(model, keras.Model) else []
 

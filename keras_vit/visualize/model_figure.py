@@ -1,6 +1,8 @@
 """A model's architecture as a drawing, after the paper's figure 1."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import keras
 
 from keras_vit.visualize.figures import axes_of
 from keras_vit.visualize.inside import vision_transformer
@@ -19,7 +21,7 @@ class Stage(NamedTuple):
     shape: str
 
 
-def model_figure(model, ax=None):
+def model_figure(model: keras.Model, ax: Any = None) -> Any:
     """Draws a model's architecture: above, an image's way through it, with shapes; below, what an encoder block computes.
 
     Save it as SVG, which needs no other program: `model_figure(model).figure.savefig("model.svg")`.
@@ -55,7 +57,7 @@ def model_figure(model, ax=None):
     return ax
 
 
-def stages(vit):
+def stages(vit: keras.Model) -> list:
     """Returns the stages that an image passes, in order; the first is the image."""
     config = vit.get_config()
     rows, columns = (side or name for side, name in zip(vit.grid_size, ("rows", "cols")))
@@ -92,7 +94,7 @@ def stages(vit):
     return found
 
 
-def block_parts(config):
+def block_parts(config: Any) -> list[str]:
     """Returns the names of what an encoder block does, in order; "+" is the sum of a residual connection."""
     head_dim = config["hidden_dim"] // config["num_heads"]
     attention = f"attention\n{config['num_heads']} heads of {head_dim}" + ("\nnormalized q, k" if config["qk_norm"] else "")

@@ -1,5 +1,7 @@
 """A map of patches over its image."""
 
+from typing import Any
+
 import numpy as np
 
 from keras_vit.layers import checks
@@ -10,7 +12,16 @@ GRAY = 0.2  # the share of the gray image: the rest is the map's color, so that 
 DARKEST = 0.5  # how bright the map's color is on a black pixel: enough to tell it from others
 
 
-def overlay(image, map, ax=None, label="value", limits=None, smooth=False, cell=None, colorbar=True):
+def overlay(
+    image: Any,
+    map: Any,
+    ax: Any = None,
+    label: str = "value",
+    limits: tuple[float, float] | None = None,
+    smooth: bool = False,
+    cell: tuple[int, int] | None = None,
+    colorbar: bool = True,
+) -> Any:
     """Draws a map of patches over its image: the color tells the map's value, the shading shows the image in gray.
 
     Args:

@@ -1,5 +1,8 @@
 """What the patch embedding looks for."""
 
+from typing import Any
+
+import keras
 import numpy as np
 
 from keras_vit.layers import PatchEmbedding, checks
@@ -7,7 +10,7 @@ from keras_vit.visualize.figures import axes_of, mosaic, show
 from keras_vit.visualize.inside import check_model, layers_of, to_array, vision_transformer
 
 
-def patch_filters(model, count=28, ax=None):
+def patch_filters(model: keras.Model, count: int = 28, ax: Any = None) -> Any:
     """Draws the first principal components of the patch embedding's filters, as RGB images of a patch.
 
     They are a basis of what a patch's token can tell about its pixels. In a well-trained model the first ones are smooth: flat colors, then
@@ -41,7 +44,7 @@ def patch_filters(model, count=28, ax=None):
     return ax
 
 
-def kernel_on_pixels(model):
+def kernel_on_pixels(model: keras.Model) -> np.ndarray:
     """Returns the kernel `(rows, columns, channels, filters)` of the first convolution of a model's images."""
     vit = vision_transformer(model)
     stem = vit is not None and vit.get_config()["stem"] and vit.get_layer("stem")
@@ -54,7 +57,7 @@ def kernel_on_pixels(model):
     return to_array(kernel)
 
 
-def components(kernel):
+def components(kernel: Any) -> np.ndarray:
     """Returns the principal components of filters, `(count, rows, columns, channels)`, each up to its sign."""
     flat = kernel.reshape(-1, kernel.shape[-1])
     axes, _, _ = np.linalg.svd(flat - flat.mean(axis=1, keepdims=True), full_matrices=False)

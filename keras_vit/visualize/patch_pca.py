@@ -1,5 +1,8 @@
 """What patches have in common: the first principal components of their features."""
 
+from typing import Any
+
+import keras
 import numpy as np
 
 from keras_vit.layers import checks
@@ -7,7 +10,7 @@ from keras_vit.visualize.figures import axes_of, enlarge, mosaic, pixels_of, pix
 from keras_vit.visualize.inside import block_numbers, check_images, check_model, count_blocks, forward_pass, in_batches, vision_transformer
 
 
-def patch_components(model, images, block=None, components=3, batch_size=8):
+def patch_components(model: keras.Model, images: Any, block: int | None = None, components: int = 3, batch_size: int = 8) -> np.ndarray:
     """Returns the first principal components of the patches' features, with the axes that all images have in common.
 
     Args:
@@ -51,14 +54,14 @@ def patch_components(model, images, block=None, components=3, batch_size=8):
     return (projected * signs).reshape(len(found), *grids[0], components)
 
 
-def component_colors(model, images, block=None, batch_size=8):
+def component_colors(model: keras.Model, images: Any, block: int | None = None, batch_size: int = 8) -> np.ndarray:
     """Returns the first three components as colors from 0 to 1, `(batch, rows, columns, 3)`; the outermost percent is cut off."""
     found = patch_components(model, images, block, 3, batch_size)
     low, high = np.percentile(found, (1, 99), axis=(0, 1, 2))
     return ((found - low) / np.maximum(high - low, 1e-12)).clip(0.0, 1.0)
 
 
-def patch_pca(model, images, block=None, ax=None, batch_size=8):
+def patch_pca(model: keras.Model, images: Any, block: int | None = None, ax: Any = None, batch_size: int = 8) -> Any:
     """Draws images above the first three principal components of their patches' features, as red, green and blue.
 
     Patches of one color have like features, also from one image to another. In DINOv2 and its kind parts of objects have colors of their

@@ -1,7 +1,9 @@
 """What the position embedding has learned of the grid."""
 
 import math
+from typing import Any
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -12,7 +14,7 @@ from keras_vit.visualize.inside import check_model, layers_of, to_array, vision_
 MOST = 8  # positions a side that have a tile of their own: more could not be seen
 
 
-def position_similarity(model, ax=None):
+def position_similarity(model: keras.Model, ax: Any = None) -> Any:
     """Draws how similar each position's embedding is to all others': a tile for each position, in its place.
 
     In a well-trained model each tile is brightest at its own position, and its row and column are bright: the embedding has learned that
@@ -48,7 +50,7 @@ def position_similarity(model, ax=None):
     return ax
 
 
-def positions_of(model):
+def positions_of(model: keras.Model) -> np.ndarray:
     """Returns a model's position embeddings of the patches, `(rows, columns, D)`."""
     layers = [layer for layer in layers_of(model) if isinstance(layer, PositionEmbedding)]
     if not layers:
@@ -62,7 +64,7 @@ def positions_of(model):
     return to_array(layer(tokens, ops.zeros((1, *grid, 1))))[0, layer.num_prefix_tokens :].reshape(*grid, width)
 
 
-def similarities(positions):
+def similarities(positions: Any) -> np.ndarray:
     """Returns the cosine similarity of each position to each other, `(rows, columns, rows, columns)`."""
     unit = positions / np.maximum(np.linalg.norm(positions, axis=-1, keepdims=True), 1e-12)
     return np.einsum("ijd,kld->ijkl", unit, unit)

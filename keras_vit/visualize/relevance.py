@@ -1,5 +1,9 @@
 """Gradient-weighted relevance: which patches speak for a class."""
 
+from collections.abc import Callable
+from typing import Any
+
+import keras
 import numpy as np
 from keras import ops
 
@@ -9,7 +13,7 @@ from keras_vit.visualize.inside import check_images, check_model, forward_pass, 
 from keras_vit.visualize.targets import class_scores, targets
 
 
-def relevance(model, images, target=None, batch_size=4):
+def relevance(model: keras.Model, images: Any, target: Any = None, batch_size: int = 4) -> np.ndarray:
     """Returns how much each patch speaks for a class, by attention that is weighted with its gradient.
 
     In each block the attention weights are multiplied by the gradient of the class's score with respect to them; what is positive is
@@ -66,13 +70,13 @@ def relevance(model, images, target=None, batch_size=4):
     return in_batches_of_targets(relevance_of, images, target, batch_size)
 
 
-def score_of(scores, classes):
+def score_of(scores: Any, classes: Any) -> Any:
     """Returns the sum over a batch of each image's score of its class, a scalar in float32."""
     chosen = ops.one_hot(classes, scores.shape[-1], dtype="float32")
     return ops.sum(ops.cast(scores, "float32") * chosen)
 
 
-def in_batches_of_targets(function, images, target, batch_size):
+def in_batches_of_targets(function: Callable, images: Any, target: Any, batch_size: int) -> np.ndarray:
     """Returns `function` of all images, each with its target, as an array."""
     several = isinstance(target, (list, tuple, np.ndarray))
     if several and len(target) != len(images):

@@ -1,6 +1,8 @@
 """The class that an explanation is for, and its score."""
 
 import numbers
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -10,7 +12,7 @@ from keras_vit.layers import activations
 from keras_vit.vision_transformer import VisionTransformer
 
 
-def class_scores(model, images):
+def class_scores(model: keras.Model, images: Any) -> Callable:
     """Returns a function of images and `training` to the scores `(batch, classes)` of a model before its softmax or sigmoid.
 
     What follows a `VisionTransformer` in the user's own model is part of it. A model whose last layer is none of Keras's dense and
@@ -53,7 +55,7 @@ def class_scores(model, images):
     return model
 
 
-def targets(model, scores, target):
+def targets(model: keras.Model, scores: Any, target: Any) -> np.ndarray:
     """Returns a target as an int array, one class an image.
 
     Args:

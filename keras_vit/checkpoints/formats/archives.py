@@ -28,7 +28,7 @@ _TORCH_NAMES = re.compile(
 _MAX_DEPTH = 8  # of dicts in a torch file: one may hold itself
 
 
-def open_zip(path):
+def open_zip(path: pathlib.Path) -> Tensors:
     with contextlib.ExitStack() as stack:
         archive = stack.enter_context(zipfile.ZipFile(path))
         members = _checked_members(path, archive)

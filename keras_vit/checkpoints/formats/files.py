@@ -80,7 +80,7 @@ def _open_file(path):
     raise CheckpointError(f"The content of a checkpoint file must be one of: {KNOWN_FORMATS}. Received: path={path}, which begins {head!r}")
 
 
-def find_checkpoint(folder):
+def find_checkpoint(folder: pathlib.Path) -> pathlib.Path | None:
     """Returns the `pathlib.Path` of the one checkpoint in a folder, or None; the standard names of the Hub come first.
 
     Raises:

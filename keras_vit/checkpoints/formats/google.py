@@ -1,6 +1,7 @@
 """Google's npz formats: vit_jax (original, augreg, sam, gsam; plain, hybrid) and big_vision (also scanned, FlexiViT, SigLIP's tower)."""
 
 import re
+from typing import Any
 
 import numpy as np
 
@@ -37,11 +38,11 @@ VIT_JAX_CROP, BIG_VISION_CROP = {"crop_fraction": 1.0, "crop_mode": "squash"}, {
 IGNORED = r"opt/.*|epoch|step|txt/.*|t|b|state/.*"
 
 
-def recognizes(names):
+def recognizes(names: Any) -> bool:
     return "embedding/kernel" in names and "Transformer/encoder_norm/scale" in names
 
 
-def architecture(names, shapes, config, overrides, expected):
+def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expected: dict) -> tuple[dict, dict]:
     """As in `timm.architecture`; `config` is what `save` writes into the archive's comment. The number of heads shows in the shapes."""
     stacked = "Transformer/encoderblock/LayerNorm_0/scale" in shapes
     block = "Transformer/encoderblock" if stacked else "Transformer/encoderblock_0"
@@ -90,7 +91,7 @@ def architecture(names, shapes, config, overrides, expected):
     ), dict(stacked=stacked)
 
 
-def rows(a, stacked=False):
+def rows(a: dict[str, Any], stacked: bool = False) -> list:
     """Returns the rows for a full set of arguments of `VisionTransformer`.
 
     Args:
@@ -206,7 +207,7 @@ VIT_JAX_NAMES = [
 BIG_VISION_NAMES = [(r"^", "params/")]
 
 
-def lacks(a):
+def lacks(a: dict[str, Any]) -> list[str]:
     """Returns what of a model Google's code cannot express, a list of str such as "norm_first=False"."""
     allowed = {**ALLOWED, "pooling": ("token", None) if a["class_token"] else ("gap", "map", None)}
     stem = a["stem"]
@@ -220,7 +221,7 @@ def lacks(a):
     return lacking(a, allowed) + [rule for rule, broken in rules.items() if broken]
 
 
-def file(a):
+def file(a: dict[str, Any]) -> File:
     """Returns the `File` of a model of vit_jax's, or of big_vision's, with the full set of arguments `a`."""
     computed = a["position_embedding"] == "sincos2d" and not a["prefix_positions"] and a["stem"] is None  # by big_vision: in no file
     vit_jax = (a["prefix_positions"] or a["stem"] is not None) and a["pooling"] != "map"

@@ -1,6 +1,7 @@
 """Hugging Face transformers' format: ViT, DeiT, DINOv2 with and without registers, MAE, ViT hybrid, SigLIP's and CLIP's image towers."""
 
 import re
+from typing import Any
 
 import numpy as np
 
@@ -70,11 +71,11 @@ IGNORED = (
 PROBLEMS = {None: None, "single_label_classification": None, "multi_label_classification": "sigmoid", "regression": "linear"}
 
 
-def recognizes(names):
+def recognizes(names: Any) -> bool:
     return "embeddings.patch.weight" in names and "encoder.layer.0.layernorm_before.weight" in names
 
 
-def architecture(names, shapes, config, overrides, expected):
+def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expected: dict) -> tuple[dict, dict]:
     """As in `timm.architecture`; `config` is config.json, with preprocessor_config.json under "image_processor"."""
     processor = config.get("image_processor")
     problem = config.get("problem_type")
@@ -169,7 +170,7 @@ def _preprocessing(processor, kind):
     return from_processor(processor, kind) if processor else MODEL_TYPES[kind][1]
 
 
-def rows(a, split_gate=False, unused_map=False, unused_head=False):
+def rows(a: dict[str, Any], split_gate: bool = False, unused_map: bool = False, unused_head: bool = False) -> list:
     """Returns the rows for a full set of arguments of `VisionTransformer`, under the canonical names that `RENAMES` leads to.
 
     Args:
@@ -316,7 +317,7 @@ def _family(a):
     return "dinov2" if a["layer_scale_init"] is not None or a["mlp"] == "swiglu" else "vit"
 
 
-def lacks(a):
+def lacks(a: dict[str, Any]) -> list[str]:
     """Returns what of a model transformers cannot express, a list of str such as "norm_first=False"."""
     family, top = _family(a), a["include_top"]
     pooling = POOLINGS.get(family, ()) if top else HEADLESS_POOLINGS.get(family, ("token", "gap", "token_gap", None))
@@ -340,7 +341,7 @@ def _mlp_ratio(a):
     return None
 
 
-def file(a):
+def file(a: dict[str, Any]) -> File:
     """Returns the `File` of a model of transformers' with the full set of arguments `a`."""
     family, top = _family(a), a["include_top"]
     dinov2, tower = family.startswith("dinov2"), family in ("siglip", "clip")

@@ -3,7 +3,7 @@
 import logging
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -60,7 +60,7 @@ class Row(NamedTuple):
     layout: Layout
 
 
-def row(paths, keys, layout=None):
+def row(paths: Any, keys: Any, layout: Layout | None = None) -> Row:
     """Returns a `Row`; `paths` and `keys` may each be one str or several."""
     as_tuple = lambda x: (x,) if isinstance(x, str) else tuple(x)  # noqa: E731
     return Row(as_tuple(paths), as_tuple(keys), layout or SAME)
@@ -77,7 +77,7 @@ JOINED = Layout(lambda *a: np.concatenate(a).T, lambda a: _parted(a))  # apart t
 JOINED_BIAS = Layout(lambda *a: np.concatenate(a), lambda a: tuple(np.split(a, 3)))
 
 
-def positions(prefix, grid, lead=(1,)):
+def positions(prefix: int, grid: tuple[int, int], lead: tuple[int, ...] = (1,)) -> Layout:
     """Returns the layout of positions: theirs are (lead, prefix + rows * columns, D), ours a prefix table, if there is one, and a table."""
     rows, columns = grid
 
@@ -93,25 +93,25 @@ def positions(prefix, grid, lead=(1,)):
     return Layout(read, write)
 
 
-def position_row(arguments, key, lead=(1,)):
+def position_row(arguments: dict[str, Any], key: str, lead: tuple[int, ...] = (1,)) -> Row:
     """Returns the row of learned positions, of class tokens and patches."""
     prefix = arguments["class_token"] + arguments["distillation_token"] if arguments["prefix_positions"] else 0
     paths = ("position_embedding/prefix_table", "position_embedding/table") if prefix else "position_embedding/table"
     return row(paths, key, positions(prefix, arguments["position_grid"], lead))
 
 
-def dense(path, key, layout=LINEAR, kernel="weight", bias="bias", use_bias=True):
+def dense(path: str, key: str, layout: Layout = LINEAR, kernel: str = "weight", bias: str = "bias", use_bias: bool = True) -> list[Row]:
     """Returns the rows of a dense layer or convolution."""
     rows = [row(f"{path}/kernel", f"{key}.{kernel}", layout)]
     return rows + ([row(f"{path}/bias", f"{key}.{bias}")] if use_bias else [])
 
 
-def norm(path, key, scale="weight", bias="bias"):
+def norm(path: str, key: str, scale: str = "weight", bias: str = "bias") -> list[Row]:
     """Returns the rows of a normalization."""
     return [row(f"{path}/gamma", f"{key}.{scale}"), row(f"{path}/beta", f"{key}.{bias}")]
 
 
-def resnet_stem(shapes, root, unit):
+def resnet_stem(shapes: dict[str, tuple], root: str, unit: str) -> dict[str, Any]:
     """Returns the `stem` argument for a torch ResNet, given the key of its root kernel and the pattern of a unit's first kernel."""
     stages = count(shapes, unit.replace("{}", "{0}", 1).replace("{}", "0", 1))
     block_counts = tuple(count(shapes, unit.replace("{}", str(stage), 1)) for stage in range(stages))
@@ -121,7 +121,7 @@ def resnet_stem(shapes, root, unit):
     return dict(kind="resnet", block_counts=block_counts, width=width, num_groups=min(32, width), **form)
 
 
-def resnet_rows(stem, root, root_norm, unit):
+def resnet_rows(stem: dict[str, Any], root: str, root_norm: str, unit: str) -> list[Row]:
     """Returns the rows of a torch ResNet, given the keys of its root's kernel and normalization, and the pattern of a unit's keys."""
     table = [row("stem/root/kernel", f"{root}.weight", CONV)] + norm("stem/root_norm", root_norm)
     for stage, units in enumerate(stem["block_counts"]):
@@ -136,7 +136,7 @@ def resnet_rows(stem, root, root_norm, unit):
     return table
 
 
-def count(names, pattern, start=0):
+def count(names: Any, pattern: str, start: int = 0) -> int:
     """Returns for how many consecutive numbers from `start` the pattern, such as "blocks.{}.norm1.weight", is in `names`."""
     number = start
     while pattern.format(number) in names:
@@ -144,7 +144,14 @@ def count(names, pattern, start=0):
     return number - start
 
 
-def position_grid(found, prefixes, cell, sizes=(), given=None, guesses=None):
+def position_grid(
+    found: int,
+    prefixes: tuple[int, ...],
+    cell: tuple[int, int],
+    sizes: Any = (),
+    given: tuple[int, int] | None = None,
+    guesses: tuple[int, ...] | None = None,
+) -> tuple[int, tuple[int, int]]:
     """Returns (prefix, grid): how many of a file's positions belong to prefix tokens, and the rows and columns of the others.
 
     Args:
@@ -174,14 +181,14 @@ def position_grid(found, prefixes, cell, sizes=(), given=None, guesses=None):
     )
 
 
-def image_sizes(overrides, expected):
+def image_sizes(overrides: dict[str, Any], expected: dict[str, Any]) -> list[tuple]:
     """Returns the (height, width) of `input_shape` in arguments that a user gives and in those of a preset, where there is one."""
     channels_first = (overrides.get("data_format") or keras.config.image_data_format()) == "channels_first"
     given, preset = overrides.get("input_shape") or (), expected.get("input_shape") or ()
     return [tuple(given[1:] if channels_first else given[:-1]), tuple(preset[:-1])]
 
 
-def agree(config, found):
+def agree(config: dict[str, Any], found: dict[str, Any]) -> None:
     """Raises a ValueError if the configuration beside a file states another architecture than its tensors have.
 
     Args:
@@ -196,7 +203,7 @@ def agree(config, found):
         )
 
 
-def known(key, value, values):
+def known(key: str, value: Any, values: dict) -> Any:
     """Returns what `values`, a dict, has for a value in a configuration.
 
     Raises:
@@ -210,7 +217,7 @@ def known(key, value, values):
     return values[value]
 
 
-def class_names(names, num_classes):
+def class_names(names: Any, num_classes: int | None) -> tuple[str, ...] | None:
     """Returns the names of a checkpoint's classes as a tuple, or None if there are none, only placeholders, or too few or many.
 
     Args:
@@ -227,12 +234,12 @@ def class_names(names, num_classes):
     return tuple(map(str, names))
 
 
-def lacking(arguments, allowed):
+def lacking(arguments: dict[str, Any], allowed: dict[str, Any]) -> list[str]:
     """Returns the arguments whose values a format cannot hold, as "norm_first=False". `allowed` has the values of each, or a test."""
     fits = lambda name, values: values(arguments[name]) if callable(values) else arguments[name] in values  # noqa: E731
     return [f"{name}={arguments[name]!r}" for name, values in allowed.items() if not fits(name, values)]
 
 
-def square(pair):
+def square(pair: tuple) -> Any:
     """Returns one number for a pair of equal ones, else the pair as JSON has it."""
     return pair[0] if pair[0] == pair[1] else list(pair)

@@ -5,6 +5,7 @@ Where a file leaves something out, its own library's default counts. What has no
 
 import logging
 import re
+from typing import Any
 
 from keras_vit.presets import CLIP, IMAGENET
 
@@ -44,7 +45,7 @@ MODEL_TYPES = {
 }
 
 
-def from_timm(settings):
+def from_timm(settings: dict[str, Any]) -> dict[str, Any]:
     """Returns `preprocessing` for the settings of a timm config: those under "pretrained_cfg", or at the top of older files.
 
     Raises:
@@ -64,7 +65,7 @@ def from_timm(settings):
     }
 
 
-def to_timm(preprocessing):
+def to_timm(preprocessing: dict[str, Any]) -> dict[str, Any]:
     """Returns the entries of a timm config for a complete `preprocessing`."""
     return dict(
         interpolation=_key_of(TIMM_FILTERS, preprocessing["interpolation"]),
@@ -75,7 +76,7 @@ def to_timm(preprocessing):
     )
 
 
-def from_processor(file, model_type):
+def from_processor(file: dict[str, Any], model_type: str) -> dict[str, Any]:
     """Returns `preprocessing` for the content of a preprocessor_config.json, new or old.
 
     Args:
@@ -132,7 +133,7 @@ def _colors(file, default):
     return {"mean": divided(_values(mean)), "std": divided(_values(std))}
 
 
-def to_processor(preprocessing, size):
+def to_processor(preprocessing: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
     """Returns the content of a preprocessor_config.json for a complete `preprocessing` and images of (rows, columns)."""
     height, width = size
     fraction = preprocessing["crop_fraction"]

@@ -4,7 +4,9 @@ import collections.abc
 import contextlib
 import math
 import mmap
+import pathlib
 import threading
+from typing import Any
 
 import numpy as np
 
@@ -34,7 +36,15 @@ class Tensors(collections.abc.Mapping):
         ValueError: if a tensor is read after `close`.
     """
 
-    def __init__(self, path, shapes, read, metadata=None, close=None, configuration=None):
+    def __init__(
+        self,
+        path: pathlib.Path,
+        shapes: dict[str, tuple],
+        read: Any,
+        metadata: dict[str, Any] | None = None,
+        close: Any = None,
+        configuration: dict[str, Any] | None = None,
+    ):
         self.path = path
         self.shapes = shapes
         self.metadata = metadata or {}
@@ -46,7 +56,7 @@ class Tensors(collections.abc.Mapping):
     def __getitem__(self, key):
         return self.read(key)
 
-    def read(self, key, scratch=None):
+    def read(self, key: str, scratch: Any = None) -> np.ndarray:
         """Returns an array: where the format allows it, in the memory of a `Scratch`, which lasts until the thread's next one."""
         if key not in self.shapes:
             raise KeyError(key)
@@ -73,14 +83,14 @@ class Tensors(collections.abc.Mapping):
     def __exit__(self, *exception):
         self.close()
 
-    def close(self):
+    def close(self) -> None:
         """Closes the file. Arrays already read stay valid."""
         close, self._read, self._close = self._close, None, None
         if close:
             close()
 
 
-def aligned(shape, dtype):
+def aligned(shape: tuple, dtype: Any) -> np.ndarray:
     """Returns a new array of zeros, whose memory the backends' tensors can share on a CPU.
 
     Its pages are the system's ordinary ones: the huge ones that numpy asks for can take longer to get than the tensor to read.
@@ -94,14 +104,14 @@ class Scratch(threading.local):
 
     memory = np.empty(0, np.uint8)
 
-    def take(self, size):
+    def take(self, size: int) -> np.ndarray:
         if size > len(self.memory):
             self.memory = aligned((size,), np.uint8)
         return self.memory[:size]
 
 
 @contextlib.contextmanager
-def parsing(path):
+def parsing(path: pathlib.Path):
     """A damaged file can raise nearly anything from the parsers below: it leaves here as one clear error."""
     try:
         yield

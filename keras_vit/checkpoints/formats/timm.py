@@ -1,6 +1,7 @@
 """timm's format, which is also Meta's: DeiT, DeiT-III, MAE, DINO and DINOv2."""
 
 import re
+from typing import Any
 
 import numpy as np
 
@@ -63,11 +64,11 @@ MODEL_ARGS = {"norm_layer": (None,), "block_fn": (None,), "mlp_layer": (None,), 
 IGNORED = r"mask_token|decoder.*|num_batches_tracked|.*\.num_batches_tracked|.*relative_position_index|mlm_head.*"
 
 
-def recognizes(names):
+def recognizes(names: Any) -> bool:
     return "patch_embed.proj.weight" in names and "blocks.0.norm1.weight" in names
 
 
-def architecture(names, shapes, config, overrides, expected):
+def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expected: dict) -> tuple[dict, dict]:
     """Returns the arguments of `VisionTransformer` for a file, and the keyword arguments of `rows` for it.
 
     Args:
@@ -196,7 +197,7 @@ def _conv_stem(shapes):
     return dict(kind="conv", filters=filters, strides=tuple(1 if kernel[0] == kernel[1] else 2 for kernel in kernels))
 
 
-def rows(a, register_positions=False):
+def rows(a: dict[str, Any], register_positions: bool = False) -> list:
     """Returns the rows for a full set of arguments of `VisionTransformer`.
 
     Args:
@@ -299,7 +300,7 @@ STEM = dict(
 )
 
 
-def lacks(a):
+def lacks(a: dict[str, Any]) -> list[str]:
     """Returns what of a model timm cannot express, a list of str such as "norm_first=False"."""
     stem, swiglu, distilled = a["stem"], a["mlp"] == "swiglu", a["distillation_token"]
     fits = stem is None or ({**stem, "block_counts": None} == STEM and stem["block_counts"] in HYBRIDS)
@@ -317,7 +318,7 @@ def lacks(a):
     return lacking(a, ALLOWED) + [rule for rule, broken in rules.items() if broken]
 
 
-def file(a):
+def file(a: dict[str, Any]) -> File:
     """Returns the `File` of a model of timm's with the full set of arguments `a`."""
     has_class, distilled = a["class_token"], a["distillation_token"]
     # timm gives positions to registers with the class token, or to neither: that of the class token is added to it, as in its DINOv2.

@@ -1,11 +1,13 @@
 """Augmentation of whole batches: functions `(images, labels, seeds) -> (images, labels)`. Each image has a seed, a pair of int64."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
 
-def affine(rotation=0.0, scale=0.0, shift=0.0, shear=0.0):
+def affine(rotation: float = 0.0, scale: float = 0.0, shift: float = 0.0, shear: float = 0.0) -> Callable:
     """Returns a random affine transform: rotates, scales, shifts and shears each image about its center, on a black ground.
 
     Args:
@@ -41,7 +43,7 @@ def affine(rotation=0.0, scale=0.0, shift=0.0, shear=0.0):
     return apply
 
 
-def mirror():
+def mirror() -> Callable:
     """Returns the augmentation that flips half of the images, left to right."""
 
     def change(images, labels, seeds):
@@ -51,7 +53,7 @@ def mirror():
     return change
 
 
-def pad_and_crop(padding):
+def pad_and_crop(padding: int) -> Callable:
     """Returns the augmentation that pads images with black by `padding` pixels and cuts out a random window of the old size.
 
     Reference:
@@ -68,7 +70,7 @@ def pad_and_crop(padding):
     return change
 
 
-def cutout(side):
+def cutout(side: float) -> Callable:
     """Returns Cutout: the augmentation that covers a square about a random pixel with black. It may reach beyond the image.
 
     Args:
@@ -93,7 +95,7 @@ def cutout(side):
     return change
 
 
-def mixup(alpha):
+def mixup(alpha: float) -> Callable:
     """Returns MixUp as big_vision does it: it mixes every image with its neighbor in the batch, in one ratio of at least one half.
 
     Reference:
@@ -114,7 +116,7 @@ def mixup(alpha):
     return change
 
 
-def mixup_or_cutmix(mixup_alpha=0.8, cutmix_alpha=1.0, switch_prob=0.5):
+def mixup_or_cutmix(mixup_alpha: float = 0.8, cutmix_alpha: float = 1.0, switch_prob: float = 0.5) -> Callable:
     """Returns timm's `Mixup`: it mixes a batch with itself in reverse, by CutMix with probability `switch_prob`, else by MixUp.
 
     Args:
@@ -157,12 +159,12 @@ def mixup_or_cutmix(mixup_alpha=0.8, cutmix_alpha=1.0, switch_prob=0.5):
     return change
 
 
-def cutmix(alpha=1.0):
+def cutmix(alpha: float = 1.0) -> Callable:
     """Returns CutMix alone: see `mixup_or_cutmix`."""
     return mixup_or_cutmix(0.0, alpha)
 
 
-def whole_labels():
+def whole_labels() -> Callable:
     """Returns the step of DeiT-III before its binary loss: every class in a mixed image gets the label 1.
 
     Reference:
@@ -175,16 +177,16 @@ def whole_labels():
     return change
 
 
-def beta(alpha, seed):
+def beta(alpha: float, seed: Any) -> Any:
     """Draws from Beta(alpha, alpha)."""
     one, other = tf.unstack(tf.random.stateless_gamma((2,), seed, alpha, dtype=tf.float64))
     return tf.cast(one / (one + other), tf.float32)
 
 
-def mixed(ratio, one, other):
+def mixed(ratio: Any, one: Any, other: Any) -> Any:
     return ratio * one + (1.0 - ratio) * other
 
 
-def uniform(seeds, count, low, high):
+def uniform(seeds: Any, count: Any, low: Any, high: Any) -> Any:
     """Draws `count` numbers for each of the `seeds` (n, 2). Returns float32 `(n, count)`."""
     return tf.map_fn(lambda seed: tf.random.stateless_uniform((count,), seed, low, high), seeds, fn_output_signature=tf.float32)

@@ -5,6 +5,8 @@ draw, `size` the target's (rows, columns); the result is uint8.
 """
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -23,7 +25,7 @@ METHODS = {
 EVALUATION = {"interpolation": "bicubic", "crop_mode": "center", "crop_fraction": 0.875}  # where no model says otherwise
 
 
-def inception_crop(area=(0.05, 1.0), ratio=(0.75, 1.33)):
+def inception_crop(area: tuple[float, float] = (0.05, 1.0), ratio: tuple[float, float] = (0.75, 1.33)) -> Callable:
     """Returns the Inception crop: a window of random area and aspect ratio, resized without antialiasing.
 
     Args:
@@ -54,7 +56,9 @@ def inception_crop(area=(0.05, 1.0), ratio=(0.75, 1.33)):
     return crop
 
 
-def random_resized_crop(area=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation="bicubic"):
+def random_resized_crop(
+    area: tuple[float, float] = (0.08, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3), interpolation: str = "bicubic"
+) -> Callable:
     """Returns the crop of torchvision and timm: as `inception_crop`, but with log-uniform aspect ratios, and antialiased.
 
     It draws ten windows and takes the first that lies within the image. If none does, it takes the largest central window of an allowed
@@ -81,7 +85,7 @@ def random_resized_crop(area=(0.08, 1.0), ratio=(3 / 4, 4 / 3), interpolation="b
     return crop
 
 
-def resize_and_crop(ratio=448 / 384):
+def resize_and_crop(ratio: float = 448 / 384) -> Callable:
     """Returns the crop of fine-tuning: both sides are resized to `ratio` times the target's, then a random window is cut out.
 
     Reference:
@@ -94,7 +98,7 @@ def resize_and_crop(ratio=448 / 384):
     return crop
 
 
-def simple_random_crop(padding=4):
+def simple_random_crop(padding: int = 4) -> Callable:
     """Returns the crop of DeiT-III for ImageNet-21k: the shorter side is resized to the target's, then a random window is cut out.
 
     Before, the image is extended by `padding` pixels, which reflect it at its borders.
@@ -111,7 +115,7 @@ def simple_random_crop(padding=4):
     return crop
 
 
-def evaluation_crop(preprocessing=None):
+def evaluation_crop(preprocessing: dict[str, Any] | None = None) -> Callable:
     """Returns the crop of `evaluation_transform` for `tf.data`: within two levels of Pillow's result. It is not random.
 
     Args:
@@ -132,18 +136,18 @@ def evaluation_crop(preprocessing=None):
     return crop
 
 
-def resized(image, size, interpolation, antialias=True):
+def resized(image: Any, size: Any, interpolation: str, antialias: bool = True) -> Any:
     """Returns the image as uint8 of `size`, an int pair or tensor."""
     image = tf.image.resize(image, size, method=METHODS[interpolation], antialias=antialias)
     return tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8)
 
 
-def shorter_side_to(image, size):
+def shorter_side_to(image: Any, size: Any) -> Any:
     """Returns the size, an int32 pair, at which the image covers `size` in its own proportions."""
     return tf.cast(covering(tf.unstack(tf.cast(tf.shape(image)[:2], tf.float64)), size, tf), tf.int32)
 
 
-def window(image, seed, size):
+def window(image: Any, seed: Any, size: Any) -> Any:
     """Returns a random window of `size`."""
     places = tf.cast(tf.shape(image)[:2] - size + 1, tf.float32)
     top, left = tf.unstack(tf.cast(tf.random.stateless_uniform((2,), seed) * places, tf.int32))

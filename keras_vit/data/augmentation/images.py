@@ -1,18 +1,19 @@
 """Augmentation of single images: functions `(image, seed) -> image` on uint8 `(rows, columns, 3)`."""
 
 import math
+from collections.abc import Callable
 
 import tensorflow as tf
 
 from keras_vit.data.augmentation import pixels
 
 
-def flip():
+def flip() -> Callable:
     """Returns the augmentation that flips half of the images, left to right."""
     return lambda image, seed: tf.where(tf.random.stateless_uniform((), seed) < 0.5, tf.reverse(image, [1]), image)
 
 
-def color_jitter(brightness=0.0, contrast=0.0, saturation=0.0):
+def color_jitter(brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0) -> Callable:
     """Returns color jitter: brightness, contrast and saturation change in random order, by factors of up to `1 +- strength`.
 
     Reference:
@@ -33,7 +34,7 @@ def color_jitter(brightness=0.0, contrast=0.0, saturation=0.0):
     return change
 
 
-def three_augment():
+def three_augment() -> Callable:
     """Returns 3-Augment: each image becomes gray, solarized or blurred (radius from 0.1 to 2).
 
     Reference:
@@ -52,7 +53,13 @@ def three_augment():
     return change
 
 
-def random_erasing(probability=0.25, area=(0.02, 1 / 3), ratio=(0.3, 1 / 0.3), mean=(123.675, 116.28, 103.53), std=(58.395, 57.12, 57.375)):
+def random_erasing(
+    probability: float = 0.25,
+    area: tuple[float, float] = (0.02, 1 / 3),
+    ratio: tuple[float, float] = (0.3, 1 / 0.3),
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53),
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375),
+) -> Callable:
     """Returns random erasing: the augmentation that replaces a rectangle by noise.
 
     Args:

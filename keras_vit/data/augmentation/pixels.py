@@ -3,17 +3,19 @@
 Every function takes an image `(rows, columns, 3)` of uint8 and, where it has one, a float32 scalar.
 """
 
+from typing import Any
+
 import numpy as np
 import tensorflow as tf
 
 LEVELS = np.arange(256)
 
 
-def identity(image):
+def identity(image: Any) -> Any:
     return image
 
 
-def autocontrast(image):
+def autocontrast(image: Any) -> Any:
     present = histogram(image) > 0
     lowest = tf.cast(tf.argmax(present, axis=0), tf.float64)
     highest = 255.0 - tf.cast(tf.argmax(present[::-1], axis=0), tf.float64)
@@ -22,7 +24,7 @@ def autocontrast(image):
     return look_up(tf.where(highest > lowest, table, LEVELS[:, None].astype("float64")), image)
 
 
-def equalize(image):
+def equalize(image: Any) -> Any:
     counts = histogram(image)
     highest = 255 - tf.argmax((counts > 0)[::-1], axis=0)
     step = (tf.reduce_sum(counts, axis=0) - tf.gather(tf.transpose(counts), highest, batch_dims=1)) // 255
@@ -31,34 +33,34 @@ def equalize(image):
     return look_up(tf.where(step > 0, table, LEVELS[:, None].astype("int32")), image)
 
 
-def invert(image):
+def invert(image: Any) -> Any:
     return 255 - image
 
 
-def posterize(image, bits):
+def posterize(image: Any, bits: Any) -> Any:
     """Keeps the `bits` highest bits of each pixel."""
     shift = 8 - tf.cast(bits, tf.int32)
     mask = tf.bitwise.left_shift(tf.bitwise.right_shift(255, shift), shift)
     return tf.bitwise.bitwise_and(image, tf.cast(mask, tf.uint8))
 
 
-def solarize(image, threshold):
+def solarize(image: Any, threshold: Any) -> Any:
     """Inverts the pixels from `threshold` upward."""
     return tf.where(tf.cast(image, tf.float32) < threshold, image, 255 - image)
 
 
-def solarize_add(image, addition):
+def solarize_add(image: Any, addition: Any) -> Any:
     """Adds `addition` to the pixels below 128."""
     brighter = tf.minimum(tf.cast(image, tf.int32) + tf.cast(addition, tf.int32), 255)
     return tf.where(image < 128, tf.cast(brighter, tf.uint8), image)
 
 
-def color(image, factor):
+def color(image: Any, factor: Any) -> Any:
     """Changes the saturation: a factor of 0 gives gray, 1 the image."""
     return blend(gray(image), image, factor)
 
 
-def contrast(image, factor):
+def contrast(image: Any, factor: Any) -> Any:
     """Changes the contrast: a factor of 0 gives the mean gray, 1 the image."""
     total = tf.reduce_sum(tf.cast(gray(image), tf.int64))
     pixels = tf.size(image, out_type=tf.int64) // 3
@@ -66,12 +68,12 @@ def contrast(image, factor):
     return blend(tf.cast(mean, tf.uint8), image, factor)
 
 
-def brightness(image, factor):
+def brightness(image: Any, factor: Any) -> Any:
     """Changes the brightness: a factor of 0 gives black, 1 the image."""
     return blend(tf.constant(0, tf.uint8), image, factor)
 
 
-def sharpness(image, factor):
+def sharpness(image: Any, factor: Any) -> Any:
     """Changes the sharpness: a factor of 0 gives a smoothed image, 1 the image."""
     wide = tf.cast(image, tf.int32)
     rows = wide[:-2] + wide[1:-1] + wide[2:]
@@ -81,7 +83,7 @@ def sharpness(image, factor):
     return blend(tf.concat([image[:1], middle, image[-1:]], axis=0), image, factor)
 
 
-def gaussian_blur(image, radius):
+def gaussian_blur(image: Any, radius: Any) -> Any:
     """Blurs by three box blurs, as Pillow does, but without rounding between them: up to 3 levels apart. `radius` is at most 2.
 
     Reference:
@@ -105,23 +107,23 @@ def gaussian_blur(image, radius):
     return tf.cast(tf.clip_by_value(tf.round(blurred), 0.0, 255.0), tf.uint8)
 
 
-def shear_x(image, slant, **options):
+def shear_x(image: Any, slant: Any, **options: Any) -> Any:
     return affine(image, (1.0, slant, 0.0), (0.0, 1.0, 0.0), **options)
 
 
-def shear_y(image, slant, **options):
+def shear_y(image: Any, slant: Any, **options: Any) -> Any:
     return affine(image, (1.0, 0.0, 0.0), (slant, 1.0, 0.0), **options)
 
 
-def translate_x(image, pixels, **options):
+def translate_x(image: Any, pixels: Any, **options: Any) -> Any:
     return affine(image, (1.0, 0.0, pixels), (0.0, 1.0, 0.0), **options)
 
 
-def translate_y(image, pixels, **options):
+def translate_y(image: Any, pixels: Any, **options: Any) -> Any:
     return affine(image, (1.0, 0.0, 0.0), (0.0, 1.0, pixels), **options)
 
 
-def rotate(image, degrees, **options):
+def rotate(image: Any, degrees: Any, **options: Any) -> Any:
     rows, columns = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float64))
     angle = -tf.cast(degrees, tf.float64) * (np.pi / 180.0)
     cos, sin = tf.cos(angle), tf.sin(angle)
@@ -129,7 +131,7 @@ def rotate(image, degrees, **options):
     return affine(image, (cos, sin, x - cos * x - sin * y), (-sin, cos, y + sin * x - cos * y), **options)
 
 
-def affine(image, to_x, to_y, fill=(128, 128, 128), interpolation="nearest"):
+def affine(image: Any, to_x, to_y, fill: tuple[int, int, int] = (128, 128, 128), interpolation: str = "nearest") -> Any:
     """Takes each output pixel (x, y) from the input's (a x + b y + c, d x + e y + f), or `fill` if that lies outside.
 
     Args:
@@ -168,7 +170,7 @@ def affine(image, to_x, to_y, fill=(128, 128, 128), interpolation="nearest"):
     return tf.where(inside[..., None], taken, tf.constant(fill, tf.uint8))
 
 
-def cutout(image, reach, center, fill=(128, 128, 128)):
+def cutout(image: Any, reach, center, fill: tuple[int, int, int] = (128, 128, 128)) -> Any:
     """Fills the square of side `2 * reach` about `center`, which is a pair of shares of rows and columns."""
     shape = tf.shape(image)[:2]
     row, column = tf.unstack(tf.cast(tf.cast(shape, tf.float32) * center, tf.int32))
@@ -177,25 +179,25 @@ def cutout(image, reach, center, fill=(128, 128, 128)):
     return tf.where(inside[..., None], tf.constant(fill, tf.uint8), image)
 
 
-def gray(image):
+def gray(image: Any) -> Any:
     """Returns the image as Pillow's gray (ITU-R 601-2), with one channel of uint8."""
     red, green, blue = tf.unstack(tf.cast(image, tf.int32), axis=-1)
     return tf.cast(tf.bitwise.right_shift(red * 19595 + green * 38470 + blue * 7471 + 0x8000, 16), tf.uint8)[..., None]
 
 
-def blend(one, other, factor):
+def blend(one, other, factor: Any) -> Any:
     """Returns `one + factor * (other - one)`, clipped to 0..255 and truncated to whole levels."""
     one, other = tf.cast(one, tf.float32), tf.cast(other, tf.float32)
     return tf.cast(tf.clip_by_value(one + factor * (other - one), 0.0, 255.0), tf.uint8)
 
 
-def histogram(image):
+def histogram(image: Any) -> Any:
     """Returns the number of pixels of each level: int32 `(256, 3)`."""
     levels = tf.cast(image, tf.int32) + (0, 256, 512)
     return tf.transpose(tf.reshape(tf.math.bincount(tf.reshape(levels, (-1,)), minlength=768, maxlength=768), (3, 256)))
 
 
-def look_up(table, image):
+def look_up(table, image: Any) -> Any:
     """Replaces each level by its entry in `table` `(256, 3)`."""
     table = tf.reshape(tf.transpose(tf.cast(table, tf.uint8)), (768,))
     return tf.gather(table, tf.cast(image, tf.int32) + (0, 256, 512))

@@ -7,6 +7,7 @@ import dataclasses
 import logging
 import re
 from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -46,7 +47,7 @@ class Augmentation:
         checks.integer("repeats", self.repeats)
 
 
-def augreg(magnitude=None, alpha=0.0):
+def augreg(magnitude: float | None = None, alpha: float = 0.0) -> Augmentation:
     return Augmentation(
         "Steiner et al., How to train your ViT? (2022), section 3.2; configs/vit_i1k.py of big_vision",
         crop=inception_crop(),
@@ -129,7 +130,7 @@ ADDITIONS = {
 }
 
 
-def open_augmentation(augmentation):
+def open_augmentation(augmentation: Any) -> Augmentation:
     """Returns the `Augmentation` of a name, a Keras layer or a function. Argument as in `keras_vit.data.load`."""
     if isinstance(augmentation, Augmentation):
         return augmentation
@@ -141,7 +142,7 @@ def open_augmentation(augmentation):
     return Augmentation(name, batch=(lambda images, labels, seeds: (augmentation(images, **arguments), labels),))
 
 
-def named_augmentation(name):
+def named_augmentation(name: str) -> Augmentation:
     """Returns the `Augmentation` of a name such as "digits+mixup(0.2)"."""
     row, *additions = str(name).split("+")
     augmentation = choose("augmentation", row, AUGMENTATIONS)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -25,15 +26,15 @@ class Operation:
     fills: bool = False
 
 
-def whole(most):
+def whole(most: int):
     return lambda magnitude: tf.floor(magnitude / 10.0 * most)
 
 
-def share(most):
+def share(most: int):
     return lambda magnitude: magnitude / 10.0 * most
 
 
-def enhancement(magnitude):
+def enhancement(magnitude: float):
     return magnitude / 10.0 * 1.8 + 0.1
 
 
@@ -89,8 +90,14 @@ TIMM = {
 
 
 def rand_augment(
-    num_ops=2, magnitude=10, magnitude_std=0.0, probability=1.0, operations=BIG_VISION, fill=(128, 128, 128), interpolation="nearest"
-):
+    num_ops: int = 2,
+    magnitude: float = 10,
+    magnitude_std: float = 0.0,
+    probability: float = 1.0,
+    operations: Any = BIG_VISION,
+    fill: tuple[int, int, int] = (128, 128, 128),
+    interpolation: str = "nearest",
+) -> Callable:
     """Returns RandAugment: a function `(image, seed) -> image` on uint8.
 
     Args:

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 import numbers
 import os
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from keras_vit.names import Table, choose
 SOURCES = Table("data source, and no folder of this name", {"digits": digits.digits, "fashion_mnist": fashion_mnist.fashion_mnist})
 
 
-def open_source(source, options):
+def open_source(source: Any, options: dict[str, Any]) -> Source:
     """Returns the `Source` that the user named, or a source that is open. Arguments as in `keras_vit.data.load`."""
     if isinstance(source, Source):
         if options:
@@ -43,7 +44,7 @@ def open_source(source, options):
     return with_options(SOURCES[source], options)
 
 
-def with_options(source, options, *arguments):
+def with_options(source, options: Any, *arguments: Any):
     """Calls a data source with the user's options. An unknown option, or one of another type than its default, is a ValueError."""
     own = list(inspect.signature(source).parameters.values())[len(arguments) :]
     defaults = {parameter.name: parameter.default for parameter in own}

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -65,7 +66,7 @@ def arrays(
     return Source(class_names, (*image_shape, 3), made)
 
 
-def read_images(images):
+def read_images(images: Any):
     """Returns images as an array `(n, rows, columns, 1 or 3)` of values in 0..255."""
     try:
         images = np.asarray(images)
@@ -84,7 +85,7 @@ def read_images(images):
     return images.astype("uint8") if images.dtype == bool else images
 
 
-def label_array(labels):
+def label_array(labels: Any) -> np.ndarray:
     try:
         labels = np.asarray(labels)
     except ValueError:
@@ -97,7 +98,7 @@ def label_array(labels):
     return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
-def read_labels(labels, class_names=None, multi_label=None):
+def read_labels(labels: Any, class_names: tuple[str, ...] | list[str] | None = None, multi_label=None):
     """Returns labels as class indices `(n,)`, or as `(n, classes)` of 0 and 1, and the names of the classes."""
     several = labels.ndim == 2
     if multi_label and not several:
@@ -130,7 +131,7 @@ def read_labels(labels, class_names=None, multi_label=None):
     return labels, class_names
 
 
-def indices_of(labels, class_names):
+def indices_of(labels: Any, class_names: tuple[str, ...] | list[str]):
     """Returns class names as indices, and the names in order."""
     labels = labels.tolist()
     names = tuple(sorted({*labels})) if class_names is None else tuple(map(str, class_names))
@@ -140,5 +141,5 @@ def indices_of(labels, class_names):
     return np.array([index[label] for label in labels], "int64"), names
 
 
-def say(text):
+def say(text: str) -> None:
     logging.getLogger(__name__).warning("%s", text)

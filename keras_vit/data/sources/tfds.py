@@ -3,6 +3,7 @@
 import os
 import pathlib
 import socket
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -92,7 +93,7 @@ def tfds(
     return Source(names, (*image_shape, 3), {name: read_by_index(name) for name in orders})
 
 
-def from_memory(builder, split, image, label):
+def from_memory(builder, split: str, image: Any, label):
     """Returns a function from an index to an encoded image and its label, and all labels."""
     import tensorflow_datasets
 
@@ -103,7 +104,7 @@ def from_memory(builder, split, image, label):
     return lambda index: (images[index], labels[index]), labels.numpy()
 
 
-def from_disk(builder, split, image, label):
+def from_disk(builder, split: str, image: Any, label):
     """Returns the same as `from_memory` without reading anything yet: None in place of the labels."""
     import tensorflow_datasets
 
@@ -120,7 +121,7 @@ def from_disk(builder, split, image, label):
     return reader, None
 
 
-def features(builder, image, label):
+def features(builder, image: Any, label):
     """Returns the names of the features with the images and with the labels."""
     import tensorflow_datasets
 
@@ -136,7 +137,7 @@ def features(builder, image, label):
     return chosen
 
 
-def find_prepared(name, data_dir=None):
+def find_prepared(name: str, data_dir=None):
     """Returns the folder of the newest prepared version of a data set on disk, or None."""
     name, _, version = name.partition(":")
     root = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser() / name
@@ -149,7 +150,7 @@ def find_prepared(name, data_dir=None):
     return max(found, key=lambda folder: [int(number) if number.isdigit() else 0 for number in folder.name.split(".")], default=None)
 
 
-def prepared(name, data_dir, download):
+def prepared(name: str, data_dir, download):
     """Returns the builder of a data set on disk. Stock `tfds.load` tries the network for minutes before it fails."""
     try:
         import importlib_resources  # noqa: F401  tensorflow-datasets needs it and does not say so
@@ -172,7 +173,7 @@ def prepared(name, data_dir, download):
     return builder
 
 
-def reachable(host="storage.googleapis.com", port=443, timeout=3.0):
+def reachable(host: str = "storage.googleapis.com", port: int = 443, timeout: float = 3.0) -> bool:
     """Whether the host of TensorFlow Datasets can be reached. Behind a proxy the answer is always yes."""
     if any(os.environ.get(name) for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")):
         return True

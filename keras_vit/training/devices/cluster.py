@@ -15,7 +15,7 @@ class Cluster(NamedTuple):
     index: int
 
 
-def find():
+def find() -> Cluster | None:
     """Returns the `Cluster` of TF_CONFIG or SLURM, or None.
 
     Raises:
@@ -28,7 +28,7 @@ def find():
     return None
 
 
-def of_tf_config(text):
+def of_tf_config(text: str) -> Cluster | None:
     """Reads TF_CONFIG.
 
     Example:
@@ -59,7 +59,7 @@ def of_tf_config(text):
     return Cluster(tuple(addresses), index + (len(jobs["chief"]) if kind == "worker" and "chief" in jobs else 0))
 
 
-def of_slurm(environment):
+def of_slurm(environment: dict[str, str]) -> Cluster | None:
     """Reads the variables that `srun` sets for each task. Ports follow from the job's number, so that two jobs can share a machine.
 
     Example:
@@ -82,7 +82,7 @@ def of_slurm(environment):
     return Cluster(tuple(f"{host}:{port + task}" for host, count in zip(hosts, counts) for task in range(count)), int(process))
 
 
-def wait_for(cluster, seconds):
+def wait_for(cluster: Cluster, seconds: float) -> None:
     """Returns once every worker of the cluster answers at its address. TensorFlow itself would wait silently and forever.
 
     Raises:

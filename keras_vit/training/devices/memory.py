@@ -2,6 +2,7 @@
 
 import math
 import pathlib
+from typing import Any
 
 import keras
 
@@ -29,7 +30,9 @@ def training_bytes(model: keras.Model, batch_size: int, optimizer: str = "AdamW"
     return 4 * (price.parameters + trained * (1 + COPIES[optimizer] + ema)) + int(PEAK * price.activation_bytes)
 
 
-def device_bytes(model, batch_size, devices, strategy="fsdp", optimizer="AdamW", bytes_per_value=4):
+def device_bytes(
+    model: Any, batch_size: int, devices: int, strategy: str = "fsdp", optimizer: str = "AdamW", bytes_per_value: int = 4
+) -> tuple[int, int, int]:
     """Estimates the memory of training on each of several devices, without building anything.
 
     Args:
@@ -122,7 +125,7 @@ def check_memory(model: keras.Model, batch_size: int, optimizer: str = "AdamW", 
     )
 
 
-def memory_error(error, images, parts=1):
+def memory_error(error, images: int, parts: int = 1):
     """Returns an error that tells the user what to do, if `error` says that a device's memory is exhausted; else None.
 
     Args:

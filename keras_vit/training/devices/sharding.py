@@ -1,6 +1,7 @@
 """Shards weights over several devices, on JAX: fully (FSDP), or by heads and hidden units (tensor parallel)."""
 
 import functools
+from typing import Any
 
 import keras
 
@@ -73,7 +74,7 @@ def _layout_map(mesh):
 
 
 @functools.cache
-def distribution(name):
+def distribution(name: str) -> Any:
     """Returns the `keras.distribution.Distribution` that `strategy` describes."""
     checks.one_of("strategy", name, ("auto", "one_device", "mirrored", "multi_worker", *SHARDED))
     devices = keras.distribution.list_devices()
@@ -92,7 +93,7 @@ def distribution(name):
     return made
 
 
-def check_backend(what):
+def check_backend(what: str) -> None:
     if keras.backend.backend() != "jax":
         raise ValueError(
             f"Weights are divided on JAX: set KERAS_BACKEND=jax. (On {keras.backend.backend()} `keras.distribution` does nothing.) "

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import io
 import re
+from typing import Any
 
 import keras
 
@@ -15,7 +16,7 @@ from keras_vit.training.devices import cluster, sharding
 NAMES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 
 
-def strategy(name="auto", wait_seconds: float = 600.0):
+def strategy(name: str = "auto", wait_seconds: float = 600.0) -> Any:
     """Returns a strategy that distributes training over devices, and prints one line about it on stderr.
 
     On TensorFlow a `tf.distribute.Strategy`, on JAX a `keras.distribution.Distribution`; both have a `scope`.
@@ -183,7 +184,7 @@ def virtual_devices(text: str) -> None:
         raise ValueError(f"Virtual devices must be made before the backend is used. Received: devices={text!r}") from None
 
 
-def devices(name=None, virtual=None):
+def devices(name: str | None = None, virtual: str | None = None) -> tuple[Any, int, str]:
     """Returns what a run trains on: (strategy or None, number of replicas, the line that says what they are).
 
     Within the scope of a strategy it is that one. One device alone needs none.
@@ -210,7 +211,7 @@ def devices(name=None, virtual=None):
     return chosen if used else None, count, said.getvalue().strip().removeprefix("keras_vit: ")
 
 
-def count_replicas(made) -> int:
+def count_replicas(made: Any) -> int:
     """Returns the number of devices that a strategy or distribution splits a batch over."""
     if keras.backend.backend() == "jax":
         mesh = made.device_mesh

@@ -1,5 +1,8 @@
 """The best epoch of a run, and when a run no longer improves: both follow from the history alone, so that a resumed run agrees."""
 
+import pathlib
+from typing import Any
+
 import keras
 
 from keras_vit.files import replacing
@@ -15,11 +18,11 @@ class BestEpoch(keras.callbacks.Callback):
         history: function that returns the epochs that are finished, a list of dicts with `val_accuracy`.
     """
 
-    def __init__(self, path, history):
+    def __init__(self, path: pathlib.Path, history: list[dict]):
         super().__init__()
         self.path, self.history = path, history
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if logs[SCORE] > max((row[SCORE] for row in self.history()), default=-1.0):
             model = self.model  # on JAX this brings the state of the step back into the variables
             self.path.parent.mkdir(exist_ok=True)
@@ -27,7 +30,7 @@ class BestEpoch(keras.callbacks.Callback):
                 getattr(model, "student", model).save_weights(temporary)  # of a `Distillation` the student
 
 
-def is_stale(history, patience):
+def is_stale(history: list[dict], patience: int | None) -> bool:
     """Returns whether the validation accuracy has not risen for `patience` epochs; never with a patience of None."""
     scores = [row[SCORE] for row in history]
     return bool(scores) and patience is not None and len(scores) - 1 - scores.index(max(scores)) >= patience

@@ -1,11 +1,12 @@
 """What predictions are worth: accuracy, calibration, the confusion of classes, and figures for each class."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 
-def evaluate_predictions(probabilities, labels, class_names: Sequence[str] | None = None, bins: int = 15) -> dict:
+def evaluate_predictions(probabilities: Any, labels: Any, class_names: Sequence[str] | None = None, bins: int = 15) -> dict:
     """Compares predictions with labels.
 
     Args:

@@ -1,5 +1,7 @@
 """Pictures of a report, drawn into matplotlib figures: learning curves, confusion matrix, worst mistakes."""
 
+from typing import Any
+
 import numpy as np
 
 COMMON = {
@@ -32,13 +34,13 @@ PANELS = (("loss", "Loss (nats)", 1.0), ("accuracy", "Accuracy (%)", 100.0))
 SERIES = (("", "training", "o", "-"), ("val_", "validation", "s", "--"))
 
 
-def best_epoch(history):
+def best_epoch(history: list[dict]) -> dict | None:
     """Returns the row with the highest validation accuracy (the first of equals), or None without one."""
     rows = [row for row in history if "val_accuracy" in row]
     return max(rows, key=lambda row: row["val_accuracy"]) if rows else None
 
 
-def draw_curves(figure, history, phases=None):
+def draw_curves(figure: Any, history: list[dict], phases: dict[int, str] | None = None) -> None:
     """Draws loss and accuracy over the epochs.
 
     Args:
@@ -69,7 +71,7 @@ def draw_curves(figure, history, phases=None):
         axes.legend(fontsize=10)
 
 
-def draw_confusion(figure, matrix, class_names):
+def draw_confusion(figure: Any, matrix: np.ndarray, class_names: tuple[str, ...] | list[str]) -> None:
     """Draws how often each true class (row) is predicted as each class (column); the color is the share of the row.
 
     Above 30 classes neither names nor counts would be legible: the axes have the numbers of the classes.
@@ -94,7 +96,7 @@ def draw_confusion(figure, matrix, class_names):
         axes.text(column, row, matrix[row, column], ha="center", va="center", color=ink, fontsize=9)
 
 
-def chosen_mistakes(labels, probabilities, images=None, most=24):
+def chosen_mistakes(labels: Any, probabilities: Any, images: Any = None, most: int = 24) -> np.ndarray:
     """Returns the rows to show: misclassified images, most confident first; without any, those of the least confidence.
 
     Args:
@@ -109,7 +111,9 @@ def chosen_mistakes(labels, probabilities, images=None, most=24):
     return [int(i) for i in order if images is None or i in images][:most]
 
 
-def draw_mistakes(figure, images, labels, probabilities, class_names, split="test"):
+def draw_mistakes(
+    figure: Any, images: Any, labels: Any, probabilities: Any, class_names: tuple[str, ...] | list[str], split: str = "test"
+) -> None:
     """Draws the misclassified images of which the model was surest; without any, those of which it was least sure.
 
     Args:
@@ -141,7 +145,7 @@ def draw_mistakes(figure, images, labels, probabilities, class_names, split="tes
         axes.set_title(title, fontsize=TITLE_POINTS)
 
 
-def title_of_mistakes(wrong, count, split):
+def title_of_mistakes(wrong: int, count: int, split: str) -> str:
     """Returns "3 of 359 test images misclassified", or what stands there without a mistake."""
     images = {"train": "training images", "all": "images"}.get(split, f"{split} images")
     if wrong:
@@ -149,7 +153,7 @@ def title_of_mistakes(wrong, count, split):
     return f"All {count:,} {images} are classified correctly; these are the least certain"
 
 
-def wrapped(text, width, end=""):
+def wrapped(text: str, width: float, end: str = "") -> str:
     """Returns text in at most two lines of a width in inches, as a title of an image; what is too long is cut, but not `end`."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path

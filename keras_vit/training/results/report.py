@@ -7,6 +7,7 @@ import importlib
 import io
 import pathlib
 import platform
+from typing import Any
 
 import keras
 import numpy as np
@@ -54,8 +55,18 @@ small {{ display: block; color: var(--quiet) }}
 
 
 def write_report(
-    folder, title, facts, history, images, labels, probabilities, class_names, more=None, split="test", phases=None
-):  # fmt: skip
+    folder: str | pathlib.Path,
+    title: str,
+    facts: dict[str, str],
+    history: list[dict],
+    images: Any,
+    labels: Any,
+    probabilities: Any,
+    class_names: tuple[str, ...] | list[str],
+    more: dict[str, tuple] | None = None,
+    split: str = "test",
+    phases: dict[int, str] | None = None,
+) -> dict[str, pathlib.Path]:
     """Writes `curves.png`, `confusion_matrix.png`, `worst_mistakes.png`, and `report.html`, which holds them, into `folder`.
 
     Args:
@@ -108,7 +119,15 @@ def write_report(
     return write_page(folder, title, facts, pictures, more=more, after=class_tables(result, pairs))
 
 
-def write_page(folder, title, facts, pictures, text="", more=None, after=""):
+def write_page(
+    folder: str | pathlib.Path,
+    title: str,
+    facts: dict[str, str],
+    pictures: dict[str, tuple],
+    text: str = "",
+    more: dict[str, tuple] | None = None,
+    after: str = "",
+) -> dict[str, pathlib.Path]:
     """Draws pictures into `folder`, and writes `report.html`, which holds them.
 
     Args:
@@ -150,7 +169,7 @@ def write_page(folder, title, facts, pictures, text="", more=None, after=""):
     return {"Report": folder / "report.html"} | {heading: folder / name for heading, name in names.items()}
 
 
-def picture(heading, alternative, light, dark=None):
+def picture(heading: str, alternative: str, light: bytes, dark: bytes | None = None) -> str:
     """Returns the HTML of a picture, in the PNG data of one or two color schemes, under its heading."""
     source, dark = ("" if png is None else f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in (light, dark))
     width = int.from_bytes(light[16:20])  # in the header of a PNG
@@ -160,13 +179,13 @@ def picture(heading, alternative, light, dark=None):
     return f'<h2>{html.escape(heading)}</h2>\n<div class="wide">{image}</div>'
 
 
-def facts_table(facts):
+def facts_table(facts: dict[str, str]):
     """Returns the rows of the table at the top."""
     notes = {name: f"<small>{html.escape(NOTES[name])}</small>" if name in NOTES else "" for name in facts}
     return "".join(f'<tr><th scope="row">{html.escape(k)}</th><td>{html.escape(v)}{notes[k]}</td></tr>\n' for k, v in facts.items())
 
 
-def html_table(header, rows):
+def html_table(header: Any, rows: Any) -> str:
     """Returns an HTML table of strings, with a row of headers; the first cell of each row is its header."""
     top = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
     lines = (
@@ -176,7 +195,7 @@ def html_table(header, rows):
     return f'<div class="wide"><table><tr>{top}</tr>\n' + "\n".join(lines) + "</table></div>"
 
 
-def class_tables(result, pairs):
+def class_tables(result: dict[str, Any], pairs) -> str:
     """Returns the HTML of the most confused pairs of classes and of the figures by class."""
     count = len(result["classes"])
     text = ""
@@ -198,7 +217,7 @@ def class_tables(result, pairs):
     return f"{text}\n<h2>{title}</h2>\n{html_table(header, rows)}"
 
 
-def confused_pairs(result):
+def confused_pairs(result: dict[str, Any]) -> list[tuple]:
     """Returns [(true class, predicted class, images)] of the misclassified images, the most frequent pair first."""
     matrix = np.array(result["confusion_matrix"])
     np.fill_diagonal(matrix, 0)
@@ -208,7 +227,7 @@ def confused_pairs(result):
     return [(names[true[i]], names[predicted[i]], int(matrix[true[i], predicted[i]])) for i in order]
 
 
-def describe_curves(history):
+def describe_curves(history: list[dict]) -> str:
     """Returns what the learning curves show, in words."""
     first, last, best = history[0], history[-1], best_epoch(history)
     text = f"Training loss from {first['loss']:.3g} to {last['loss']:.3g} in {counted(len(history), 'epoch')}"
@@ -217,7 +236,7 @@ def describe_curves(history):
     return text
 
 
-def written():
+def written() -> str:
     """Returns date and versions, for the reader who wants to repeat it."""
     backend = keras.backend.backend()
     versions = {"keras_vit": __version__, "Keras": keras.__version__, backend: importlib.import_module(backend).__version__}

@@ -2,6 +2,8 @@
 
 import csv
 import json
+import pathlib
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,7 +21,7 @@ EXPLAINED = "mistakes_explained.png"
 SPLITS = ("train", "validation", "test")
 
 
-def evaluate_split(model: keras.Model, data, split: str = "test", batch_size: int = 32) -> tuple[dict, Predictions]:
+def evaluate_split(model: keras.Model, data: Any, split: str = "test", batch_size: int = 32) -> tuple[dict, Predictions]:
     """Evaluates a model on the images of a split.
 
     Args:
@@ -49,12 +51,12 @@ def evaluate_split(model: keras.Model, data, split: str = "test", batch_size: in
     return {"split": split} | result | {"images_per_second": predictions.images_per_second}, predictions
 
 
-def numbered(before, rows):
+def numbered(before: list[dict], rows: list[dict]) -> list[dict]:
     """Returns the rows of a history behind those before, with their epochs counted on."""
     return [*before, *(row | {"epoch": len(before) + row["epoch"]} for row in rows)]
 
 
-def write_history(history, path):
+def write_history(history: list[dict], path: pathlib.Path) -> None:
     """Writes the epochs of a run as a CSV file."""
     with replacing(path) as temporary, open(temporary, "w", newline="") as file:
         writer = csv.DictWriter(file, history[0])
@@ -62,7 +64,9 @@ def write_history(history, path):
         writer.writerows(history)
 
 
-def explain_mistakes(model, images, labels, probabilities, class_names, most=8):
+def explain_mistakes(
+    model: keras.Model, images: Any, labels: Any, probabilities: Any, class_names: tuple[str, ...] | list[str], most: int = 8
+) -> Any:
     """Draws what spoke for the predicted class in the most confident mistakes; without any, in the least certain images.
 
     Args:
@@ -86,7 +90,7 @@ def explain_mistakes(model, images, labels, probabilities, class_names, most=8):
     return draw_relevances(model, np.stack([images[i] for i in chosen]), predicted[chosen], titles, heading)
 
 
-def write_results(run, seconds, verbose=True):
+def write_results(run: Any, seconds: float, verbose: bool = True):
     """Writes model, history, figures and report of a run, and prints its accuracy and where everything is.
 
     Args:
@@ -139,7 +143,7 @@ def write_results(run, seconds, verbose=True):
         print(f"{what:23}{path}")
 
 
-def describe(phase, steps_per_epoch=None):
+def describe(phase: Any, steps_per_epoch: int | None = None) -> str:
     """Returns what a phase of a recipe trains, in words, and with `steps_per_epoch` how long."""
     if steps_per_epoch is not None:
         return f"{describe(phase)}, {counted(phase.length(steps_per_epoch)[0], 'epoch')}"
