@@ -6,13 +6,14 @@
 
 import importlib
 
-from keras_vit import layers, presets, training, zoo
+from keras_vit import features, layers, presets, training, zoo
 from keras_vit.backbone import feature_maps
 from keras_vit.checkpoints import from_pretrained
 from keras_vit.checkpoints.catalogue import list_weights
 from keras_vit.checkpoints.imagenet import decode_predictions
 from keras_vit.config import ViTConfig
 from keras_vit.cost import cost
+from keras_vit.features import embed
 from keras_vit.presets import list_models
 from keras_vit.version import __version__
 from keras_vit.vision_transformer import VisionTransformer
@@ -24,7 +25,9 @@ __all__ = [
     "__version__",
     "cost",
     "decode_predictions",
+    "embed",
     "feature_maps",
+    "features",
     "from_pretrained",
     "layers",
     "list_models",

@@ -4,6 +4,7 @@ import os
 from typing import Any, Literal, TypedDict, Unpack
 
 from keras_vit import data as data
+from keras_vit import features as features
 from keras_vit import layers as layers
 from keras_vit import presets as presets
 from keras_vit import training as training
@@ -17,6 +18,7 @@ from keras_vit.checkpoints.pretrained import from_pretrained as from_pretrained
 from keras_vit.config import Pooling
 from keras_vit.config import ViTConfig as ViTConfig
 from keras_vit.cost import cost as cost
+from keras_vit.features.embedding import embed as embed
 from keras_vit.presets import list_models as list_models
 from keras_vit.stems import ConvStemConfig, ResNetStemConfig
 from keras_vit.version import __version__ as __version__

@@ -63,15 +63,21 @@ def feature_maps(model: keras.Model, blocks: Sequence[int] | None = None, norm: 
     model = find_vision_transformer(model)
     count = model.get_config()["num_layers"]
     blocks = (count - 1,) if blocks is None else blocks
-    if not isinstance(blocks, (list, tuple, range)) or not blocks or not all(i in range(-count, count) for i in blocks):
-        raise ValueError(f"`blocks` must be a sequence of ints between {-count} and {count - 1}. Received: blocks={blocks!r}")
+    numbers = check_blocks(blocks, count)
     patches = model.get_layer("patch_embedding").output
     to_map = PatchMap(model.num_prefix_tokens, name="patch_map")
     maps = []
-    for i in blocks:
-        tokens = model.get_layer(f"block_{i % count}").output
+    for i in numbers:
+        tokens = model.get_layer(f"block_{i}").output
         maps.append(to_map(model.get_layer("norm")(tokens) if norm else tokens, patches))
     return keras.Model(model.input, maps if len(maps) > 1 else maps[0], name=f"{model.name}_feature_maps")
+
+
+def check_blocks(blocks, count):
+    """Returns the numbers of blocks, counted from 0, for a sequence in which they may also be counted from the end."""
+    if not isinstance(blocks, (list, tuple, range)) or not blocks or not all(i in range(-count, count) for i in blocks):
+        raise ValueError(f"`blocks` must be a sequence of ints between {-count} and {count - 1}. Received: blocks={blocks!r}")
+    return [i % count for i in blocks]
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")

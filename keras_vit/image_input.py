@@ -26,7 +26,7 @@ class ChecksImages:
 def _checked(name):
     @functools.wraps(getattr(keras.Model, name))
     def method(self, x=None, *args, **kwargs):
-        _check(self, x)
+        check_images(self, x)
         return getattr(super(ChecksImages, self), name)(x, *args, **kwargs)
 
     return method
@@ -36,7 +36,8 @@ for name in WAYS_IN:
     setattr(ChecksImages, name, _checked(name))
 
 
-def _check(model, x):
+def check_images(model, x):
+    """Raises a ValueError for images of a shape that a model does not take, and warns once of pixels that it does not expect."""
     shape = _shape(x)
     if shape is None:
         return

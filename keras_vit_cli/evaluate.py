@@ -7,9 +7,8 @@ from typing import Annotated
 
 import typer
 
-from keras_vit_cli.configs import parse_options
 from keras_vit_cli.console import quiet, table
-from keras_vit_cli.models import SOURCES, config_of, open_model
+from keras_vit_cli.models import DATA, SOURCES, config_of, data_of, open_data, open_model
 
 MOST_CLASSES = 40
 
@@ -23,9 +22,7 @@ class Split(enum.StrEnum):
 
 def evaluate(
     model: Annotated[str, typer.Argument(help=f"{SOURCES}.")],
-    data: Annotated[
-        str, typer.Option(help="digits, fashion_mnist, tfds:NAME, or a folder with a folder of images for each class. [default: the run's]")
-    ] = None,
+    data: Annotated[str, typer.Option(help=DATA)] = None,
     split: Annotated[Split, typer.Option("--split", "--part", help="Which images.")] = Split.TEST,
     data_option: Annotated[list[str], typer.Option(help="NAME=VALUE for the data source, such as data_dir=sets; repeatable.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at an image that cannot be read, instead of skipping it.")] = False,
@@ -41,24 +38,14 @@ def evaluate(
     if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"`--output` must be a new or an empty folder. Received: {output}")
     with quiet():
-        from keras_vit.data import load
         from keras_vit.training.results.summary import evaluate_split
-        from keras_vit.training.settings import check_there
     run = config_of(model)
-    if data is None and run:
-        check_there(run, "data")
-    data = data or run.get("data")
-    if data is None:
-        raise ValueError("`--data` is missing: name a data source, such as digits")
-    options = run.get("data_options", {}) if data == run.get("data") else {}
-    options = options | parse_options(data_option) | ({"strict": True} if strict else {})
+    data = data_of(model, data)
     classifier = open_model(model)
     config = classifier.get_config()
     if not config["include_top"]:
         raise ValueError(f"These weights have no head: they give features, not classes. Received: {model}")
-    rows, columns = classifier.input_shape[1:3]
-    size = run.get("image_size", 224) if rows is None else (rows, columns)
-    loaded = load(data, batch_size=1, preprocessing=classifier.preprocessing, **{"image_size": size} | options)
+    loaded, _ = open_data(model, classifier, data, data_option, strict)
     names = config["class_names"] or run.get("class_names") or loaded.class_names
     for mine, theirs in ((config["num_classes"], len(loaded.class_names)), *zip(names, loaded.class_names)):
         if mine != theirs:

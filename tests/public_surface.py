@@ -15,6 +15,7 @@ assert_type(keras_vit.from_pretrained("folder", num_classes=3), VisionTransforme
 assert_type(keras_vit.cost("ViTB16", batch_size=8).parameters, int)
 assert_type(keras_vit.list_models("*B16*"), list[str])
 assert_type(keras_vit.list_weights("ViTB16")[0].tag, str)
+keras_vit.embed(model, ["cat.jpg"], pooling="gap", blocks=(0, -1))
 keras_vit.feature_maps(model, blocks=(0, -1))
 keras_vit.training.freeze(model, 1)
 keras_vit.training.add_lora(model, rank=8)

@@ -18,6 +18,7 @@ FLOORS = [
     {"checkpoints"},
     {"zoo"},
     {"data", "export", "visualize"},
+    {"features"},
     {"training"},
     {"tuning"},
 ]

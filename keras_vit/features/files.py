@@ -1,0 +1,192 @@
+"""Features in a file, computed shard by shard: a process that was killed resumes behind the last whole shard."""
+
+import json
+import pathlib
+import shutil
+import zipfile
+import zlib
+from typing import NamedTuple
+
+import numpy as np
+from keras import ops
+from tqdm import tqdm
+
+from keras_vit.backbone import find_vision_transformer
+from keras_vit.features.embedding import feature_model, features_of
+from keras_vit.files import disown, own, replacing
+from keras_vit.layers import checks
+
+SHARD = 64  # batches: seconds to minutes of work that a kill may cost
+SETTINGS = "settings.json"
+KEYS = ("features", "labels", "splits", "indices", "class_names", "settings")
+
+
+class Features(NamedTuple):
+    """What a file of features holds.
+
+    Args:
+        features: float32 array `(n, features)`.
+        labels: int array `(n,)`, or `(n, classes)` of 0 and 1 where images have several classes.
+        splits: array `(n,)` of str. The split of each image.
+        indices: int array `(n,)`. The number of each image within its split, in the order of `data.splits[split]`.
+        class_names: tuple of str.
+        settings: dict. What the features were computed from and how.
+    """
+
+    features: np.ndarray
+    labels: np.ndarray
+    splits: np.ndarray
+    indices: np.ndarray
+    class_names: tuple[str, ...]
+    settings: dict
+
+
+def write_features(path, model, data, split="all", pooling=None, batch_size=32, settings=None, verbose=True) -> Features:
+    """Computes the features of a data set and writes them into a file.
+
+    Finished shards lie in a folder beside the file, its name with ".shards" added. The same call resumes behind them after a kill.
+
+    Args:
+        path: path of a new file, which ends with ".npz".
+        model: a `keras_vit.VisionTransformer`, or a model whose first layer is one.
+        data: a `keras_vit.data.Data`.
+        split: "test", "validation", "train" or "all".
+        pooling: as in `keras_vit.embed`.
+        batch_size: int. Images that are computed at once.
+        settings: dict of what else is to be kept in the file, of values that JSON takes. Another call must agree with it to resume.
+        verbose: bool. Whether a progress bar is shown on stderr.
+
+    Returns:
+        The `Features`.
+
+    Raises:
+        ValueError: if the file exists, or shards of other settings lie beside it.
+
+    Example:
+    >>> data = keras_vit.data.load("digits")  # doctest: +SKIP
+    >>> write_features("digits.npz", model, data, "test").features.shape  # doctest: +SKIP
+    (359, 192)
+    """
+    path, names = check_path(path), splits_of(data, split)
+    checks.integer("batch_size", batch_size)
+    forward, vit = feature_model(model, pooling), find_vision_transformer(model)
+    settings = {
+        **(settings or {}),
+        "class_names": list(data.class_names),
+        "splits": {name: data.sizes[name] for name in names},
+        "pooling": pooling,
+        "batch_size": batch_size,
+        "weights_crc32": fingerprint(vit),
+    }
+    folder = path.with_name(path.name + ".shards")
+    own(folder)
+    try:
+        _agree(folder, settings)
+        parts = [part for name in names for part in _embed_split(folder, forward, vit, data, name, batch_size, verbose)]
+        arrays = {key: np.concatenate([part[key] for part in parts]) for key in KEYS[:4]}
+        with replacing(path) as temporary:
+            np.savez(temporary, **arrays, class_names=np.array(data.class_names, str), settings=json.dumps(settings))
+    finally:
+        disown(folder)
+    shutil.rmtree(folder)
+    return read_features(path)
+
+
+def read_features(path) -> Features:
+    """Returns the `Features` in a file that `write_features` or `keras-vit embed` wrote.
+
+    Args:
+        path: path of the file.
+
+    Raises:
+        ValueError: if the file is missing, or not of this kind.
+
+    Example:
+    >>> read_features("digits.npz").class_names  # doctest: +SKIP
+    ('0', '1', '2', '3', '4', '5', '6', '7', '8', '9')
+    """
+    if not pathlib.Path(path).is_file():
+        raise ValueError(f"No such file of features. Received: {path}. `keras-vit embed` writes one")
+    found = _arrays(path)
+    if set(found) != set(KEYS):
+        raise ValueError(f"A file of features must be one that `keras-vit embed` wrote. Received: {path}")
+    names = tuple(map(str, found["class_names"]))
+    return Features(*(found[key] for key in KEYS[:4]), names, json.loads(str(found["settings"])))
+
+
+def check_path(path):
+    """Returns the path of a new file of features; any other is a ValueError."""
+    path = pathlib.Path(path)
+    if path.suffix != ".npz":
+        raise ValueError(f"A file of features must end with .npz. Received: output={path}")
+    if path.exists():
+        raise ValueError(f"The file of features exists. Received: output={path}. Name a new one, or delete it")
+    return path
+
+
+def fingerprint(model):
+    """Returns a number that tells weights apart."""
+    value = 0
+    for variable in model.weights:
+        value = zlib.crc32(ops.convert_to_numpy(variable).tobytes(), value)
+    return value
+
+
+def _agree(folder, settings):
+    """Records the settings that shards are computed with, or checks that they are those of shards that are there."""
+    path = folder / SETTINGS
+    if not path.exists():
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(settings), encoding="utf-8")
+        return
+    before, now = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(settings))
+    different = sorted(key for key in before.keys() | now.keys() if before.get(key) != now.get(key))
+    if different:
+        key = different[0]
+        raise ValueError(
+            f"Unfinished features in {folder} were computed with {key}={before.get(key)!r}. Received: {key}={now.get(key)!r}. "
+            "Resume with the same settings, or delete that folder to begin anew"
+        )
+
+
+def splits_of(data, split):
+    """Returns the names of the splits that "all" stands for, or of the one that is named; of two that are one, the first."""
+    checks.one_of("split", split, (*data.splits, "all"))
+    if split != "all":
+        return [split]
+    return list({id(dataset): name for name, dataset in reversed(data.splits.items())}.values())[::-1]
+
+
+def _embed_split(folder, forward, vit, data, name, batch_size, verbose):
+    """Computes the missing shards of a split, and yields all of them."""
+    dataset, steps = data.splits[name].rebatch(batch_size), -(-data.sizes[name] // batch_size)
+    shards = [folder / f"{name}-{first:08d}.npz" for first in range(0, steps, SHARD)]
+    done = next((number for number, shard in enumerate(shards) if not shard.exists()), len(shards))
+    yield from map(_arrays, shards[:done])
+    batches = iter(dataset.skip(done * SHARD))
+    with tqdm(desc=f"Embedding {name}", total=steps, initial=min(done * SHARD, steps), unit="batch", disable=not verbose) as bar:
+        for number in range(done, len(shards)):
+            features, labels = [], []
+            for _ in range(min(SHARD, steps - number * SHARD)):
+                images, truth = next(batches)
+                features.append(features_of(forward, vit, images.numpy()))
+                labels.append(truth.numpy())
+                bar.update()
+            features, first = np.concatenate(features), number * SHARD * batch_size
+            found = {
+                "features": features,
+                "labels": np.concatenate(labels),
+                "splits": np.full(len(features), name),
+                "indices": np.arange(first, first + len(features)),
+            }
+            with replacing(shards[number]) as temporary:
+                np.savez(temporary, **found)
+            yield found
+
+
+def _arrays(path):
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return dict(file)
+    except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:  # no zip, pickled objects, or a single array
+        raise ValueError(f"A file of features must be one that `keras-vit embed` wrote ({error}). Received: {path}") from None
