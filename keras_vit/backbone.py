@@ -61,7 +61,7 @@ def feature_maps(model: keras.Model, blocks: Sequence[int] | None = None, norm: 
     [(2, 4, 6, 64), (2, 4, 6, 64)]
     """
     model = find_vision_transformer(model)
-    count = model.get_config()["num_layers"]
+    count = model.config.num_layers
     blocks = (count - 1,) if blocks is None else blocks
     numbers = check_blocks(blocks, count)
     patches = model.get_layer("patch_embedding").output

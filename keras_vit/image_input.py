@@ -46,7 +46,7 @@ def check_images(model, x):
         raise ValueError(
             f"The model takes images of shape {_listed(expected)}. Received: images of shape {_listed(shape)}{_hint(shape, expected)}"
         )
-    if isinstance(x, np.ndarray) and x.dtype.kind in "biuf" and model.get_config()["include_preprocessing"] and not model._warned_of_pixels:
+    if isinstance(x, np.ndarray) and x.dtype.kind in "biuf" and model.config.include_preprocessing and not model._warned_of_pixels:
         if odd := checks.odd_pixels(x[:FEW]):
             model._warned_of_pixels = True
             warnings.warn(f"The model takes pixels from 0 to 255. Received: {odd}", stacklevel=4)

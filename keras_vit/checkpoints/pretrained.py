@@ -177,7 +177,7 @@ def _load_h5(path, expected, overrides):
     arguments = _overridden(ViTConfig.of(expected).to_dict(), overrides)
     saved = VisionTransformer(**{**arguments, "num_classes": _saved_classes(path, arguments)})
     saved.load_weights(path)
-    return saved.adapt(num_classes=arguments["num_classes"]) if saved.get_config()["num_classes"] != arguments["num_classes"] else saved
+    return saved.adapt(num_classes=arguments["num_classes"]) if saved.config.num_classes != arguments["num_classes"] else saved
 
 
 def _saved_classes(path, arguments):

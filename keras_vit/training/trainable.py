@@ -29,7 +29,7 @@ def freeze(model: keras.Model, blocks: int | str | None = None) -> None:
     ['block_1', 'norm', 'head']
     """
     model = find_vision_transformer(model)
-    count = model.get_config()["num_layers"]
+    count = model.config.num_layers
     if not (blocks is None or blocks == "all" or (checks.is_int(blocks, least=0) and blocks <= count)):
         raise ValueError(f'`blocks` must be None, an int from 0 to {count}, or "all". Received: blocks={blocks!r}')
 

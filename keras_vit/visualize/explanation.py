@@ -122,7 +122,7 @@ def draw_relevances(model: keras.Model, images: Any, classes: Any, titles: Any, 
 def _cell(model):
     """Returns the pixels of a patch if the model pads images, so that its grid is larger than them; else None."""
     vit = vision_transformer(model)
-    if vit is None or not vit.get_config()["dynamic_padding"]:
+    if vit is None or not vit.config.dynamic_padding:
         return None
-    stride = vit.get_layer("stem").stride if vit.get_config()["stem"] else 1
+    stride = vit.get_layer("stem").stride if vit.config.stem else 1
     return tuple(stride * side for side in vit.get_layer("patch_embedding").patch_size)

@@ -119,7 +119,7 @@ def read_by_head(model: keras.Model) -> str:
     "patches" or "pooling"."""
     kinds = {type(layer) for layer in layers_of(model)}
     vit = vision_transformer(model)
-    pooling = vit.get_config()["pooling"] if vit else None
+    pooling = vit.config.pooling if vit else None
     if AttentionPooling in kinds:
         return "pooling"
     if pooling == "gap" or ClassToken not in kinds:

@@ -53,7 +53,7 @@ def model_figure(model: keras.Model, ax: Any = None) -> Any:
     ax.axis("off")
     ax.text(GAP / 2, TOP - 0.3, f"{vit.name}: {vit.count_params():,} parameters", fontsize=13, color=INK, va="center")
     _draw_way(ax, vit, way)
-    _draw_block(ax, block, vit.get_config()["num_layers"])
+    _draw_block(ax, block, vit.config.num_layers)
     return ax
 
 

@@ -47,7 +47,7 @@ def patch_filters(model: keras.Model, count: int = 28, ax: Any = None) -> Any:
 def kernel_on_pixels(model: keras.Model) -> np.ndarray:
     """Returns the kernel `(rows, columns, channels, filters)` of the first convolution of a model's images."""
     vit = vision_transformer(model)
-    stem = vit is not None and vit.get_config()["stem"] and vit.get_layer("stem")
+    stem = vit is not None and vit.config.stem and vit.get_layer("stem")
     if stem:
         kernel = next(weight for weight in stem.weights if len(weight.shape) == 4)
     else:

@@ -59,7 +59,7 @@ def positions_of(model: keras.Model) -> np.ndarray:
     if layer.kind == "learned":
         return to_array(layer.table)
     vit = vision_transformer(model)
-    width, grid = vit.get_config()["hidden_dim"], vit.grid_size if None not in vit.grid_size else (14, 14)
+    width, grid = vit.config.hidden_dim, vit.grid_size if None not in vit.grid_size else (14, 14)
     tokens = ops.zeros((1, layer.num_prefix_tokens + grid[0] * grid[1], width))
     return to_array(layer(tokens, ops.zeros((1, *grid, 1))))[0, layer.num_prefix_tokens :].reshape(*grid, width)
 
