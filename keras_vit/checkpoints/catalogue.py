@@ -1,4 +1,4 @@
-"""The published weights: which there are for each preset, where they are, and how their images are prepared."""
+"""The published weights: the checkpoints of each preset, their sources, and their preprocessing."""
 
 import logging
 import os
@@ -19,18 +19,18 @@ NON_COMMERCIAL = ("CC-BY-NC-4.0",)
 
 
 class Weights(NamedTuple):
-    """One published checkpoint of a preset.
+    """Describes one published checkpoint of a preset.
 
     Args:
         model: str. Name of the preset.
-        tag: str. What the preset's `weights` argument takes.
-        source: str. What `keras_vit.from_pretrained` takes.
-        resolution: int. Side, in pixels, of the images that it was trained or tuned on last.
-        classes: int. Outputs of its head: 1000 are ImageNet-1k's, 21843 ImageNet-21k's. 0 if it has none.
+        tag: str. Value of the preset's `weights` argument.
+        source: str. Value of the `source` argument of `keras_vit.from_pretrained`.
+        resolution: int. Side, in pixels, of the images in the last stage of training.
+        classes: int. Outputs of the head: 1000 for ImageNet-1k, 21843 for ImageNet-21k, 0 without a head.
         top1: float or None. Accuracy on ImageNet-1k's validation images in percent, as published.
-        parameters: float. Millions.
+        parameters: float. Millions of parameters.
         license: str. SPDX identifier.
-        preprocessing: dict. As the argument of `keras_vit.VisionTransformer`.
+        preprocessing: dict. Value of the `preprocessing` argument of `keras_vit.VisionTransformer`.
     """
 
     model: str
@@ -45,12 +45,12 @@ class Weights(NamedTuple):
 
     @property
     def megabytes(self) -> int:
-        """Size of the file, of float32 weights."""
+        """Size of the float32 weights in megabytes."""
         return round(4 * self.parameters)
 
     @property
     def licence(self) -> str:
-        """`license`, under the name that it had in 0.1."""
+        """`license`, by its name in version 0.1."""
         return self.license
 
 
@@ -203,17 +203,18 @@ CATALOGUE = [
 
 
 def list_weights(model: str | None = None) -> list[Weights]:
-    """Returns the published weights of a preset, of all presets that match a pattern, or of all.
+    """Returns the published weights of one preset, of the presets that match a pattern, or of all presets.
 
     Args:
-        model: name of a preset, or wildcard pattern such as "DeiT3*", without regard to case. None: all.
+        model: str or None. Name of a preset or wildcard pattern such as "DeiT3*"; case is ignored. None means all presets. Defaults to
+            None.
 
     Returns:
         List of `Weights`: named tuples with model, tag, source, resolution, classes, top1, parameters, megabytes, license and
         preprocessing. `keras_vit.<model>(weights=<tag>)` loads them.
 
     Raises:
-        ValueError: if no preset is named so.
+        ValueError: if no preset matches.
 
     Example:
     >>> [(weights.tag, weights.top1) for weights in keras_vit.list_weights("ViTB8")]
@@ -226,7 +227,7 @@ def list_weights(model: str | None = None) -> list[Weights]:
 
 
 def find_preset(name: str) -> dict:
-    """As `presets.preset`, but the error for an unknown name shows the tags of the preset that is meant.
+    """Returns the arguments of a preset. The error for an unknown name shows the tags of the nearest preset.
 
     Raises:
         ValueError: if there is no such preset.
@@ -244,14 +245,14 @@ def find_preset(name: str) -> dict:
 
 
 def tags(model: str) -> str:
-    """Returns the tags of a preset in words, the most accurate first, with their accuracy on ImageNet-1k."""
+    """Returns the tags of a preset as text, the most accurate first, with their accuracy on ImageNet-1k."""
     rows = sorted((row for row in CATALOGUE if row.model == model), key=lambda row: -(row.top1 or 0))
     accuracy = lambda row: f" ({row.top1:.2f} %)" if row.top1 else " (features)" if not row.classes else ""  # noqa: E731
     return ", ".join(f"{row.tag}{accuracy(row)}" for row in rows) or "none is published"
 
 
 def find(source: str | os.PathLike[str]) -> Weights | None:
-    """Returns the `Weights` that come from a source, or None."""
+    """Returns the `Weights` of a source, or None."""
     return next((weights for weights in CATALOGUE if weights.source == str(source).rstrip("/")), None)
 
 
@@ -260,10 +261,10 @@ def source(model: str, weights: Any) -> dict[str, str]:
 
     Args:
         model: str. Name of the preset.
-        weights: a tag, a path or an address. "imagenet" means the tag with the best accuracy on ImageNet-1k.
+        weights: str or path-like. A tag, a path or a URL. "imagenet" means the tag with the best accuracy on ImageNet-1k.
 
     Raises:
-        ValueError: if it is neither a tag of the preset nor looks like a path or an address.
+        ValueError: if `weights` is neither a tag of the preset, nor a path or URL.
     """
     rows = [row for row in CATALOGUE if row.model == model]
     path = os.fspath(weights) if isinstance(weights, (str, os.PathLike)) else ""

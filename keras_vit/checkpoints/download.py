@@ -1,4 +1,4 @@
-"""Resolves a checkpoint from a local path, the Hugging Face Hub or an https URL. Downloads are complete or absent."""
+"""Resolves a checkpoint from a local path, the Hugging Face Hub or an https URL. A download is complete or does not exist."""
 
 import base64
 import hashlib
@@ -25,7 +25,7 @@ PAUSE = 0.5  # seconds after the first failure, doubled after each further one
 _HUB_SOURCE = re.compile(r"hf://([\w.-]+/[\w.-]+)(?:@(refs/(?:pr|convert)/[\w.-]+|[^/]+))?(?:/(.+))?")
 _HUB_NAME = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*(@[\w.-]+)?")
 _HUB_CONFIGS = ["config.json", "preprocessor_config.json", "processor_config.json"]
-# The first that a repository has is taken; a pickle only where there is nothing else.
+# In order of preference; a pickle only if there is nothing else.
 _HUB_WEIGHTS = (
     ["model.safetensors", "model.safetensors.index.json", "model-*-of-*.safetensors"],
     ["*.safetensors"],
@@ -36,23 +36,24 @@ _HUB_WEIGHTS = (
 def resolve(source: str | os.PathLike[str], sha256: str | None = None, size: int | None = None) -> pathlib.Path:
     """Downloads a checkpoint if necessary, and returns its local path.
 
-    What is already here is used without network. A download goes to a temporary name, is checked, and is renamed when it is whole;
-    one that was cut is resumed by the next call. Processes that want the same file wait for the first to bring it.
+    A local copy is used without network access. A download gets a temporary name, is checked, and is renamed when complete. The
+    next call resumes an interrupted download. Processes that need the same file wait until the first one has downloaded it.
 
     Args:
         source: str or path. A local file or folder (`~` is expanded); `hf://owner/repo[@revision][/file]`, where a revision is a
             branch, a tag, a commit or `refs/pr/N` (write another slash as `%2F`); or an `https://` URL (`http://` is accepted for
-            this machine only). URLs are kept in `$KERAS_HOME/keras_vit` (default `~/.keras/keras_vit`), the Hub's files in its cache.
-        sha256: str or None. Expected digest of the weights file, in hexadecimal; checked on every call.
-        size: int or None. Expected number of bytes of the weights file.
+            this machine only). Files of URLs are kept in `$KERAS_HOME/keras_vit` (default `~/.keras/keras_vit`), files of the Hub in its
+            cache.
+        sha256: str or None. Expected hexadecimal digest of the weights file, checked in every call. Defaults to None.
+        size: int or None. Expected number of bytes of the weights file. Defaults to None.
 
     Returns:
         `pathlib.Path` of the file, or of the folder for a local folder or a whole Hub repository (weights and configuration).
 
     Raises:
         ValueError: if the source is malformed, does not exist, may not be read, or is not the file that `sha256` and `size` describe.
-        ConnectionError: if the network fails, and the file is not here already.
-        OSError: if the disk has no room for the file.
+        ConnectionError: if the network fails and there is no local copy.
+        OSError: if the disk has no space for the file.
 
     Example:
     >>> keras_vit.checkpoints.download.resolve("hf://timm/vit_tiny_patch16_224.augreg_in21k_ft_in1k")  # doctest: +SKIP
@@ -114,7 +115,7 @@ def _from_hub(source, sha256, size):
         raise ValueError(f"A Hub source must read `hf://owner/repo[@revision][/file]`. Received: {source}")
     repo, revision, file = match[1], urllib.parse.unquote(match[2] or "") or None, match[3]
     for _ in range(2):
-        since = time.time() - 1  # a file's clock is coarser
+        since = time.time() - 1  # file times are less precise
         path = _ask_hub(source, repo, revision, file)
         if path is None:
             raise ValueError(f"A Hub repository must hold safetensors or pytorch_model.bin at its top. Received: {source}")
@@ -131,7 +132,10 @@ def _from_hub(source, sha256, size):
 
 
 def _is_damaged(path, since):
-    """huggingface_hub checks the size of a download but not its content. It names a large file by its sha256: new ones are compared."""
+    """Returns whether a new file of the Hub differs from its sha256, which is its name.
+
+    huggingface_hub checks the size of a download, but not its content.
+    """
     blob = path.resolve()
     return bool(re.fullmatch("[0-9a-f]{64}", blob.name)) and blob.stat().st_mtime >= since and _digest(blob, "sha256") != blob.name
 
@@ -150,7 +154,7 @@ def _ask_hub(source, repo, revision, file):
             folder = pathlib.Path(folder)
             if folder.is_dir() and find_checkpoint(folder):
                 return folder
-            revision = folder.name  # the commit: the next question is about the same one, and costs no look-up
+            revision = folder.name  # the commit: the next request asks for the same one, without a lookup
         return None
     except errors.LocalEntryNotFoundError as error:
         why = "the Hub cannot be reached (or HF_HUB_OFFLINE is set) and the files are not in the local cache"
@@ -187,9 +191,9 @@ def _from_url(url, sha256, size):
         return target.exists() and not _mismatch(target, sha256, size)
 
     if not is_here():
-        # A lock, not a name of each one's own: it leaves one partial file to resume, and the system frees it when its holder is killed.
+        # A lock, not a name for each process: there is one partial file to resume, and the system frees the lock of a killed process.
         with filelock.FileLock(f"{target}.lock"):
-            if not is_here():  # another process may have brought it meanwhile
+            if not is_here():  # another process may have downloaded it meanwhile
                 _download(url, target, sha256, size)
     return target
 
@@ -223,7 +227,7 @@ def _download(url, target, sha256, size):
         try:
             total, md5 = _fetch(url, part, size)
         except urllib.error.HTTPError as error:
-            if error.code == 416:  # what we have is not a beginning of what is there now
+            if error.code == 416:  # the partial file is not the beginning of the current file
                 _forget(part)
             elif error.code < 500 and error.code not in (408, 429):
                 raise ValueError(f"A URL must lead to a file; the server answers {error.code} {error.reason}. Received: {url}") from error
@@ -251,7 +255,7 @@ def _forget(part):
 
 
 def _fetch(url, part, size):
-    """Sends one request, for what `part` lacks where the server can prove that the file is still the same.
+    """Sends one request, for the missing bytes of `part` if the server confirms that the file is unchanged.
 
     Returns:
         The total size, and the file's md5 where the server states it (else None).
@@ -282,7 +286,7 @@ def _fetch(url, part, size):
         with part.open("r+b" if have else "wb") as file:
             if not have:
                 etag = response.headers.get("ETag", "")
-                _etag_of(part).write_text(etag if etag.startswith('"') else "")  # a weak one (W/) does not promise equal bytes
+                _etag_of(part).write_text(etag if etag.startswith('"') else "")  # a weak ETag (W/) does not guarantee equal bytes
             file.seek(have)
             _copy(url, response, file, have, total)
         return total, _stated_md5(response.headers)
@@ -296,7 +300,7 @@ def _copy(url, response, file, have, total):
 
         bar = keras.utils.Progbar(total, unit_name="byte")
     while have < total:
-        chunk = response.read1(min(1 << 20, total - have))  # what has come, so that a stall loses nothing
+        chunk = response.read1(min(1 << 20, total - have))  # the bytes that have arrived, so that a stall loses nothing
         if not chunk:
             raise ConnectionError(f"the connection was cut after {have} of {total} bytes")
         file.write(chunk)
@@ -308,6 +312,6 @@ def _copy(url, response, file, have, total):
 
 
 def _stated_md5(headers):
-    """Google's storage states a digest of the whole file: there damage shows even where no sha256 is known."""
+    """Returns the md5 that Google's storage states for the whole file, or None. It reveals damage without a known sha256."""
     stated = re.search(r"md5=([A-Za-z0-9+/]{22}==)", ",".join(headers.get_all("x-goog-hash", [])))
     return base64.b64decode(stated[1]).hex() if stated else None

@@ -1,4 +1,4 @@
-"""The names of classes: ImageNet-1k's, and those of a model."""
+"""Class names of ImageNet-1k, and predictions as class names."""
 
 import functools
 import pathlib
@@ -14,7 +14,7 @@ NUM_CLASSES = 1000
 
 @functools.cache
 def imagenet_classes() -> tuple[tuple[str, str], ...]:
-    """Returns the 1000 pairs `(wordnet id, label)` in the order of the models' outputs: that of the ids, as in ILSVRC 2012.
+    """Returns the 1000 pairs `(wordnet id, label)` in the order of the models' outputs, which is that of the ids, as in ILSVRC 2012.
 
     Reference:
         Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", 2015. The labels are WordNet 3.0's.
@@ -24,25 +24,25 @@ def imagenet_classes() -> tuple[tuple[str, str], ...]:
 
 
 def imagenet_labels() -> tuple[str, ...]:
-    """Returns the 1000 labels alone, as the `class_names` of a model that has ImageNet-1k's classes."""
+    """Returns the 1000 labels, for the `class_names` of a model with the classes of ImageNet-1k."""
     return tuple(label for _, label in imagenet_classes())
 
 
 def decode_predictions(predictions: Any, top: int = 5, class_names: Any = None) -> list[list[tuple]]:
-    """Turns the output of a classifier into names.
+    """Returns the class names and scores of the best predictions.
 
     Args:
-        predictions: array or tensor `(batch, classes)`.
-        top: int. Classes named for each image. Defaults to 5.
-        class_names: sequence of str, such as `model.class_names`, or a model that has them. Defaults to None, ImageNet-1k's: pass the
-            model's own names if it may have others.
+        predictions: array or tensor of shape `(batch, classes)`. Scores of a classifier.
+        top: int. Number of classes for each image. Defaults to 5.
+        class_names: sequence of str, such as `model.class_names`, or a model that has them. None means the names of ImageNet-1k. Defaults
+            to None.
 
     Returns:
-        For each image a list of `top` tuples, the best first: `(wordnet id, label, score)` if the names are ImageNet-1k's, else
+        List with a list of `top` tuples for each image, the best first: `(wordnet id, label, score)` for ImageNet-1k, else
         `(class number, label, score)`.
 
     Raises:
-        ValueError: if the names are not as many as the columns, or `top` is no positive int.
+        ValueError: if the number of names differs from the number of columns, or `top` is not a positive int.
 
     Example:
     >>> keras_vit.decode_predictions(keras.ops.one_hot([207], 1000), top=1)
@@ -61,5 +61,5 @@ def decode_predictions(predictions: Any, top: int = 5, class_names: Any = None) 
 
 
 def best(scores: np.ndarray, top: int) -> np.ndarray:
-    """Returns the indexes of the `top` highest scores, the highest first; of equal ones the first."""
+    """Returns the indices of the `top` highest scores, in descending order; equal scores keep their order."""
     return np.argsort(-scores, kind="stable")[: checks.integer("top", top)]

@@ -25,22 +25,22 @@ from keras_vit.vision_transformer import VisionTransformer
 
 log = logging.getLogger("keras_vit")
 
-# Layers that the model or the checkpoint may have alone: everything after the backbone, and registers.
+# Layers that may be missing in the model or in the checkpoint: everything after the backbone, and registers.
 OPTIONAL = ("head", "distillation_head", "pre_logits", "attention_pooling", "register_tokens")
 
-THREADS = min(4, os.cpu_count() or 1)  # They read and transpose; each takes the memory of one tensor.
+THREADS = min(4, os.cpu_count() or 1)  # Threads that read and transpose; each needs the memory of one tensor.
 
 
 class Checkpoint:
-    """An open checkpoint of a known format: its tensors, and the arguments of `VisionTransformer` that they stand for.
+    """Holds an open checkpoint of a known format: its tensors and the arguments of the `VisionTransformer` in it.
 
     Attributes:
-        path: `pathlib.Path`.
-        format: the module of its format.
-        names: dict from canonical key to the file's.
-        keys: dict from canonical key to the file's without the part that wrappers added.
-        arguments: dict.
-        assumed: tuple of the arguments that the file says nothing about.
+        path: pathlib.Path. The opened file or folder.
+        format: module of its format.
+        names: dict. The file's key of each canonical key.
+        keys: dict. The same without the prefixes that wrappers added.
+        arguments: dict. Arguments of `VisionTransformer`.
+        assumed: tuple of str. Arguments that the file does not state.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class Checkpoint:
         return self.format.rows(ViTConfig.of(self.arguments).to_dict(), **self.details)
 
     def read(self, row: Any) -> dict[str, np.ndarray]:
-        """Returns `{our path: array}` of a row, float32 in our layout. Threads may share the checkpoint."""
+        """Returns `{our path: array}` of a row, as float32 in our layout. It is thread-safe."""
         scratch = self._scratch if len(row.keys) == 1 else None
         arrays = [np.asarray(self.tensors.read(self.names[key], scratch), "float32") for key in row.keys]
         return {path: copied(array) for path, array in _by_path(row, row.layout.read(*arrays)).items()}
@@ -90,18 +90,20 @@ def open_checkpoint(
     """Opens a checkpoint in a foreign format.
 
     Args:
-        source: a file or folder, `hf://owner/repository[@revision]`, or an https URL. Configurations beside a file count, too.
-        overrides: dict of arguments of `VisionTransformer`, for what a file does not tell, such as `num_heads`.
-        expected: dict of the arguments of the preset that the weights are for, which tell the rest; None: of none.
-        ema: bool or None. Of weights and their running average: True reads the average, False the others, None the average if there is one.
-        sha256: str or None. What a downloaded file must have.
-        size: int or None. Bytes that a downloaded file must have.
+        source: str or path-like. A file or folder, `hf://owner/repository[@revision]`, or an https URL. A config.json beside a file is
+            read, too.
+        overrides: dict or None. Arguments of `VisionTransformer` that the file does not state, such as `num_heads`. Defaults to None.
+        expected: dict or None. Arguments of the preset that the weights are for, which fill the remaining gaps. Defaults to None.
+        ema: bool or None. Which weights to read if the file also holds their running average: True reads the average, False the weights
+            themselves, None the average if there is one. Defaults to None.
+        sha256: str or None. Expected digest of a downloaded file. Defaults to None.
+        size: int or None. Expected number of bytes of a downloaded file. Defaults to None.
 
     Yields:
         A `Checkpoint`.
 
     Raises:
-        ValueError: if the source does not exist, is damaged, or is no Vision Transformer in a known format.
+        ValueError: if the source does not exist, is damaged, or holds no Vision Transformer in a known format.
     """
     path = resolve(source, sha256=sha256, size=size)
     with open_tensors(path) as tensors:
@@ -110,10 +112,10 @@ def open_checkpoint(
 
 
 def _configuration(folder):
-    """Returns the model's config.json of a folder, with its image processor's under "image_processor"; empty if there is none."""
+    """Returns the config.json of a folder, with the image processor's file under "image_processor"; empty if there is none."""
     config = _json(folder / "config.json") if (folder / "config.json").is_file() else {}
     if not isinstance(config, dict) or not config.keys() & {"architecture", "architectures", "model_type", "hidden_size"}:
-        config = {}  # of something else
+        config = {}  # it does not describe a model
     for name in ("preprocessor_config.json", "processor_config.json"):
         if (folder / name).is_file():
             processor = _json(folder / name)
@@ -122,32 +124,33 @@ def _configuration(folder):
 
 
 def new_model(checkpoint: Checkpoint, arguments: dict[str, Any], resample: str | None = None) -> VisionTransformer:
-    """Builds a model of `arguments` whose weights are created once, from the checkpoint's tensors.
+    """Builds a model whose variables are created directly from the checkpoint's tensors, without initial values.
 
     Args:
-        checkpoint: a `Checkpoint`.
-        arguments: dict of all arguments of `VisionTransformer`.
-        resample: name of the resampling of positions and of the patch kernel, or None for the one of the checkpoint's family.
+        checkpoint: Checkpoint. The open checkpoint.
+        arguments: dict. All arguments of `VisionTransformer`.
+        resample: str or None. How positions and the patch kernel are resampled; None takes the method of the checkpoint's family. Defaults
+            to None.
 
     Returns:
         A `VisionTransformer`.
 
     Raises:
-        ValueError: listing every tensor that is missing, unexpected or of a wrong shape.
+        ValueError: if a tensor is missing, unexpected or of a wrong shape. The error lists all of them.
     """
-    # Variables made in this scope are filled when it ends; until then their initializers can be replaced.
+    # Variables of this scope get their values when it ends. Until then, their initializers can be replaced.
     with keras.StatelessScope(initialize_variables=False):
         model = VisionTransformer(**arguments)
     variables = _variables(model)
     plan = _match(checkpoint, variables, resample)
-    if checkpoint.details.get("stacked"):  # one tensor holds a part of every block: too many would wait for their variables
+    if checkpoint.details.get("stacked"):  # one tensor holds weights of every block: too many arrays would wait for their variables
         for path in _paths(plan):
             create_with(variables[path], keras.initializers.Zeros())
         with keras.StatelessScope():
-            pass  # its end creates the variables
+            pass  # leaving the scope creates the variables
         _assign(variables, checkpoint, plan)
         return model
-    # Variables are created in about the order of the plan; what comes early waits.
+    # Variables are created in about the order of the plan. An array that is read early waits for its variable.
     arrays, waiting = _read_ahead(checkpoint, plan), {}
 
     def take(path, dtype):
@@ -163,7 +166,7 @@ def new_model(checkpoint: Checkpoint, arguments: dict[str, Any], resample: str |
 
 
 def load_into(model: VisionTransformer, checkpoint: Checkpoint, resample: str | None = None) -> None:
-    """Loads a checkpoint into a model that exists; nothing is changed if anything is wrong. Arguments as in `new_model`."""
+    """Loads a checkpoint into an existing model, or changes nothing if a tensor does not fit. Arguments as in `new_model`."""
     variables = _variables(model)
     _assign(variables, checkpoint, _match(checkpoint, variables, resample))
 
@@ -174,7 +177,7 @@ def _assign(variables, checkpoint, plan):
 
 
 def _match(checkpoint, variables, resample):
-    """Returns a list of `(row, {our path: what its array goes through})`, after checking that everything fits."""
+    """Returns a list of `(row, {our path: function that resamples its array, or None})` after checking that all tensors fit."""
     if resample is not None:
         check_method(resample)
     positions = resample or checkpoint.arguments["position_resample"]
@@ -234,7 +237,7 @@ def _paths(plan):
 
 def _read_ahead(checkpoint, plan):
     """Yields `(our path, array)` in the order of a plan, while threads read and transpose the next rows."""
-    threads = 1 if checkpoint.details.get("stacked") else THREADS  # a row of all blocks is enough at a time
+    threads = 1 if checkpoint.details.get("stacked") else THREADS  # one row holds weights of all blocks, which is enough memory
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         pending = collections.deque()
         for row, fits in plan:
@@ -254,7 +257,7 @@ def _fitted(future, fits):
 
 
 def _tensor(array):
-    """Returns a tensor of an array that nothing else holds: on TensorFlow, too, in the array's own memory where it is on a CPU."""
+    """Returns a tensor of an array that has no other owner. On TensorFlow's CPU, the tensor shares the memory of the array."""
     shareable = isinstance(array, np.ndarray) and array.flags.carray and array.ctypes.data % ALIGNMENT == 0
     if shareable and keras.backend.backend() == "tensorflow":
         import tensorflow as tf
@@ -264,7 +267,7 @@ def _tensor(array):
 
 
 def _variables(model):
-    """Returns the model's weights by path: names of layers, then the weight's, such as "block_0/mlp/fc1/kernel"."""
+    """Returns the model's weights by path, such as "block_0/mlp/fc1/kernel"."""
     return {v.path[v.path.index(f"{layer.name}/") :]: v for layer in model.layers for v in layer.weights}
 
 
@@ -275,7 +278,7 @@ def _by_path(row, arrays):
 def copied(array: np.ndarray, band: int = 128) -> np.ndarray:
     """Returns a copy in C order, in memory that a tensor can share.
 
-    By bands that fit the cache a transposed kernel takes a sixth of the time of numpy's own copy.
+    A transposed kernel is copied in bands that fit the cache, in a sixth of the time of a NumPy copy.
     """
     copy = aligned(array.shape, array.dtype)
     if array.ndim == 2 and array.flags.f_contiguous:

@@ -28,16 +28,16 @@ def from_pretrained(
 
     The architecture comes from the checkpoint's config.json, if there is one, else from the names and shapes of its tensors. Formats:
     Hugging Face transformers, timm, Meta's DeiT, DeiT-III, MAE, DINO and DINOv2, Google's and big_vision's npz, and our own `.keras`.
-    Checkpoints of training code are read, too: wrappers before the names, heads and optimizers beside the model. What a file without
-    a configuration leaves open is assumed, and one logged line says what.
+    Checkpoints of training code are read, too, with wrappers in the names, heads and optimizers. A file without a configuration leaves
+    some arguments open. They are assumed, and one logged line names them.
 
     Args:
-        source: a file or folder, `hf://owner/repository[@revision]`, or an https URL.
-        resample: name of the resampling that positions and patch kernel go through if their sizes change, see
-            `keras_vit.layers.PositionEmbedding`. None: that of the checkpoint's family.
-        ema: bool or None. Which weights to read from a file that has a running average beside the last ones, or a teacher beside its
-            student: True reads the average, False the others. Defaults to None, the average where there is one; a logged line says so.
-        **overrides: arguments of `VisionTransformer` in place of the checkpoint's, such as `num_classes`, `input_shape`,
+        source: str or path-like. A file or folder, `hf://owner/repository[@revision]`, or an https URL.
+        resample: str or None. How positions and the patch kernel are resampled if their sizes change, see
+            `keras_vit.layers.PositionEmbedding`. None takes the method of the checkpoint's family. Defaults to None.
+        ema: bool or None. Which weights to read from a file that also holds their running average, or a teacher beside its student: True
+            reads the average, False the others, None the average if there is one (a logged line says so). Defaults to None.
+        **overrides: arguments of `VisionTransformer` that replace the checkpoint's, such as `num_classes`, `input_shape`,
             `drop_path_rate`. A head for another number of classes starts at zero. A file without a configuration needs `num_heads`
             if its heads are not 64 wide, `input_shape` or `position_grid` if its images were not square, and `preprocessing` if its
             images were normalized otherwise than the logged line says.
@@ -63,10 +63,10 @@ def load(
     sha256: str | None = None,
     size: int | None = None,
 ) -> VisionTransformer:
-    """As `from_pretrained`, but for a preset.
+    """Loads a checkpoint as `from_pretrained` does, and checks that it fits a preset.
 
     Args:
-        expected: dict of a preset's arguments: the weights must be of its dimensions. Empty: of any.
+        expected: dict. Arguments of the preset, whose dimensions the weights must have; empty to allow any dimensions.
     """
     if isinstance(source, str) and re.fullmatch(r"[\w.-]+(:\w+)?", source) and not os.path.exists(source):
         _check_name(source)
@@ -75,7 +75,7 @@ def load(
         log.warning("%s is not for commercial use: its license is %s", source, known.license)
     path = resolve(source, sha256=sha256, size=size)
     if (path / "model.keras").is_file():
-        path = path / "model.keras"  # of a run's folder
+        path = path / "model.keras"  # the folder of a run
     if resample is not None:
         overrides = {"position_resample": resample, **overrides}
     if ema is not None and path.name.endswith((".keras", ".h5")):
@@ -85,7 +85,7 @@ def load(
     if path.name.endswith(".weights.h5"):
         return _load_h5(path, expected, overrides)
     with open_checkpoint(path, overrides, expected, ema) as checkpoint:
-        # Where the file says nothing, a preset knows more than an assumption does.
+        # For what the file does not state, the preset is better than an assumption.
         known_better = set(checkpoint.assumed) & set(expected) - {"preprocessing", "position_grid"}
         found = {name: value for name, value in checkpoint.arguments.items() if name not in known_better}
         _check_dimensions(expected, checkpoint.arguments, overrides, path)
@@ -100,12 +100,12 @@ def load(
             _say_assumed(path, {name: arguments[name] for name in assumed})
         arguments = _overridden(arguments, overrides)
         if "position_grid" not in overrides and None not in tuple(arguments["input_shape"]):
-            arguments["position_grid"] = None  # that of the image: positions are resampled once, here
+            arguments["position_grid"] = None  # the grid of the image: positions are resampled once, here
         return new_model(checkpoint, arguments, resample)
 
 
 def _check_name(name):
-    """Raises a ValueError for a name that is no file's, but that of a model or of weights: it says how they are asked for."""
+    """Raises a ValueError that shows how to load a preset or a tag, if the name is one and not a file."""
     model, _, tag = name.partition(":")
     if model in PRESETS:
         weights = repr(tag) if tag else "TAG"
@@ -118,10 +118,7 @@ def _check_name(name):
 
 
 def _preprocessing(expected, checkpoint, published):
-    """Returns what images go through, from the least to the best informed: the size of the trained positions, the file, the catalog.
-
-    The preset counts for less than a file that says something, and for more than an assumption.
-    """
+    """Returns the preprocessing of a checkpoint. Later sources win: assumptions, the preset, the file, the catalogue."""
     found = checkpoint.arguments
     height, width = (found.get("input_shape") or (None, None))[:2]
     preset = expected.get("preprocessing") or {}
@@ -137,7 +134,7 @@ def _say_assumed(path, values):
 def _overridden(arguments, overrides):
     implied = {"include_top": True} if "num_classes" in overrides else {}
     if overrides.get("num_classes", arguments["num_classes"]) != arguments["num_classes"]:
-        implied["class_names"] = None  # those of other classes
+        implied["class_names"] = None  # the names belong to other classes
     return {**arguments, **implied, **overrides}
 
 
@@ -153,7 +150,7 @@ def _check_dimensions(expected, found, overrides, path):
 
 
 def _comparable(value):
-    """A stem's form but for its epsilons, which are the checkpoint's own business."""
+    """Returns a value without the epsilons of a stem, which may differ between checkpoints of one preset."""
     if isinstance(value, dict):
         return {
             key: tuple(item) if isinstance(item, list) else item
@@ -181,7 +178,7 @@ def _load_h5(path, expected, overrides):
 
 
 def _saved_classes(path, arguments):
-    """Returns the number of classes in a file of Keras's, which names a layer by its class and a number: the head is a "dense"."""
+    """Returns the number of classes in a Keras weights file, which names layers by class and number: the head is a "dense"."""
     head = "dense_1" if arguments["representation_size"] else "dense"
     with h5py.File(path) as file:
         bias = file.get(f"layers/{head}/vars/1")

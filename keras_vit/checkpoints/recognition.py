@@ -1,4 +1,4 @@
-"""Which tensors of a file are the Vision Transformer: training code wraps it, and leaves heads, copies and optimizers beside it."""
+"""Finds the Vision Transformer among the tensors of a file, which may also hold wrappers, heads, copies and optimizer states."""
 
 import collections
 import difflib
@@ -14,14 +14,14 @@ log = logging.getLogger("keras_vit")
 
 FORMATS = {format.NAME: format for format in (huggingface, timm, google)}
 
-# Parts of a key that wrappers add and that name nothing: data-parallel, compiled, sharded and checkpointed modules.
+# Key parts of wrappers: data-parallel, compiled, sharded and checkpointed modules.
 TRANSPARENT = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
-# What training code calls a running average of weights; a teacher is one of its student, a momentum or target encoder of the other.
+# Names of running averages of weights. A teacher averages its student, a momentum or target encoder the trained encoder.
 AVERAGED = re.compile(r"(?:^|[._])(?:ema|swa|avg|averaged?|shadow|teacher|target|momentum|encoder_k)(?=[._])")
-# What is left beside a model without a word.
+# Training state that is skipped without a message.
 TRAINING_STATE = re.compile(r"(optim|sched|lr_|scaler|amp|epoch|step|iter|loop|callback|rng|loss|criterion|n_averaged|args|metric|best)")
 
-# Other libraries' and models' names, to say whose a file is that is not read.
+# Key patterns of unsupported libraries and models, for the error message.
 OTHERS = {
     r"(.*\.)?blocks\.0\.(attns|ffns)\.0\..*": "timm's Vision Transformers with parallel blocks (such as vit_small_patch16_18x2_224)",
     r"(.*\.)?blocks\.0\.attn\.(q_bias|[qkv]_proj\..*)": "EVA, EVA-02, BEiT and their relatives",
@@ -37,13 +37,13 @@ OTHERS = {
 
 
 class Found(NamedTuple):
-    """The tensors of one model in a file.
+    """Names the tensors of one model in a file.
 
     Attributes:
         format: module of its format.
-        root: str. What wrappers put before each of its keys.
-        names: dict from canonical key to the file's.
-        keys: dict from canonical key to the file's without the wrappers' part.
+        root: str. Prefix that wrappers put before each key.
+        names: dict. The file's key of each canonical key.
+        keys: dict. The same without the prefix of wrappers.
     """
 
     format: object
@@ -56,14 +56,15 @@ def recognize(tensors: Any, ema: bool | None = None) -> Found:
     """Finds the one model in a file.
 
     Args:
-        tensors: a `Tensors`.
-        ema: bool or None. Of a model and its running average: True reads the average, False the other, None the average, too.
+        tensors: Tensors. The open file.
+        ema: bool or None. Which weights to read if the file also holds their running average: True reads the average, False the weights
+            themselves, None the average if there is one. Defaults to None.
 
     Returns:
         A `Found`.
 
     Raises:
-        ValueError: if there is none in a known format, or several.
+        ValueError: if the file holds no model in a known format, or several.
     """
     keys = {}
     for key, shape in tensors.shapes.items():
@@ -101,15 +102,15 @@ def _models(format, keys):
 
 
 def _roots(format, keys):
-    """Returns what stands before the keys of each model, such as "" or "teacher.backbone."."""
+    """Returns the key prefix of each model, such as "" or "teacher.backbone."."""
     anchors = [match["root"] for key in keys if (match := re.fullmatch(rf"(?P<root>(?:.*[./])?){format.ANCHOR}", key))]
     if format is google:
-        return [""] if anchors else []  # its prefixes are few, and in its table
+        return [""] if anchors else []  # `RENAMES` lists its few prefixes
     family = re.compile(rf"(?P<parent>(?:.*\.)?){format.FAMILY}")
     parents = {root: match["parent"] if (match := family.fullmatch(root)) else root for root in anchors}
     roots = []
     for root, parent in parents.items():
-        # Is it a wrapper's name for the backbone, or the family's own? Its own, if nothing but what transformers has stands beside it.
+        # The last part is a wrapper's name or the family's own. It is the family's if only keys of transformers stand beside it.
         others = tuple(other for other in parents.values() if other != parent and other.startswith(parent))
         beside = [key.removeprefix(parent) for key in keys if key.startswith(parent) and not key.startswith((root, *others))]
         roots.append(parent if all(re.fullmatch(f"{format.BESIDE}|{format.IGNORED}", key) for key in beside) else root)
@@ -130,7 +131,7 @@ def _chosen(path, models, ema):
 
 
 def _say(path, model, models, keys):
-    """Logs, in one line, what was chosen and what was left out."""
+    """Logs in one line which model was chosen, and which tensors were left out."""
     said = []
     if others := [other for other in models if other is not model]:
         averaged = bool(AVERAGED.search(model.root))
@@ -149,19 +150,19 @@ def _say(path, model, models, keys):
 
 
 def _part(key, wrappers):
-    """Returns what of a key stands before the name of a tensor, without the layers of one module: "teacher.head"."""
+    """Returns the module that a key belongs to, such as "teacher.head"."""
     parts = re.split(r"[./]", key)
     depth = next((i for i, part in enumerate(parts) if part not in wrappers), 0)
     return ".".join(parts[: depth + 1])
 
 
 def _whose(keys):
-    """Returns (key, whose it is) for the first key of a library or model that is known but not read, or None."""
+    """Returns `(key, model)` for the first key of an unsupported library or model, or None."""
     return next(((key, what) for pattern, what in OTHERS.items() for key in keys if re.fullmatch(pattern, key)), None)
 
 
 def _unknown(path, keys):
-    """Returns the error for a file without a model in a known format: whose it is, or which format is nearest and where it departs."""
+    """Returns the error for a file of an unknown format. It names the model, or the nearest format and how the file differs."""
     if strange := _whose(keys):
         return ValueError(f"The tensor {strange[0]!r} is one of {strange[1]}, which are not read. Received: {path}")
     shape = lambda key: re.sub(r"\d+", "N", key)  # noqa: E731
@@ -180,7 +181,7 @@ def _unknown(path, keys):
 
 
 def _keys_of(format):
-    """Returns the keys that a file of a small model has in a format."""
+    """Returns the keys of a small model in a format."""
     form = dict(patch_size=(16, 16), position_grid=(14, 14), activation="gelu_tanh", preprocessing=PREPROCESSING)
     file = format.file({**ViTConfig.of({"num_layers": 1, "include_top": False}).to_dict(), **form})
     return [file.key(key) for row in format.rows(file.arguments) for key in row.keys]

@@ -28,9 +28,9 @@ def save(model: VisionTransformer, path: str | os.PathLike[str], format: str) ->
     too; in Google's format they stand in the archive's comment. Files appear when all of them are complete.
 
     Args:
-        model: a `VisionTransformer`.
-        path: str or path-like. A folder for "timm" and "huggingface", made if it does not exist; a file `*.npz` for "google".
-        format: "timm" (`timm.create_model("local-dir:PATH", pretrained=True)` opens it), "huggingface" (`from_pretrained` of the class
+        model: VisionTransformer. The model to save.
+        path: str or path-like. A folder for "timm" and "huggingface", created if it does not exist; a file `*.npz` for "google".
+        format: str. "timm" (`timm.create_model("local-dir:PATH", pretrained=True)` opens it), "huggingface" (`from_pretrained` of the class
             that its config.json names; a model without a head has no pooler either, unless it has a `representation_size`: pass
             `add_pooling_layer=False`) or "google" (vit_jax, or big_vision where positions are on patches alone or pooling is "map").
 
@@ -70,7 +70,7 @@ def save(model: VisionTransformer, path: str | os.PathLike[str], format: str) ->
         raise ValueError(f"These weights have no place in the format {format!r}: {', '.join(without)}. Received: format={format!r}")
 
     def tensors(read):
-        """Yields (key, array), one row of the table after the other, so that no more than one is held twice."""
+        """Yields (key, array) row by row, so that at most one row is in memory twice."""
         for row in rows:
             arrays = row.layout.write(*map(read, row.paths))
             yield from zip(map(file.key, row.keys), arrays if isinstance(arrays, tuple) else (arrays,))
@@ -83,7 +83,7 @@ def save(model: VisionTransformer, path: str | os.PathLike[str], format: str) ->
     require_space(path, 4 * sum(map(math.prod, shapes.values())))
     with contextlib.ExitStack() as stack:
         if form.IS_FOLDER:
-            # The innermost is written last and renamed first: a folder that has its weights has its configuration, too.
+            # All files are complete before the first gets its name. The contexts end in reverse order, so the weights are renamed first.
             for name, content in file.configs.items():
                 stack.enter_context(replacing(path / name)).write_text(json.dumps(content, indent=2) + "\n")
             _write_safetensors(stack.enter_context(replacing(path / "model.safetensors")), shapes, tensors(read))
@@ -99,7 +99,7 @@ def _arguments(model):
     stride = model.config.stride
     patch = checks.positive_pair("patch_size", a["patch_size"])
     if None in size:
-        # A model of any size is written as one of the size that its positions are for.
+        # A model of unknown image size is written with the size of its positions.
         table = model.get_layer("position_embedding").table if a["position_embedding"] == "learned" else None
         size = [stride * p * n for p, n in zip(patch, table.shape)] if table is not None else [224, 224]
     elif any(side % (stride * p) for side, p in zip(size, patch)):
@@ -107,7 +107,7 @@ def _arguments(model):
     a |= dict(input_shape=(*size, channels), data_format="channels_last", patch_size=patch)
     a["position_grid"] = ViTConfig.from_dict({**a, "position_grid": None, "class_names": None}).grid_size
     a["activation"] = a["activation"] or ("silu" if a["mlp"] == "swiglu" else "gelu")
-    # Normalization is of each token by itself: before or after one is picked, or none, it is the same.
+    # Each token is normalized by itself, so it makes no difference whether a token is picked before or after.
     a["norm_after_pooling"] = a["norm_after_pooling"] and a["pooling"] in ("gap", "map")
     a["preprocessing"] = {**model.preprocessing, **{key: _per_channel(model.preprocessing[key], channels) for key in ("mean", "std")}}
     return a
@@ -143,13 +143,13 @@ def _weights(model, a, target):
 
 
 def _positions(model, a):
-    """Returns the positions of the class tokens and of the patches, (number, D) each."""
+    """Returns the positions of the class tokens and of the patches, each of shape (number, D)."""
     count, patches = a["class_token"] + a["distillation_token"], math.prod(a["position_grid"])
     if a["position_embedding"] == "none":
         return np.zeros((count, a["hidden_dim"])), np.zeros((patches, a["hidden_dim"]))
     layer = model.get_layer("position_embedding")
     prefix = layer.num_prefix_tokens
-    # `call` itself, which does not round to the layer's half precision.
+    # `call` rather than `__call__`, which would round to the half precision of the layer.
     tokens, grid = ops.zeros((1, prefix + patches, a["hidden_dim"]), "float32"), ops.zeros((1, *a["position_grid"], 1))
     positions = ops.convert_to_numpy(layer.call(tokens, grid))[0]
     return positions[:prefix] if prefix else np.zeros((count, a["hidden_dim"])), positions[prefix:]
@@ -169,7 +169,7 @@ def _write_safetensors(path, shapes, tensors):
 
 
 def _write_npz(path, tensors, comment):
-    """Writes what the format has no array for into the archive's comment, which its own readers do not look at."""
+    """Writes an npz file, with the class names and preprocessing in the archive's comment, which other readers ignore."""
     text = json.dumps(comment).encode()
     if len(text) > zipfile.ZIP_MAX_COMMENT:
         log.warning("The names of %d classes are too long for a file in Google's format, and are left out", len(comment["class_names"]))

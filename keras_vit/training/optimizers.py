@@ -1,6 +1,6 @@
 """Keras's optimizers with weight decay on kernels only, layer-wise learning rates, and exact gradient clipping.
 
-Each takes all arguments of Keras's class of its name, and `layer_decay`. They go into `compile` and are saved with a model.
+Each takes the arguments of the Keras class of the same name, and `layer_decay`. `compile` takes them, and they are saved with a model.
 """
 
 import math
@@ -18,13 +18,14 @@ HEADS = {"head", "distillation_head"}
 
 
 class _Optimizer:
-    """What the classes below have in common.
+    """Implements what the optimizers below share.
 
-    - `weight_decay`, decoupled and multiplied by the learning rate, is for kernels: not for biases, norms, layer scales, positions, tokens.
-    - With `layer_decay` a layer's learning rate is multiplied by `layer_decay ** depth`, where the depth of what follows the blocks is 0,
-      that of the last block 1, that of the first `num_layers`, and that of what precedes them `num_layers + 1`. Clipping by
-      `global_clipnorm` sees the gradients as they are.
-    - Under `tf.distribute` the gradients are summed over the replicas before they are clipped. Keras clips each replica's own.
+    - `weight_decay` is decoupled, multiplied by the learning rate, and applied to kernels only: not to biases, norms, layer scales,
+      positions and tokens.
+    - `layer_decay` multiplies a layer's learning rate by `layer_decay ** depth`. The depth of the layers after the blocks is 0, that of
+      the last block 1, that of the first block `num_layers`, and that of the layers before the blocks `num_layers + 1`. It does not change
+      the gradients that `global_clipnorm` clips.
+    - Under `tf.distribute`, the gradients are summed over the replicas before they are clipped. Keras clips those of each replica.
     """
 
     def __init__(self, *args, layer_decay=None, **kwargs):
@@ -41,8 +42,8 @@ class _Optimizer:
     def apply(self, grads, trainable_variables=None):
         super().apply(_sum_over_replicas(grads), trainable_variables)
 
-    # After that sum all replicas compute the same update, each of its own copy of the variables. Keras leaves the replicas for every update
-    # and comes back, which TensorFlow does not allow within a condition: that of an average or of gradients that are accumulated.
+    # After the sum, all replicas compute the same update, each for its own copy of the variables. Keras leaves and reenters the replica
+    # context for each update. TensorFlow does not allow this within a condition, which moving averages and gradient accumulation need.
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         if not in_replica():
@@ -63,7 +64,7 @@ class _Optimizer:
             variable.assign(average)
 
     def _apply_weight_decay(self, variables):
-        pass  # `update_step` does, at the layer's own learning rate
+        pass  # `update_step` decays the weights, with the learning rate of the layer
 
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
@@ -81,12 +82,13 @@ class _Optimizer:
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class AdamW(_Optimizer, keras.optimizers.AdamW):
-    """AdamW with weight decay on kernels alone, and layer-wise learning-rate decay.
+    """Implements AdamW with weight decay on kernels only, and layer-wise learning-rate decay.
 
     Args:
-        layer_decay: float in (0, 1] or None. What the learning rate is multiplied by for each layer below the head; see
-            `learning_rate_factors`.
-        *args, **kwargs: as in `keras.optimizers.AdamW`.
+        *args: positional arguments of `keras.optimizers.AdamW`.
+        layer_decay: float in (0, 1] or None. Factor of the learning rate for each block below the head, see `learning_rate_factors`. None
+            means the same learning rate for all layers. Defaults to None.
+        **kwargs: keyword arguments of `keras.optimizers.AdamW`.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -103,11 +105,12 @@ class AdamW(_Optimizer, keras.optimizers.AdamW):
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class SGD(_Optimizer, keras.optimizers.SGD):
-    """SGD with momentum, with weight decay on kernels alone, and layer-wise learning-rate decay.
+    """Implements SGD with momentum, weight decay on kernels only, and layer-wise learning-rate decay.
 
     Args:
-        layer_decay: float in (0, 1] or None, as in `keras_vit.training.AdamW`.
-        *args, **kwargs: as in `keras.optimizers.SGD`.
+        *args: positional arguments of `keras.optimizers.SGD`.
+        layer_decay: float in (0, 1] or None. As in `keras_vit.training.AdamW`. Defaults to None.
+        **kwargs: keyword arguments of `keras.optimizers.SGD`.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -116,13 +119,15 @@ class SGD(_Optimizer, keras.optimizers.SGD):
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class Lamb(_Optimizer, keras.optimizers.Lamb):
-    """LAMB as DeiT-III uses it: weight decay is part of the update that the trust ratio scales, and what has no decay has no trust ratio.
+    """Implements LAMB as DeiT-III uses it.
 
-    Keras's own class decays weights beside the trust ratio, and scales biases and norms by it, too.
+    Weight decay is part of the update that the trust ratio scales, and variables without decay have no trust ratio.
+    `keras.optimizers.Lamb` applies the decay outside the trust ratio, and scales biases and norms by it, too.
 
     Args:
-        layer_decay: float in (0, 1] or None, as in `keras_vit.training.AdamW`.
-        *args, **kwargs: as in `keras.optimizers.Lamb`.
+        *args: positional arguments of `keras.optimizers.Lamb`.
+        layer_decay: float in (0, 1] or None. As in `keras_vit.training.AdamW`. Defaults to None.
+        **kwargs: keyword arguments of `keras.optimizers.Lamb`.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -153,24 +158,24 @@ class Lamb(_Optimizer, keras.optimizers.Lamb):
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class Muon(_Optimizer, keras.optimizers.AdamW):
-    """Muon: a kernel moves along its momentum made orthogonal, so that all its directions learn alike; the rest, and the head, by AdamW.
+    """Implements Muon: kernels are updated by their orthogonalized momentum, all other variables and the head by AdamW.
 
-    A convolution's kernel is a matrix with a column for each output channel. Updates are as long as AdamW's, whose learning rates and
-    weight decays serve.
-
-    Keras's own class leaves convolutions to AdamW, and in its earlier versions updates are of another length.
+    The kernel of a convolution counts as a matrix with one column for each output channel. The updates have the norm of AdamW's, so
+    AdamW's learning rates and weight decays work. `keras.optimizers.Muon` leaves convolutions to AdamW, and its updates have another norm
+    in earlier versions of Keras.
 
     Args:
-        momentum: float in [0, 1). Of the kernels.
-        layer_decay: float in (0, 1] or None, as in `keras_vit.training.AdamW`.
-        *args, **kwargs: as in `keras.optimizers.AdamW`.
+        *args: positional arguments of `keras.optimizers.AdamW`.
+        momentum: float in [0, 1). Momentum of the kernels. Defaults to 0.95.
+        layer_decay: float in (0, 1] or None. As in `keras_vit.training.AdamW`. Defaults to None.
+        **kwargs: keyword arguments of `keras.optimizers.AdamW`.
 
     Raises:
         ValueError: if an argument is out of range.
 
     Reference:
-        Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; the length of updates: Liu et al., "Muon is Scalable
-        for LLM Training", 2025, section 2.2.
+        Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; the norm of the updates: Liu et al., "Muon is
+        Scalable for LLM Training", 2025, section 2.2.
 
     Example:
     >>> model = keras_vit.VisionTransformer((32, 32, 3), 8, 64, 2, 4, 128, num_classes=10)
@@ -202,13 +207,13 @@ class Muon(_Optimizer, keras.optimizers.AdamW):
 
 
 def orthogonal(kernel: Any) -> Any:
-    """Returns about the nearest matrix with equal singular values, of the root mean square 0.2, which is that of AdamW's updates."""
+    """Returns an approximately orthogonal matrix near a kernel, with the root mean square 0.2 of AdamW's updates."""
     columns = kernel.shape[-1]
     rows = math.prod(kernel.shape[:-1])
     matrix = ops.reshape(kernel, (rows, columns))
     matrix = ops.transpose(matrix) if rows > columns else matrix
     matrix = matrix / (ops.norm(matrix) + 1e-7)
-    for _ in range(5):  # Newton-Schulz, with the quintic of Jordan et al., steep at zero: singular values end between 0.7 and 1.2
+    for _ in range(5):  # Newton-Schulz with the quintic of Jordan et al.: singular values end between 0.7 and 1.2
         square = ops.matmul(matrix, ops.transpose(matrix))
         matrix = 3.4445 * matrix + ops.matmul(2.0315 * ops.matmul(square, square) - 4.775 * square, matrix)
     matrix = ops.transpose(matrix) if rows > columns else matrix
@@ -216,14 +221,14 @@ def orthogonal(kernel: Any) -> Any:
 
 
 def learning_rate_factors(paths: list[str], layer_decay: float | None) -> tuple[float, ...]:
-    """Returns what layer-wise decay multiplies each variable's learning rate by.
+    """Returns the factor of each variable's learning rate under layer-wise decay.
 
     Args:
-        paths: sequence of str, the variables' paths. The highest number of a block among them says how many blocks there are.
-        layer_decay: float in (0, 1] or None.
+        paths: sequence of str. The paths of the variables. The highest block number in them gives the number of blocks.
+        layer_decay: float in (0, 1] or None. Factor for each block below the head; None gives 1.0 for all variables.
 
     Returns:
-        Tuple of floats.
+        Tuple of floats, one for each path.
 
     Example:
     >>> learning_rate_factors(["patch_embedding/kernel", "block_0/norm1/gamma", "block_1/norm1/gamma", "head/kernel"], 0.5)
@@ -244,7 +249,7 @@ def learning_rate_factors(paths: list[str], layer_decay: float | None) -> tuple[
 
 
 def _sum_over_replicas(gradients):
-    """Sums gradients over the replicas of `tf.distribute`, where there are several."""
+    """Returns gradients summed over the replicas of `tf.distribute`; unchanged if there is only one replica."""
     if not in_replica():
         return gradients
     import tensorflow as tf

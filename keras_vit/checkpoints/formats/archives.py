@@ -1,4 +1,4 @@
-"""Zip archives of tensors: numpy's npz and torch's files. No pickle is executed, and no claim about sizes is believed."""
+"""Zip archives of tensors: NumPy's npz and torch's files. No pickle is executed, and all stated sizes are checked."""
 
 import argparse
 import contextlib
@@ -14,21 +14,22 @@ import numpy as np
 
 from keras_vit.checkpoints.formats.tensors import MAX_HEADER, CheckpointError, Tensors
 
-_DEFLATE_RATIO = 1032  # the most that deflate can expand (zlib's technical note), so a larger claim is a lie
-_UNPACKED_RATIO, _UNPACKED_FLOOR = 100, 256 << 20  # weights hardly compress: what unpacks to more than this is a bomb
+_DEFLATE_RATIO = 1032  # the largest ratio of deflate (zlib's technical note); a larger one is false
+_UNPACKED_RATIO, _UNPACKED_FLOOR = 100, 256 << 20  # weights hardly compress: a larger ratio is a zip bomb
 _MAPPED_BYTES = 32 << 20
 
-# torch's own safe list also holds constructors that allocate what the file asks for (bytearray, torch.Tensor): these do not.
-# Namespace, in the files of DeiT, MAE and DINO, only keeps attributes; numpy's scalars are accuracies and losses beside a model.
+# torch's safe list also allows constructors that allocate as much as the file states (bytearray, torch.Tensor). This list does not.
+# Namespace, in the files of DeiT, MAE and DINO, only keeps attributes; NumPy scalars are accuracies and losses beside a model.
 _TORCH_NAMES = re.compile(
     r"collections OrderedDict|argparse Namespace|torch\._utils _rebuild_(tensor_v2|parameter)"
     r"|torch (Size|device|b?float\d+|u?int\d+|\w+Storage)"
     r"|numpy\._?core\.multiarray scalar|numpy dtype|numpy\.dtypes \w+DType|_codecs encode"
 )
-_MAX_DEPTH = 8  # of dicts in a torch file: one may hold itself
+_MAX_DEPTH = 8  # of nested dicts in a torch file, because a dict may contain itself
 
 
 def open_zip(path: pathlib.Path) -> Tensors:
+    """Opens an npz file or a torch file."""
     with contextlib.ExitStack() as stack:
         archive = stack.enter_context(zipfile.ZipFile(path))
         members = _checked_members(path, archive)
@@ -46,7 +47,7 @@ def open_zip(path: pathlib.Path) -> Tensors:
 
 
 def _comment(archive):
-    """Returns the JSON object in an archive's comment, or an empty dict: other programs leave it empty, or write what they like."""
+    """Returns the JSON object in an archive's comment, or an empty dict if the comment is not ours."""
     with contextlib.suppress(ValueError):
         content = json.loads(archive.comment)
         return content if isinstance(content, dict) else {}
@@ -54,7 +55,7 @@ def _comment(archive):
 
 
 def _checked_members(path, archive):
-    """Returns {name: ZipInfo} once every claim of the zip's own table is possible for a file of this size."""
+    """Returns {name: ZipInfo} after checking that all stated sizes are possible for a file of this size."""
     members = {}
     for info in archive.infolist():
         parts = pathlib.PurePosixPath(info.filename).parts
@@ -85,7 +86,7 @@ def _npy_shape(path, archive, info):
         header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
         shape, _, dtype = header(member)
         start = member.tell()
-    # Arrays of bfloat16 were saved by a numpy that did not know the type: two bytes of nothing, V2.
+    # NumPy saves arrays of bfloat16, which it does not know, as raw pairs of bytes: V2.
     if not (dtype.kind in "biuf" or dtype == np.dtype("V2")):
         raise CheckpointError(
             "The arrays of an npz must be numbers; an object array is a pickle, which can run code and is never opened. "
@@ -109,7 +110,7 @@ def _open_torch(path, archive, members, name, *others):
         if opcode.name in ("GLOBAL", "INST"):
             wanted.add(argument)
         elif opcode.name in ("STACK_GLOBAL", "OBJ", "EXT1", "EXT2", "EXT4"):
-            wanted.add(opcode.name)  # pickle's later ways of naming code, which torch.save does not use
+            wanted.add(opcode.name)  # later opcodes of pickle that name code; torch.save does not use them
     refused = sorted(n for n in wanted if not _TORCH_NAMES.fullmatch(n))
     if refused:
         raise CheckpointError(
@@ -138,7 +139,7 @@ def _open_torch(path, archive, members, name, *others):
 
     def read(key, scratch):
         nonlocal tensors, touched
-        if touched > _MAPPED_BYTES:  # the pages of a mapping count as this process's memory until it is dropped
+        if touched > _MAPPED_BYTES:  # mapped pages count as memory of this process until the mapping is closed
             tensors, touched = load(), 0
         tensor = tensors[key].detach()
         touched += tensor.numel() * tensor.element_size()
@@ -163,7 +164,7 @@ def _safe_globals():
 
 
 def _named(content, tensor_type, prefix="", depth=0):
-    """Yields (key, tensor) of a dict and the dicts in it, as "model.cls_token": what wraps a model is then part of its names."""
+    """Yields (key, tensor) of a dict and its nested dicts, whose names become prefixes, as in "model.cls_token"."""
     for key, value in content.items():
         if isinstance(key, str) and isinstance(value, tensor_type):
             yield prefix + key, value

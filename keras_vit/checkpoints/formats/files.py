@@ -1,4 +1,4 @@
-"""Opens checkpoint files: which file in a folder, of which kind. Nothing a file says is trusted, and no pickle is executed."""
+"""Opens checkpoint files: finds the file in a folder, and its format. Files are not trusted, and no pickle is executed."""
 
 import contextlib
 import json
@@ -17,7 +17,7 @@ from keras_vit.checkpoints.formats.tensors import MAX_HEADER, CheckpointError, T
 KNOWN_FORMATS = "safetensors (one file, or shards with an index), npz, and torch's .pth / .pt / .bin"
 
 STANDARD_NAMES = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
-SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".ckpt", ".pth.tar")  # of files that a folder is searched for
+SUFFIXES = (".safetensors", ".npz", ".pth", ".pt", ".ckpt", ".pth.tar")  # that are searched for in a folder
 _SHARD = re.compile(r"-\d+-of-\d+")
 
 _DTYPES = {
@@ -29,8 +29,8 @@ _DTYPES = {
 def open_tensors(path: str | os.PathLike[str]) -> Tensors:
     """Opens a checkpoint file, or the one checkpoint in a folder, for lazy reading.
 
-    The format is recognized by content. Sizes, offsets and names are checked against the file itself before memory is taken, and
-    nothing in the file is executed.
+    The format is recognized by content. Sizes, offsets and names are checked against the file before memory is allocated, and nothing
+    in the file is executed.
 
     Args:
         path: str or path of a file (safetensors, a `.safetensors.index.json`, npz, zip-based torch), or of a folder with one of them.
@@ -39,7 +39,7 @@ def open_tensors(path: str | os.PathLike[str]) -> Tensors:
         A `Tensors`.
 
     Raises:
-        CheckpointError: (a `ValueError`) if the file is of no known format, damaged, or hostile.
+        CheckpointError: (a `ValueError`) if the file is of an unknown format, damaged, or hostile.
         ValueError: if there is nothing at `path`, or a folder holds no checkpoint or several.
         ImportError: if the file is torch's and torch is not installed.
 
@@ -60,7 +60,7 @@ def open_tensors(path: str | os.PathLike[str]) -> Tensors:
         raise ValueError(f"`path` must be an existing checkpoint file or folder. Received: path={path}")
     whole = _SHARD.sub("", path.name)
     if whole != path.name and (path.parent / f"{whole}.index.json").is_file():
-        path = path.parent / f"{whole}.index.json"  # a shard alone is no model
+        path = path.parent / f"{whole}.index.json"  # one shard is not a whole model
     return _open_shards(path) if path.name.endswith(".index.json") else _open_file(path)
 
 
@@ -81,10 +81,10 @@ def _open_file(path):
 
 
 def find_checkpoint(folder: pathlib.Path) -> pathlib.Path | None:
-    """Returns the `pathlib.Path` of the one checkpoint in a folder, or None; the standard names of the Hub come first.
+    """Returns the `pathlib.Path` of the checkpoint in a folder, or None. The standard names of the Hub come first.
 
     Raises:
-        ValueError: if several files could be meant.
+        ValueError: if the folder holds several checkpoints.
     """
     for name in STANDARD_NAMES:
         if (folder / name).is_file():
@@ -107,7 +107,7 @@ def _open_safetensors(path):
                 f"A safetensors header must lie within its file and {MAX_HEADER} bytes. Received: {length} in path={path}"
             )
         # The library checks the header: offsets within the file, in order, without gap or overlap, sizes equal to shape and dtype.
-        # The bytes are read here: before 0.8 its numpy side knows no bfloat16, and pages that it maps count as memory beside the model's.
+        # The bytes are read here: before 0.8, its NumPy interface lacks bfloat16, and its mapped pages count as memory beside the model.
         with safetensors.safe_open(path, framework="numpy"):
             pass
         header = json.loads(file.read(length), object_pairs_hook=_distinct)
@@ -129,7 +129,7 @@ def _open_safetensors(path):
 
 
 def _distinct(pairs):
-    """Two entries under one name would let the library check the first while we read the second."""
+    """Returns a dict, or raises ValueError if a name occurs twice: the library would check one entry, and we read the other."""
     table = dict(pairs)
     if len(table) != len(pairs):
         raise ValueError("a name occurs twice in its header")
@@ -144,7 +144,7 @@ def _open_shards(index):
         where = table["weight_map"]
         shards = {}
         for name in sorted(set(where.values())):
-            # Windows' rules are the stricter ones: both separators and drive letters.
+            # The rules of Windows are stricter: both separators, and drive letters.
             if name in ("", "..") or pathlib.PureWindowsPath(name).name != name:
                 raise CheckpointError(f"A shard must be a plain file name beside its index. Received: {name!r} in path={index}")
             if not (index.parent / name).is_file():

@@ -23,7 +23,7 @@ IS_FOLDER = False
 
 ANCHOR = r"embedding/kernel"
 
-# vit_jax numbers a block's parts in one sequence, as flax did before linen; big_vision numbers each kind by itself.
+# vit_jax numbers the layers of a block in one sequence, as flax did before linen; big_vision numbers each kind of layer.
 RENAMES = [
     (r"^(opt/target/|params/img/|img/|params/)", ""),
     (r"^Transformer/posembed_input/pos_embedding$", "pos_embedding"),
@@ -32,7 +32,7 @@ RENAMES = [
     (r"/MlpBlock_3/", "/MlpBlock_0/"),
 ]
 
-# How each crops an image when it evaluates.
+# How each library crops images in evaluation.
 VIT_JAX_CROP, BIG_VISION_CROP = {"crop_fraction": 1.0, "crop_mode": "squash"}, {"crop_fraction": 0.875, "crop_mode": "center"}
 
 IGNORED = r"opt/.*|epoch|step|txt/.*|t|b|state/.*"
@@ -43,7 +43,7 @@ def recognizes(names: Any) -> bool:
 
 
 def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expected: dict) -> tuple[dict, dict]:
-    """As in `timm.architecture`; `config` is what `save` writes into the archive's comment. The number of heads shows in the shapes."""
+    """Returns the same as `timm.architecture`. `config` is what `save` writes into the archive's comment."""
     stacked = "Transformer/encoderblock/LayerNorm_0/scale" in shapes
     block = "Transformer/encoderblock" if stacked else "Transformer/encoderblock_0"
     query = shapes[f"{block}/MultiHeadDotProductAttention_0/query/kernel"]
@@ -58,7 +58,7 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
         channels, root = shapes["conv_root/kernel"][2:]
         stem = dict(kind="resnet", block_counts=counts, width=root)
         stride = 4 * 2 ** max(0, stages - 1)
-    prefix, grid = 0, None  # sines and cosines, which no file holds
+    prefix, grid = 0, None  # sines and cosines are computed, not stored
     if "pos_embedding" in shapes:
         prefixes = (0,) if not class_token else (1, 0) if vit_jax else (0, 1)
         cell = tuple(stride * side for side in patch)
@@ -95,8 +95,8 @@ def rows(a: dict[str, Any], stacked: bool = False) -> list:
     """Returns the rows for a full set of arguments of `VisionTransformer`.
 
     Args:
-        a: the arguments.
-        stacked: bool. The weights of all blocks lie in one tensor, along its first axis.
+        a: dict. The arguments.
+        stacked: bool. Whether the weights of all blocks are stacked along the first axis of one tensor. Defaults to False.
     """
     table = _conv("patch_embedding", "embedding", a["patch_bias"])
     if a["class_token"]:
@@ -131,7 +131,7 @@ def _block_rows(a, ours, theirs):
 
 
 def _attention_rows(a, ours, theirs, parts):
-    """Kernels (D, heads, head_dim) there, flat and side by side in ours."""
+    """Returns the rows of attention. Kernels are (D, heads, head_dim) in the file, and concatenated (D, D) matrices in ours."""
     heads = (a["num_heads"], a["hidden_dim"] // a["num_heads"])
     table = []
     for path, names in parts.items():
@@ -182,7 +182,7 @@ def _stack(layout):
     return Layout(lambda *stacks: tuple(layout.read(*each) for each in zip(*stacks)), None)
 
 
-# --- the way back ---
+# --- writing ---
 
 ALLOWED = dict(
     norm_first=(True,),
@@ -208,7 +208,7 @@ BIG_VISION_NAMES = [(r"^", "params/")]
 
 
 def lacks(a: dict[str, Any]) -> list[str]:
-    """Returns what of a model Google's code cannot express, a list of str such as "norm_first=False"."""
+    """Returns the arguments of a model that Google's code does not support, a list of str such as "norm_first=False"."""
     allowed = {**ALLOWED, "pooling": ("token", None) if a["class_token"] else ("gap", "map", None)}
     stem = a["stem"]
     form = {key: value for key, value in (stem or {}).items() if key in STEM}
@@ -222,8 +222,10 @@ def lacks(a: dict[str, Any]) -> list[str]:
 
 
 def file(a: dict[str, Any]) -> File:
-    """Returns the `File` of a model of vit_jax's, or of big_vision's, with the full set of arguments `a`."""
-    computed = a["position_embedding"] == "sincos2d" and not a["prefix_positions"] and a["stem"] is None  # by big_vision: in no file
+    """Returns the `File` of a vit_jax or big_vision model with the full set of arguments `a`."""
+    computed = (
+        a["position_embedding"] == "sincos2d" and not a["prefix_positions"] and a["stem"] is None
+    )  # big_vision computes them, and stores none
     vit_jax = (a["prefix_positions"] or a["stem"] is not None) and a["pooling"] != "map"
     changes = dict(
         position_embedding="sincos2d" if computed else "learned",
@@ -245,5 +247,5 @@ def file(a: dict[str, Any]) -> File:
 
 
 def _one(value):
-    """Returns one number for channels that all have it."""
+    """Returns one number if all channels have the same, else the value itself."""
     return value[0] if isinstance(value, (list, tuple)) and len(set(value)) == 1 else value

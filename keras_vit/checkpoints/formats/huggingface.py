@@ -34,13 +34,13 @@ from keras_vit.presets import num_heads_of
 NAME = "huggingface"
 IS_FOLDER = True
 
-# What the tensors of a model begin with, maybe behind the name that the family's own classifier gives its backbone.
+# The first tensor of a model, maybe after the name that the family's classifier gives to its backbone.
 ANCHOR = r"embeddings\.(patch_embedding|patch_embeddings\.projection|patch_embeddings\.backbone\.bit\.embedder\.convolution)\.weight"
 FAMILY = r"(vit|deit|dinov2|dinov2_with_registers|vision_model|siglip)\."
-# What may stand beside such a backbone in files of transformers' own classes.
+# Keys that may stand beside such a backbone in files of transformers.
 BESIDE = r"(cls_|distillation_)?classifier\.(weight|bias)"
 
-# Names since version 5, and those of each family, brought to the oldest ones of ViT.
+# Maps the names since version 5, and those of each family, to the oldest names of ViT.
 RENAMES = [
     (rf"^{FAMILY}", ""),
     (r"^(encoder\.)?layers?\.", "encoder.layer."),
@@ -67,7 +67,7 @@ IGNORED = (
     r"backbone\.layernorm.*|.*num_batches_tracked"
 )
 
-# What a classifier's problem makes of its logits.
+# The activation of a classifier for each problem type.
 PROBLEMS = {None: None, "single_label_classification": None, "multi_label_classification": "sigmoid", "regression": "linear"}
 
 
@@ -76,7 +76,7 @@ def recognizes(names: Any) -> bool:
 
 
 def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expected: dict) -> tuple[dict, dict]:
-    """As in `timm.architecture`; `config` is config.json, with preprocessor_config.json under "image_processor"."""
+    """Returns the same as `timm.architecture`. `config` is config.json, with preprocessor_config.json under "image_processor"."""
     processor = config.get("image_processor")
     problem = config.get("problem_type")
     labels = config.get("id2label")
@@ -166,7 +166,7 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
 
 
 def _preprocessing(processor, kind):
-    """Returns what the processor's file says, or without one what the published models of that type have."""
+    """Returns the preprocessing in the processor's file, or that of the published models of this type if there is no file."""
     return from_processor(processor, kind) if processor else MODEL_TYPES[kind][1]
 
 
@@ -174,10 +174,10 @@ def rows(a: dict[str, Any], split_gate: bool = False, unused_map: bool = False, 
     """Returns the rows for a full set of arguments of `VisionTransformer`, under the canonical names that `RENAMES` leads to.
 
     Args:
-        a: the arguments.
-        split_gate: bool. The two halves of a gated network's first product are apart, as since version 5.
-        unused_map: bool. The file holds an attention pooling that the model does not use.
-        unused_head: bool. The file's one head reads the class token beside a distillation token: neither of DeiT's two forms.
+        a: dict. The arguments.
+        split_gate: bool. Whether the first product of a gated network is split in two tensors, as since version 5.
+        unused_map: bool. Whether the file holds an attention pooling that the model does not use.
+        unused_head: bool. Whether the file has one head on the class token beside a distillation token, unlike DeiT's classes.
     """
     table = dense("patch_embedding", "embeddings.patch", CONV, use_bias=a["patch_bias"])
     lead = (1,)
@@ -231,7 +231,7 @@ def rows(a: dict[str, Any], split_gate: bool = False, unused_map: bool = False, 
 
 
 def _map_rows():
-    """Returns the rows of attention pooling: torch's MultiheadAttention has one weight for queries, keys and values, ours has two."""
+    """Returns the rows of attention pooling. torch's MultiheadAttention has one weight for query, key and value; ours has two."""
     ours, theirs = "attention_pooling", "head"
 
     def read(array):
@@ -242,12 +242,12 @@ def _map_rows():
     layout = Layout(read, lambda query, key_value: np.concatenate([query.T, key_value.T]))
     table = [row(f"{ours}/probe", f"{theirs}.probe")]
     table += [row(paths[0], f"{theirs}.attention.in_proj_weight", layout), row(paths[1], f"{theirs}.attention.in_proj_bias", layout)]
-    # `RENAMES` calls every output projection of attention so.
+    # `attention.output` is the name that `RENAMES` gives to every output projection.
     table += dense(f"{ours}/projection", f"{theirs}.attention.output") + norm(f"{ours}/norm", f"{theirs}.layernorm")
     return table + dense(f"{ours}/mlp/fc1", f"{theirs}.mlp.fc1", LINEAR) + dense(f"{ours}/mlp/fc2", f"{theirs}.mlp.fc2", LINEAR)
 
 
-# --- the way back ---
+# --- writing ---
 
 _EMBEDDINGS = [
     (r"^embeddings\.patch\.", "embeddings.patch_embeddings.projection."),
@@ -273,7 +273,7 @@ _TOWER = [
     (r"^", "vision_model."),
 ]
 
-# Each family's names, as before version 5, whose names only version 5 reads; and its classes with and without a classifier.
+# Each family's names before version 5, which all versions read, and its classes with and without a classifier.
 FORMS = {
     "vit": (_VIT, "ViTForImageClassification", "ViTModel"),
     "deit": (_VIT + [(r"^classifier\.", "cls_classifier.")], "DeiTForImageClassificationWithTeacher", "DeiTModel"),
@@ -299,7 +299,7 @@ FAMILIES = {
     "clip": dict(**_PLAIN, distillation_token=(False,), representation_size=(None,), patch_bias=(False,), include_top=(False,)),
 }
 FAMILIES["dinov2_with_registers"] = FAMILIES["dinov2"]
-# What each pools for its classifier. Models without one end with the tokens, but for the pooling that has weights, and CLIP's.
+# The pooling before each classifier. Models without a classifier end with the tokens, except SigLIP and CLIP.
 POOLINGS = {"vit": ("token",), "deit": ("token",), "siglip": ("gap",)}
 POOLINGS["dinov2"] = POOLINGS["dinov2_with_registers"] = ("token", "gap", "token_gap")
 HEADLESS_POOLINGS = {"siglip": ("map", "gap", None), "clip": ("token",)}
@@ -318,12 +318,12 @@ def _family(a):
 
 
 def lacks(a: dict[str, Any]) -> list[str]:
-    """Returns what of a model transformers cannot express, a list of str such as "norm_first=False"."""
+    """Returns the arguments of a model that transformers does not support, a list of str such as "norm_first=False"."""
     family, top = _family(a), a["include_top"]
     pooling = POOLINGS.get(family, ()) if top else HEADLESS_POOLINGS.get(family, ("token", "gap", "token_gap", None))
     allowed = {**ALLOWED, **FAMILIES[family], "pooling": pooling}
     if family == "vit" and (top or a["pooling"] != "token"):
-        allowed["representation_size"] = (None,)  # the pooler reads the class token, and no classifier reads the pooler
+        allowed["representation_size"] = (None,)  # the pooler reads the class token, and classifiers do not read the pooler
     if family not in ("vit", "deit"):
         is_square = lambda pair: pair[0] == pair[1]  # noqa: E731
         allowed |= {"input_shape": is_square, "patch_size": is_square}
@@ -333,7 +333,7 @@ def lacks(a: dict[str, Any]) -> list[str]:
 
 
 def _mlp_ratio(a):
-    """Returns the whole number that DINOv2's configuration has in place of `mlp_dim`, or None."""
+    """Returns DINOv2's integer `mlp_ratio` for `mlp_dim`, or None if there is none."""
     for ratio in range(1, 33):
         width = a["hidden_dim"] * ratio
         if a["mlp_dim"] == (width if a["mlp"] == "mlp" else (int(width * 2 / 3) + 7) // 8 * 8):
@@ -342,7 +342,7 @@ def _mlp_ratio(a):
 
 
 def file(a: dict[str, Any]) -> File:
-    """Returns the `File` of a model of transformers' with the full set of arguments `a`."""
+    """Returns the `File` of a transformers model with the full set of arguments `a`."""
     family, top = _family(a), a["include_top"]
     dinov2, tower = family.startswith("dinov2"), family in ("siglip", "clip")
     changes = dict(
@@ -395,6 +395,6 @@ def file(a: dict[str, Any]) -> File:
         labels = dict(enumerate(a["class_names"] or [f"LABEL_{i}" for i in range(a["num_classes"])]))
         config |= dict(id2label=labels, label2id={label: i for i, label in labels.items()})
     config = dict(architectures=[with_top if top else without], model_type=model_type, dtype="float32", **config)
-    # Of training alone, but transformers misses it where it is not.
+    # Only training uses it, but transformers warns if it is missing.
     mask = {f"{f'{family}.' if top else ''}embeddings.mask_token": np.zeros((1, a["hidden_dim"]), "float32")} if dinov2 else {}
     return File({**a, **changes}, key, {"config.json": config, "preprocessor_config.json": to_processor(a["preprocessing"], size)}, mask)

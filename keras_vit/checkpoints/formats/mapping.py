@@ -1,4 +1,4 @@
-"""The parts of a checkpoint format: rows that map our weights to its keys, each with the layout of the arrays."""
+"""Building blocks of checkpoint formats: rows that map our weights to keys of the file, with the layout of the arrays."""
 
 import logging
 import math
@@ -12,7 +12,7 @@ from keras_vit.layers import checks
 
 log = logging.getLogger("keras_vit")
 
-# Names of activations in other libraries' configurations; of several for one of ours, the first is written.
+# Names of activations in other libraries' configurations. If several map to one of ours, the first is written.
 ACTIVATIONS = {
     "gelu": "gelu",
     "gelu_pytorch_tanh": "gelu_tanh",
@@ -28,21 +28,21 @@ ACTIVATIONS = {
 
 
 class Layout(NamedTuple):
-    """Functions that convert arrays from their layout to ours (`read`) and back (`write`)."""
+    """Holds the functions that convert arrays from the file's layout to ours (`read`) and back (`write`)."""
 
     read: Callable
     write: Callable
 
 
 class File(NamedTuple):
-    """How a model is written in a format.
+    """Describes how a model is written in a format.
 
     Attributes:
-        arguments: dict. Arguments of the equivalent model in the file, which may have zeros where ours has no weight.
-        key: function from a canonical key to the file's.
-        configs: dict from the name of a JSON file beside the weights to its content.
-        extra: dict from key to array. Tensors that the format wants and no model of ours has.
-        comment: dict. What a format without configuration has no place for, as JSON has it.
+        arguments: dict. Arguments of the equivalent model in the file, which may have zeros for weights that ours lacks.
+        key: callable. Maps a canonical key to the file's key.
+        configs: dict. The content of each JSON file beside the weights, by file name.
+        extra: dict. Arrays by key that the format requires and our model lacks.
+        comment: dict. Settings that a format without a configuration cannot hold, for its comment.
     """
 
     arguments: dict
@@ -61,7 +61,7 @@ class Row(NamedTuple):
 
 
 def row(paths: Any, keys: Any, layout: Layout | None = None) -> Row:
-    """Returns a `Row`; `paths` and `keys` may each be one str or several."""
+    """Returns a `Row`. `paths` and `keys` are each a str or a sequence of str."""
     as_tuple = lambda x: (x,) if isinstance(x, str) else tuple(x)  # noqa: E731
     return Row(as_tuple(paths), as_tuple(keys), layout or SAME)
 
@@ -71,14 +71,14 @@ def _parted(array, parts=3):
 
 
 SAME = Layout(lambda a: a, lambda a: a)
-LINEAR = Layout(np.transpose, np.transpose)  # torch keeps a Linear as (out, in)
+LINEAR = Layout(np.transpose, np.transpose)  # torch stores a Linear as (out, in)
 CONV = Layout(lambda a: np.transpose(a, (2, 3, 1, 0)), lambda a: np.transpose(a, (3, 2, 0, 1)))  # torch: (out, in, rows, columns)
-JOINED = Layout(lambda *a: np.concatenate(a).T, lambda a: _parted(a))  # apart there, side by side in ours
+JOINED = Layout(lambda *a: np.concatenate(a).T, lambda a: _parted(a))  # separate in the file, concatenated in ours
 JOINED_BIAS = Layout(lambda *a: np.concatenate(a), lambda a: tuple(np.split(a, 3)))
 
 
 def positions(prefix: int, grid: tuple[int, int], lead: tuple[int, ...] = (1,)) -> Layout:
-    """Returns the layout of positions: theirs are (lead, prefix + rows * columns, D), ours a prefix table, if there is one, and a table."""
+    """Returns the layout of positions: (lead, prefix + rows * columns, D) in the file, a table and maybe a prefix table in ours."""
     rows, columns = grid
 
     def read(a):
@@ -94,7 +94,7 @@ def positions(prefix: int, grid: tuple[int, int], lead: tuple[int, ...] = (1,)) 
 
 
 def position_row(arguments: dict[str, Any], key: str, lead: tuple[int, ...] = (1,)) -> Row:
-    """Returns the row of learned positions, of class tokens and patches."""
+    """Returns the row of the learned positions of class tokens and patches."""
     prefix = arguments["class_token"] + arguments["distillation_token"] if arguments["prefix_positions"] else 0
     paths = ("position_embedding/prefix_table", "position_embedding/table") if prefix else "position_embedding/table"
     return row(paths, key, positions(prefix, arguments["position_grid"], lead))
@@ -116,7 +116,7 @@ def resnet_stem(shapes: dict[str, tuple], root: str, unit: str) -> dict[str, Any
     stages = count(shapes, unit.replace("{}", "{0}", 1).replace("{}", "0", 1))
     block_counts = tuple(count(shapes, unit.replace("{}", str(stage), 1)) for stage in range(stages))
     width = shapes[root][0]
-    # GroupNorm and standardized convolution differ from Google's in their epsilons.
+    # The epsilons of GroupNorm and of the standardized convolution differ from Google's.
     form = dict(norm_epsilon=1e-5, standardization="variance", standardization_epsilon=1e-8)
     return dict(kind="resnet", block_counts=block_counts, width=width, num_groups=min(32, width), **form)
 
@@ -137,7 +137,7 @@ def resnet_rows(stem: dict[str, Any], root: str, root_norm: str, unit: str) -> l
 
 
 def count(names: Any, pattern: str, start: int = 0) -> int:
-    """Returns for how many consecutive numbers from `start` the pattern, such as "blocks.{}.norm1.weight", is in `names`."""
+    """Returns the number of consecutive matches of a pattern such as "blocks.{}.norm1.weight" in `names`, counted from `start`."""
     number = start
     while pattern.format(number) in names:
         number += 1
@@ -152,18 +152,18 @@ def position_grid(
     given: tuple[int, int] | None = None,
     guesses: tuple[int, ...] | None = None,
 ) -> tuple[int, tuple[int, int]]:
-    """Returns (prefix, grid): how many of a file's positions belong to prefix tokens, and the rows and columns of the others.
+    """Returns (prefix, grid): the number of positions of prefix tokens, and the rows and columns of the other positions.
 
     Args:
-        found: int. Positions in the file.
-        prefixes: numbers of prefix positions that the format allows, the likeliest first.
-        cell: (rows, columns), the pixels of a patch in the image.
-        sizes: (height, width) of images that the file may be for, the likeliest first; those with None do not count.
-        given: (rows, columns) or None. A grid that is likelier than those of `sizes`.
-        guesses: the prefixes beside which a square grid may be assumed. Defaults to `prefixes`.
+        found: int. Number of positions in the file.
+        prefixes: tuple of ints. Numbers of prefix positions that the format allows, the likeliest first.
+        cell: pair of ints. Rows and columns of a patch in pixels of the image.
+        sizes: sequence of (height, width). Image sizes that the file may be for, the likeliest first; sizes with None are ignored.
+        given: pair of ints or None. A grid that is likelier than those of `sizes`. Defaults to None.
+        guesses: tuple of ints or None. The prefixes for which a square grid may be assumed; None means `prefixes`. Defaults to None.
 
     Raises:
-        ValueError: if the grid is not certain, saying what to give.
+        ValueError: if the grid is ambiguous. The error names the argument to pass.
     """
     grids = [] if given is None else [checks.positive_pair("position_grid", given)]
     grids += [tuple(side // pixels for side, pixels in zip(size, cell)) for size in sizes if len(size) == 2 and None not in size]
@@ -175,25 +175,25 @@ def position_grid(
         if side and side * side == found - prefix:
             return prefix, (side, side)
     raise ValueError(
-        f"The checkpoint has {found} positions, and their grid does not show: give `input_shape=(height, width, channels)` of the images "
+        f"The checkpoint has {found} positions, and their grid is ambiguous: pass `input_shape=(height, width, channels)` of the images "
         f"that it was trained on, or `position_grid=(rows, columns)`. Received: {found} positions for patches of {cell[0]} x {cell[1]} "
         f"pixels" + "".join(f", which are not {rows} x {columns}" for rows, columns in grids)
     )
 
 
 def image_sizes(overrides: dict[str, Any], expected: dict[str, Any]) -> list[tuple]:
-    """Returns the (height, width) of `input_shape` in arguments that a user gives and in those of a preset, where there is one."""
+    """Returns the (height, width) of `input_shape` in the user's arguments and in the preset's; () where there is none."""
     channels_first = (overrides.get("data_format") or keras.config.image_data_format()) == "channels_first"
     given, preset = overrides.get("input_shape") or (), expected.get("input_shape") or ()
     return [tuple(given[1:] if channels_first else given[:-1]), tuple(preset[:-1])]
 
 
 def agree(config: dict[str, Any], found: dict[str, Any]) -> None:
-    """Raises a ValueError if the configuration beside a file states another architecture than its tensors have.
+    """Raises a ValueError if a configuration does not match the tensors.
 
     Args:
-        config: dict.
-        found: dict from the configuration's key to what the tensors say.
+        config: dict. The configuration beside the file.
+        found: dict. The values of the tensors, by the key of the configuration.
     """
     differ = [f"{key}={config[key]!r}, the tensors {value!r}" for key, value in found.items() if config.get(key) not in (None, value)]
     if differ:
@@ -204,25 +204,25 @@ def agree(config: dict[str, Any], found: dict[str, Any]) -> None:
 
 
 def known(key: str, value: Any, values: dict) -> Any:
-    """Returns what `values`, a dict, has for a value in a configuration.
+    """Returns the entry of the dict `values` for a value in a configuration.
 
     Raises:
-        ValueError: if it has nothing.
+        ValueError: if there is no entry.
     """
     if value not in values:
         raise ValueError(
-            f"The checkpoint's configuration has {key}={value!r}, which is not read; {key} may be {', '.join(map(repr, values))}. "
+            f"The checkpoint's configuration has {key}={value!r}, which is not supported; {key} may be {', '.join(map(repr, values))}. "
             f"Received: {key}={value!r}"
         )
     return values[value]
 
 
 def class_names(names: Any, num_classes: int | None) -> tuple[str, ...] | None:
-    """Returns the names of a checkpoint's classes as a tuple, or None if there are none, only placeholders, or too few or many.
+    """Returns the class names of a checkpoint as a tuple; None if they are missing, placeholders, or not one for each class.
 
     Args:
-        names: list of str, or dict from number to name as in `id2label`, or None.
-        num_classes: int or None. Outputs of the head; None if there is none.
+        names: list of str, dict from number to name as in `id2label`, or None.
+        num_classes: int or None. Number of outputs of the head; None without a head.
     """
     if isinstance(names, dict):
         names = [names.get(str(i), names.get(i)) for i in range(len(names))]
@@ -235,11 +235,11 @@ def class_names(names: Any, num_classes: int | None) -> tuple[str, ...] | None:
 
 
 def lacking(arguments: dict[str, Any], allowed: dict[str, Any]) -> list[str]:
-    """Returns the arguments whose values a format cannot hold, as "norm_first=False". `allowed` has the values of each, or a test."""
+    """Returns the arguments that a format does not support, such as "norm_first=False". `allowed` has the values of each, or a test."""
     fits = lambda name, values: values(arguments[name]) if callable(values) else arguments[name] in values  # noqa: E731
     return [f"{name}={arguments[name]!r}" for name, values in allowed.items() if not fits(name, values)]
 
 
 def square(pair: tuple) -> Any:
-    """Returns one number for a pair of equal ones, else the pair as JSON has it."""
+    """Returns one number for a pair of equal numbers, else the pair as a list."""
     return pair[0] if pair[0] == pair[1] else list(pair)

@@ -1,6 +1,6 @@
-"""What images go through, as other libraries' configurations say it: from there to `preprocessing` of `VisionTransformer`, and back.
+"""Converts the preprocessing in other libraries' configurations to the `preprocessing` of `VisionTransformer`, and back.
 
-Where a file leaves something out, its own library's default counts. What has no equal here is refused by name.
+A missing entry takes the default of its library. An unsupported value is an error that names it.
 """
 
 import logging
@@ -13,7 +13,7 @@ log = logging.getLogger("keras_vit")
 
 HALF = {"mean": 0.5, "std": 0.5}
 
-# Pillow's numbers, which transformers writes, and timm's names.
+# Filters by Pillow's numbers, as in transformers, and by timm's names.
 PILLOW_FILTERS = {0: "nearest", 1: "lanczos3", 2: "bilinear", 3: "bicubic", 4: "area"}
 TIMM_FILTERS = {"nearest": "nearest", "bilinear": "bilinear", "bicubic": "bicubic", "lanczos": "lanczos3", "box": "area"}
 
@@ -49,7 +49,7 @@ def from_timm(settings: dict[str, Any]) -> dict[str, Any]:
     """Returns `preprocessing` for the settings of a timm config: those under "pretrained_cfg", or at the top of older files.
 
     Raises:
-        ValueError: if a value has no equal here.
+        ValueError: if a value is not supported.
     """
     filter, mode = settings.get("interpolation") or "bicubic", settings.get("crop_mode") or "center"
     if filter not in TIMM_FILTERS:
@@ -80,11 +80,11 @@ def from_processor(file: dict[str, Any], model_type: str) -> dict[str, Any]:
     """Returns `preprocessing` for the content of a preprocessor_config.json, new or old.
 
     Args:
-        file: dict.
-        model_type: str. That of config.json, which tells the processor where the file does not.
+        file: dict. The content of the file.
+        model_type: str. The `model_type` of config.json, which gives the processor if the file does not.
 
     Raises:
-        ValueError: if a value has no equal here.
+        ValueError: if a value is not supported.
     """
     stated = file.get("image_processor_type") or file.get("feature_extractor_type") or ""
     name = re.sub(r"(FeatureExtractor|ImageProcessor)(Fast|Pil)?$", "", stated) or MODEL_TYPES.get(model_type, ("ViT",))[0]
@@ -123,7 +123,7 @@ def from_processor(file: dict[str, Any], model_type: str) -> dict[str, Any]:
 
 
 def _colors(file, default):
-    """Returns mean and std of pixels between 0 and 1 for a processor that rescales and normalizes, or does not."""
+    """Returns the mean and std of a processor, for pixels between 0 and 1."""
     scale = 255 * file.get("rescale_factor", 1 / 255) if file.get("do_rescale", True) else 255
     scale = 1 if abs(scale - 1) < 1e-6 else scale
     mean, std = (file.get(f"image_{key}") or default[key] for key in ("mean", "std"))
@@ -163,6 +163,6 @@ def _values(value):
 
 def _unknown(key, value, known):
     return ValueError(
-        f"The checkpoint's preprocessing has {key}={value!r}, which has no equal here; known are {', '.join(map(str, known))}. "
-        f"Give the argument `preprocessing=` in its place. Received: {key}={value!r}"
+        f"The checkpoint's preprocessing has {key}={value!r}, which is not supported; known are {', '.join(map(str, known))}. "
+        f"Pass `preprocessing=` in its place. Received: {key}={value!r}"
     )

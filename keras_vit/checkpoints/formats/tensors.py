@@ -1,4 +1,4 @@
-"""The tensors of a checkpoint file as one lazy mapping from key to array, and the memory that they are read into."""
+"""A lazy mapping from the keys of a checkpoint file to its tensors, and the memory that they are read into."""
 
 import collections.abc
 import contextlib
@@ -10,29 +10,29 @@ from typing import Any
 
 import numpy as np
 
-# A header or a pickle of names takes about 100 bytes a tensor; a megabyte holds the largest models there are.
+# A header or a pickle of names takes about 100 bytes per tensor; a megabyte is enough for the largest known models.
 MAX_HEADER = 10 << 20
-ALIGNMENT = 64  # of tensors in TensorFlow and JAX
+ALIGNMENT = 64  # bytes, of tensors in TensorFlow and JAX
 
 
 class CheckpointError(ValueError):
-    """A checkpoint file is damaged, hostile, or of a format that is not known."""
+    """Says that a checkpoint file is damaged, hostile, or of an unknown format."""
 
 
 class Tensors(collections.abc.Mapping):
-    """The tensors of a checkpoint, each read when it is asked for.
+    """Maps the keys of a checkpoint to its tensors, and reads each tensor on access.
 
-    A mapping from key to a `numpy` array of the dtype in the file (`ml_dtypes.bfloat16` for bfloat16); each array is a copy of its
-    own. Threads may share it. Made by `files.open_tensors`; close it, or use it in a `with` statement.
+    An array has the dtype of the file (`ml_dtypes.bfloat16` for bfloat16), and is a separate copy. The mapping is thread-safe.
+    `files.open_tensors` returns it. Close it, or use it in a `with` statement.
 
     Attributes:
-        path: `pathlib.Path` of the file that was opened.
-        shapes: dict from key to shape, known without reading a tensor.
-        metadata: dict of what else the file says about itself; may be empty.
-        configuration: dict of what our own `save` writes about a model into a file without a configuration; may be empty.
+        path: pathlib.Path. The opened file.
+        shapes: dict. The shape of each key, known without reading a tensor.
+        metadata: dict. Other entries of the file; may be empty.
+        configuration: dict. What `save` writes about a model into a file without a configuration; may be empty.
 
     Raises:
-        CheckpointError: (a `ValueError`) if a tensor that is read turns out to be damaged.
+        CheckpointError: (a `ValueError`) if a tensor is damaged, when it is read.
         ValueError: if a tensor is read after `close`.
     """
 
@@ -51,13 +51,13 @@ class Tensors(collections.abc.Mapping):
         self.configuration = configuration or {}
         self._read = read
         self._close = close
-        self._lock = threading.Lock()  # readers share a file and its position
+        self._lock = threading.Lock()  # threads share the file and its position
 
     def __getitem__(self, key):
         return self.read(key)
 
     def read(self, key: str, scratch: Any = None) -> np.ndarray:
-        """Returns an array: where the format allows it, in the memory of a `Scratch`, which lasts until the thread's next one."""
+        """Returns an array, in the memory of a `Scratch` if the format allows it; the thread's next read overwrites that."""
         if key not in self.shapes:
             raise KeyError(key)
         if self._read is None:
@@ -91,16 +91,16 @@ class Tensors(collections.abc.Mapping):
 
 
 def aligned(shape: tuple, dtype: Any) -> np.ndarray:
-    """Returns a new array of zeros, whose memory the backends' tensors can share on a CPU.
+    """Returns a new array of zeros whose memory tensors can share on a CPU.
 
-    Its pages are the system's ordinary ones: the huge ones that numpy asks for can take longer to get than the tensor to read.
+    It uses ordinary memory pages: allocating the huge pages that NumPy requests can take longer than reading the tensor.
     """
     memory = mmap.mmap(-1, max(1, math.prod(shape) * np.dtype(dtype).itemsize), access=mmap.ACCESS_COPY)
     return np.frombuffer(memory, dtype, math.prod(shape)).reshape(shape)
 
 
 class Scratch(threading.local):
-    """Memory of each thread that arrays are read into in turn: new memory costs more than what is read into it."""
+    """Keeps a buffer for each thread that arrays are read into, because allocating memory costs more than reading."""
 
     memory = np.empty(0, np.uint8)
 
@@ -112,7 +112,7 @@ class Scratch(threading.local):
 
 @contextlib.contextmanager
 def parsing(path: pathlib.Path):
-    """A damaged file can raise nearly anything from the parsers below: it leaves here as one clear error."""
+    """Turns the many errors that parsers raise for a damaged file into one clear error."""
     try:
         yield
     except (CheckpointError, ImportError, OSError):

@@ -31,9 +31,9 @@ from keras_vit.presets import IMAGENET, num_heads_of
 NAME = "timm"
 IS_FOLDER = True
 
-# What the tensors of a model begin with: everything before it in a key is a wrapper's.
+# The first tensor of a model: everything before this in its key is a wrapper's prefix.
 ANCHOR = r"patch_embed\.proj\.weight"
-FAMILY = r"(?!)"  # no names of families between the two
+FAMILY = r"(?!)"  # no family prefix between the two
 
 RENAMES = [
     (r"\.gamma_1$", ".ls1.gamma"),  # DeiT-III
@@ -50,7 +50,7 @@ RENAMES = [
 # The architectures of timm 1.0.31 with that activation: the other ones of SigLIP have the exact one, also where Google's model has not.
 GELU_TANH = r"base_patch32_siglip|large_patch16_siglip(_gap)?_512|so400m_patch16_siglip|giantopt"
 
-# Architectures whose tensors have a plain ViT's names and shapes, but which compute something else.
+# Architectures with the tensor names and shapes of a plain ViT that compute something else.
 OTHER_MODELS = {
     r"_rpn_": "normalizes after each branch",
     r"_rope_": "has rotary positions",
@@ -58,7 +58,7 @@ OTHER_MODELS = {
     r"^(eva|beit|swin|deit_.*_relpos|.*relpos)": "is no plain Vision Transformer",
 }
 GLOBAL_POOLS = {"": None, "token": "token", "avg": "gap", "map": "map"}
-# Arguments of timm's model that change the result but no name or shape of a tensor, with the values that are read.
+# Arguments of timm's models that change the result but no name or shape of a tensor, with the supported values.
 MODEL_ARGS = {"norm_layer": (None,), "block_fn": (None,), "mlp_layer": (None,), "attn_layer": (None,), "pool_include_prefix": (None, False)}
 
 IGNORED = r"mask_token|decoder.*|num_batches_tracked|.*\.num_batches_tracked|.*relative_position_index|mlm_head.*"
@@ -69,21 +69,21 @@ def recognizes(names: Any) -> bool:
 
 
 def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expected: dict) -> tuple[dict, dict]:
-    """Returns the arguments of `VisionTransformer` for a file, and the keyword arguments of `rows` for it.
+    """Returns the arguments of `VisionTransformer` for a file, and the keyword arguments of `rows`.
 
     Args:
-        names: dict from canonical key to the file's, without what wrappers put before it.
-        shapes: dict from canonical key to shape.
-        config: dict, timm's config.json; empty for Meta's files.
-        overrides: dict of arguments that the user gives, for what the file does not tell.
-        expected: dict of the arguments of the preset that the file is loaded into; empty if there is none.
+        names: dict. The file's key of each canonical key, without prefixes of wrappers.
+        shapes: dict. The shape of each canonical key.
+        config: dict. timm's config.json; empty for Meta's files.
+        overrides: dict. The user's arguments, for what the file does not state.
+        expected: dict. Arguments of the preset that the file is loaded into; empty without a preset.
 
     Raises:
-        ValueError: if the configuration has a value that is not read, or belongs to another model, or the file leaves something open.
+        ValueError: if the configuration has an unsupported value or belongs to another model, or if the file is ambiguous.
     """
     config = {key: value for key, value in config.items() if key != "image_processor"}
     given = config.get("model_args") or {}
-    trained = config.get("pretrained_cfg") or config  # older files have its entries at the top
+    trained = config.get("pretrained_cfg") or config  # older files have its entries at the top level
     arch = config.get("architecture") or ""
     for pattern, what in OTHER_MODELS.items():
         if re.search(pattern, arch):
@@ -128,7 +128,7 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
     size = given.get("img_size") or trained.get("input_size", (None, None, None))[1:]
     size = (size, size) if isinstance(size, int) else tuple(size)
     sizes = [size, *image_sizes(overrides, expected)]
-    # A square of positions beside a class token may be a rectangle's, with one more: only some families give positions to patches alone.
+    # n * n positions may also be a class token and a rectangular grid, so only some families may have positions for patches alone.
     patches_alone = config or registers or "blocks.0.ls1.gamma" in shapes or expected.get("prefix_positions") is False
     prefix, grid = position_grid(
         shapes["pos_embed"][1],
@@ -178,8 +178,8 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
         position_resample="bicubic_antialias",
     )
     details = dict(register_positions=registers > 0 and prefix == class_tokens + registers)
-    if not config:  # Meta's own files, and bare ones of timm's
-        dinov2 = len(shapes.get("mask_token", ())) == 2  # that of MAE's decoder has three axes
+    if not config:  # Meta's files, and timm's without a configuration
+        dinov2 = len(shapes.get("mask_token", ())) == 2  # the mask token of MAE's decoder has three axes
         arguments["position_resample"] = "bicubic_dinov2" if dinov2 and not registers else "bicubic_antialias" if dinov2 else "bicubic"
         details["assumed"] = ("num_heads", "activation", "norm_epsilon", "pooling", "position_grid", "preprocessing")
     elif "mean" not in trained:
@@ -201,8 +201,9 @@ def rows(a: dict[str, Any], register_positions: bool = False) -> list:
     """Returns the rows for a full set of arguments of `VisionTransformer`.
 
     Args:
-        a: the arguments.
-        register_positions: bool. Class and register tokens have positions in the file. Token and position are added: both are constants.
+        a: dict. The arguments.
+        register_positions: bool. Whether class and register tokens have positions in the file. They are added to the tokens, because both
+            are constants. Defaults to False.
     """
     table = []
     class_tokens = ("cls_token", "dist_token")[: a["class_token"] + a["distillation_token"]]
@@ -273,7 +274,7 @@ def _conv_stem_rows(stem):
     return table
 
 
-# --- the way back ---
+# --- writing ---
 
 ALLOWED = dict(
     norm_first=(True,),
@@ -301,10 +302,10 @@ STEM = dict(
 
 
 def lacks(a: dict[str, Any]) -> list[str]:
-    """Returns what of a model timm cannot express, a list of str such as "norm_first=False"."""
+    """Returns the arguments of a model that timm does not support, a list of str such as "norm_first=False"."""
     stem, swiglu, distilled = a["stem"], a["mlp"] == "swiglu", a["distillation_token"]
     fits = stem is None or ({**stem, "block_counts": None} == STEM and stem["block_counts"] in HYBRIDS)
-    # Each of these is an architecture of its own.
+    # Each of these is a separate architecture.
     special = [name for name, given in (("stem", stem is not None), ('mlp="swiglu"', swiglu), ("distillation_token", distilled)) if given]
     rules = {
         f"stem={stem} (its hybrids have {STEM} with block_counts of {list(HYBRIDS)})": not fits,
@@ -319,9 +320,9 @@ def lacks(a: dict[str, Any]) -> list[str]:
 
 
 def file(a: dict[str, Any]) -> File:
-    """Returns the `File` of a model of timm's with the full set of arguments `a`."""
+    """Returns the `File` of a timm model with the full set of arguments `a`."""
     has_class, distilled = a["class_token"], a["distillation_token"]
-    # timm gives positions to registers with the class token, or to neither: that of the class token is added to it, as in its DINOv2.
+    # timm gives positions to registers and class token, or to neither. So the position is added to the class token, as in its DINOv2.
     prefix_positions = distilled or (has_class and a["prefix_positions"] and not a["num_register_tokens"])
     changes = dict(position_embedding="learned", prefix_positions=prefix_positions, patch_bias=not a["norm_embeddings"])
     hidden = a["mlp_dim"] * (2 if a["mlp"] == "swiglu" else 1)
@@ -348,7 +349,7 @@ def file(a: dict[str, Any]) -> File:
         mlp_ratio=ratio if int(a["hidden_dim"] * ratio) == hidden else (hidden + 0.5) / a["hidden_dim"],
         qkv_bias=a["qkv_bias"],
         qk_norm=a["qk_norm"],
-        # None would leave the architecture's own.
+        # None would keep the architecture's default.
         init_values=0.0 if a["layer_scale_init"] is None else a["layer_scale_init"] or 1e-5,
         class_token=has_class,
         no_embed_class=not prefix_positions,
@@ -382,7 +383,7 @@ def file(a: dict[str, Any]) -> File:
 
 
 def _architecture(a):
-    """Returns the architecture of timm's that has what `model_args` cannot say, because JSON holds no layers."""
+    """Returns the timm architecture with the layers that `model_args` cannot hold, because JSON holds no classes."""
     if a["stem"] is not None:
         return HYBRIDS[a["stem"]["block_counts"]]
     if a["distillation_token"]:
