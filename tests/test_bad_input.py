@@ -41,7 +41,7 @@ BAD = [
         for name in ("dropout_rate", "attention_dropout_rate", "drop_path_rate", "patch_dropout_rate")
         for value in (-0.1, 1.0, 2, "0.1", None)
     ),
-    ({"hidden_dim": 18, "position_embedding": "sincos2d"}, "4 divides", "hidden_dim=18"),
+    ({"hidden_dim": 18, "position_embedding": "sincos2d"}, "multiple of 4", "hidden_dim=18"),
     # Names
     ({"pooling": "cls"}, "`pooling` must be one of 'token', 'gap'", "pooling='cls'"),
     ({"position_embedding": "rope"}, "`position_embedding` must be one of 'learned', 'sincos2d'", "position_embedding='rope'"),

@@ -69,7 +69,7 @@ def test_an_open_size_takes_any():
         model.predict(np.zeros((1, 8, 32, 1), "uint8"), verbose=0)
 
 
-@pytest.mark.parametrize("scale, message", [(1 / 255, "multiply them by 255"), (257, "dividing by 257"), (np.nan, "not finite")])
+@pytest.mark.parametrize("scale, message", [(1 / 255, "multiply them by 255"), (257, "16-bit images by 257"), (np.nan, "not finite")])
 def test_other_pixels_are_warned_of_once(scale, message):
     model = tiny()
     images = random_images(model) * scale

@@ -49,7 +49,7 @@ class ConvStem(KeepsSublayers, keras.layers.Layer):
         filters, strides = checks.integers("filters", filters), checks.integers("strides", strides)
         if not filters or len(filters) != len(strides):
             raise ValueError(
-                f"`filters` and `strides` must have the same length, at least 1. Received: filters={filters}, strides={strides}"
+                f"The length of `filters` and of `strides` must be the same, at least 1. Received: filters={filters}, strides={strides}"
             )
         return filters, strides
 

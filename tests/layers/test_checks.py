@@ -36,7 +36,7 @@ def test_no_positive_ints(value):
         (np.array([False, True]), "multiply them by 255"),
         (np.array([-1.0, 1.0]), "as if normalized already"),
         (np.array([-2.1, 2.6]), "as if normalized already"),
-        (np.array([0, 65535], "uint16"), "dividing by 257"),
+        (np.array([0, 65535], "uint16"), "16-bit images by 257"),
         (np.array([3.0, np.nan]), "not finite"),
         (np.array([0, 1], "uint8"), None),  # a picture that is almost black
         (np.array([0.0, 0.0]), None),

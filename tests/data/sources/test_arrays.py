@@ -75,7 +75,7 @@ IMAGES = colors(12)
     [
         (IMAGES / 255, "float64 values from .* to 1.*multiply them by 255"),
         (IMAGES / 127.5 - 1, "as if normalized already"),
-        (IMAGES.astype("uint16") * 257, "dividing by 257"),
+        (IMAGES.astype("uint16") * 257, "16-bit images by 257"),
         (np.moveaxis(IMAGES, -1, 1), r"shape \(12, 3, 6, 6\), channels first: .*np.moveaxis\(images, -3, -1\)"),
         (np.concatenate([IMAGES, IMAGES[..., :1]], -1), r"RGBA: .*images\[..., :3\]"),
         ([IMAGES[0], IMAGES[1, :5]], "All images of an array must have one size"),
