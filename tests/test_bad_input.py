@@ -61,7 +61,7 @@ BAD = [
     ({"stem": {**RESNET_STEM, "depth": 3}}, "takes block_counts, width, num_groups", "'depth': 3"),
     ({"stem": {**CONV_STEM, "name": "mine"}}, "takes filters, strides", "'name': 'mine'"),
     ({"stem": {**CONV_STEM, "filters": 8}}, "`filters` must be a sequence of positive ints", "filters=8"),
-    ({"stem": {**CONV_STEM, "strides": (2,)}}, "`filters` and `strides` must have the same length", "strides=(2,)"),
+    ({"stem": {**CONV_STEM, "strides": (2,)}}, "The length of `filters` and of `strides` must be the same", "strides=(2,)"),
     ({"stem": {**RESNET_STEM, "num_groups": 3}}, "`num_groups` must divide `width`", "num_groups=3, width=4"),
     # Preprocessing
     ({"preprocessing": "imagenet"}, "`preprocessing` must be None or a dict with keys of 'mean', 'std'", "preprocessing='imagenet'"),
