@@ -1,4 +1,4 @@
-"""A Vision Transformer and its recipe as a search space of Keras Tuner."""
+"""A hypermodel of Keras Tuner for a Vision Transformer and its recipe."""
 
 import contextlib
 import dataclasses
@@ -28,34 +28,37 @@ OBJECTIVE = keras_tuner.Objective("val_accuracy", "max")
 
 
 class ViTHyperModel(keras_tuner.HyperModel):
-    """The search space of a Vision Transformer, for every tuner of Keras Tuner.
+    """Defines the search space of a Vision Transformer for every tuner of Keras Tuner.
 
-    A trial is a `keras_vit.training.Run`, bit for bit the one of `keras-vit train --config` with `config(values)`. It keeps the weights of
-    its best epoch, whose validation accuracy is its score. It writes a checkpoint each epoch: a trial that is repeated, or that Hyperband
-    promotes, resumes from there.
+    A trial is a `keras_vit.training.Run`, bit for bit equal to `keras-vit train --config` with `config(values)`. It keeps the weights of
+    its best epoch, and the validation accuracy of that epoch is its score. It writes a checkpoint each epoch. A trial that is retried or
+    promoted by Hyperband resumes from its last checkpoint.
 
     The architecture is one parameter, `architecture`. Its values are the combinations that can be built within the budget: heads divide
     the width, and patches divide the image. No other combination is sampled.
 
     Args:
-        data: a data source, as `keras_vit.data.load` takes it.
-        space: name of a row of `SPACES`, or a dict, see `keras_vit.tuning.open_space`.
-        model: name of a preset, or a `VisionTransformer` whose weights trials begin with. The space changes its arguments.
-        recipe: name of a row of `RECIPES`, or a `Recipe`, with a length in epochs. The space changes its values.
-        max_parameters: int or None. Largest number of parameters.
-        max_macs: int or None. Largest number of multiply-adds per image.
-        patience: int or None. A trial stops when `val_accuracy` has not risen for this many epochs.
-        architecture: dict of further arguments of `VisionTransformer`, or None.
-        image_size: int or None. Side that images are resized to. None takes that of the source or the model.
+        data: str, tuple or source. A data source as in `keras_vit.data.load`.
+        space: str or dict. Name of a row of `SPACES`, or rows as in `keras_vit.tuning.open_space`. Defaults to "from_scratch".
+        model: str or VisionTransformer. Name of a preset, or a model whose weights each trial starts from. The space changes its
+            arguments. Defaults to "ViTMicro4".
+        recipe: str or Recipe. Name of a row of `RECIPES`, or a recipe with a length in epochs. The space changes its values. Defaults to
+            "small_data".
+        max_parameters: int or None. Largest number of parameters; None means no limit. Defaults to None.
+        max_macs: int or None. Largest number of multiply-adds per image; None means no limit. Defaults to None.
+        patience: int or None. Number of epochs without a rise of `val_accuracy` after which a trial stops; None means never. Defaults to
+            None.
+        architecture: dict or None. Further arguments of `VisionTransformer`. Defaults to None.
+        image_size: int or None. Side in pixels that images are resized to; None takes that of the source or the model. Defaults to None.
         seed: int. Seed of data, weights and training, the same for all trials. Defaults to 0.
-        mixed_precision: bool. Compute in bfloat16.
-        jit_compile: bool or None, as in `compile`. None is Keras's default.
-        settings: dict of further keys for `config`, such as "weights" and "recipe".
-        **options: passed to `keras_vit.data.load`, such as `train_images`.
+        mixed_precision: bool. Whether to compute in bfloat16. Defaults to False.
+        jit_compile: bool or None. As in `compile`; None takes the default of Keras. Defaults to None.
+        settings: dict or None. Further keys for `config`, such as "weights" and "recipe". Defaults to None.
+        **options: further arguments of `keras_vit.data.load`, such as `train_images`.
 
     Attributes:
         rows: dict. The rows of the space.
-        choices: list of dict. The architectures of the space, those with fewer multiply-adds first.
+        choices: list of dict. The architectures of the space, in ascending order of multiply-adds.
 
     Raises:
         ValueError: if the space, a parameter or a value is unknown, nothing meets the budget, or the data have one class.
@@ -90,7 +93,7 @@ class ViTHyperModel(keras_tuner.HyperModel):
         self.rows, self.model = open_space(space), model
         self.recipe = recipe if isinstance(recipe, Recipe) else choose("recipe", recipe, RECIPES)
         if self.recipe.epochs is None or self.recipe.head_epochs:
-            raise ValueError("A search needs a recipe in epochs, without `head_epochs`: give `epochs`")
+            raise ValueError("A search needs a recipe in epochs, without `head_epochs`: pass `epochs`")
         if patience is not None and not patience >= 1:
             raise ValueError(f"`patience` must be at least 1. Received: patience={patience}")
         self.patience, self.seed, self.mixed_precision, self.jit_compile = patience, seed, mixed_precision, jit_compile
@@ -109,15 +112,17 @@ class ViTHyperModel(keras_tuner.HyperModel):
             raise ValueError(f"The data must have two classes or more. Received: {', '.join(self.class_names)}")
         self.choices = architectures(self.rows, self._bases(), max_parameters, max_macs)
         self.budget = {"max_parameters": max_parameters, "max_macs": max_macs}
-        self._run = None  # of the model that `build` has returned last
+        self._run = None  # of the last model that `build` returned
         self._check_training()
 
     @property
     def batch_sizes(self):
+        """Batch sizes of the search space."""
         row = self.rows.get("batch_size", (self.recipe.batch_size,))
         return range(row["low"], row["high"] + 1) if isinstance(row, dict) else row
 
-    def declare_hyperparameters(self, hp: Any):
+    def declare_hyperparameters(self, hp: Any) -> None:
+        """Adds all parameters of the space to `hp`."""
         if len(self.choices) > 1:
             hp.Choice("architecture", [json.dumps(choice) for choice in self.choices])
         for name, row in self.rows.items():
@@ -129,9 +134,9 @@ class ViTHyperModel(keras_tuner.HyperModel):
                     hp.Choice(name, list(row))
 
     def build(self, hp: Any) -> keras.Model:
-        """Returns the model of a trial, compiled."""
+        """Returns the compiled model of a trial."""
         self.declare_hyperparameters(hp)
-        self._run = None  # and with it the model of the trial before
+        self._run = None  # frees the model of the last trial
         self._run = self.run(hp.values)
         return self._run.compile()
 
@@ -142,30 +147,30 @@ class ViTHyperModel(keras_tuner.HyperModel):
             self.source,
             model,
             recipe=self.recipe_of(values),
-            strategy="one_device",  # unless the tuner has another one in scope
+            strategy="one_device",  # unless the scope of the tuner's strategy is active
             train_images=self.train_images,
             **self._settings(values),
         )
-        run.config |= self.config(values)  # with the names of data and weights
+        run.config |= self.config(values)  # adds the names of data and weights
         return run
 
     def fit(self, hp: Any, model: keras.Model, *args: Any, callbacks: Any = (), verbose: Any = 0, **kwargs: Any) -> dict[str, float]:
-        """Trains the model of a trial, from its newest checkpoint if there is one. The data are the hypermodel's own.
+        """Trains the model of a trial on the data of the hypermodel, from its newest checkpoint if there is one.
 
         Returns:
-            dict with `val_accuracy`: that of the weights that are kept, of the best epoch or, where weights are averaged, of the last.
+            dict with the `val_accuracy` of the weights that are kept: those of the best epoch, or averaged weights of the last epoch.
         """
         if args:
-            raise keras_tuner.errors.FatalValueError("The data are given to ViTHyperModel, not to `search`")
+            raise keras_tuner.errors.FatalValueError("Pass the data to ViTHyperModel, not to `search`")
         if self._run is None or self._run.model is not model:
-            raise keras_tuner.errors.FatalValueError("The model must be the one that `build` has returned last")
+            raise keras_tuner.errors.FatalValueError("The model must be the last one that `build` returned")
         place = next((callback for callback in callbacks if hasattr(callback, "tuner")), None)
         with contextlib.ExitStack() as stack:
             if place and place.tuner.executions_per_trial == 1:
                 folder = pathlib.Path(place.tuner.get_trial_dir(place.trial.trial_id))
                 if "tuner/trial_id" in hp.values:
                     take_over(pathlib.Path(place.tuner.get_trial_dir(hp.values["tuner/trial_id"])), folder)
-            else:  # several runs of one trial each begin anew
+            else:  # each of several executions of a trial starts anew
                 folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
             self._run.output = folder
             history = self._run.train(hp.values.get("tuner/epochs"), callbacks, report=False, verbose=verbose)
@@ -173,10 +178,10 @@ class ViTHyperModel(keras_tuner.HyperModel):
         return {"val_accuracy": max(scores) if self._run.config.get("keep_best") else scores[-1]}
 
     def values(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Returns the parameters of a trial by name, those of the architecture among them.
+        """Returns the parameters of a trial by name, including those of the architecture.
 
         Args:
-            values: dict of the values of hyperparameters, such as `trial.hyperparameters.values`.
+            values: dict. The values of the hyperparameters, such as `trial.hyperparameters.values`.
         """
         choice = json.loads(values["architecture"]) if "architecture" in values else self.choices[0]
         return choice | {name: values[name] for name in self.rows if name not in ARCHITECTURE}
@@ -192,7 +197,7 @@ class ViTHyperModel(keras_tuner.HyperModel):
         return dataclasses.replace(self.recipe, **changes)
 
     def config(self, values: dict[str, Any]) -> dict[str, Any]:
-        """Returns the config of a trial, which `keras-vit train --config` takes. Arguments as in `values`."""
+        """Returns the config of a trial for `keras-vit train --config`. Arguments as in `values`."""
         model = {"model": self.values(values)["model"]} if "model" in self.values(values) else {}
         config = self.settings | model | {"image_size": self.image_shape[0], "training": values_of(self.recipe_of(values))}
         options = {name: value for name, value in self.options.items() if name != "image_size"}
@@ -201,18 +206,18 @@ class ViTHyperModel(keras_tuner.HyperModel):
         return config | {name: value for name, value in self._settings(values).items() if value is not None}
 
     def _settings(self, values):
-        """Returns the settings of a trial's run, by the names of `Run`'s arguments; None leaves the default."""
+        """Returns the arguments of a trial's `Run`. None means the default."""
         return dict(
             architecture=self._changes(values) or None,
             seed=self.seed,
             mixed_precision=self.mixed_precision or None,
             jit_compile=self.jit_compile,
-            keep_best=(self.recipe_of(values).ema_momentum is None) or None,  # averaged weights are those of the last epoch
+            keep_best=(self.recipe_of(values).ema_momentum is None) or None,  # averaged weights are only those of the last epoch
             patience=self.patience,
         )
 
     def describe(self) -> dict[str, Any]:
-        """Returns what tells this search from others, as a dict for JSON."""
+        """Returns the settings that identify the search, as a dict for JSON."""
         data = {"images": self.images, "image_shape": self.image_shape, "class_names": self.class_names}
         recipe = {f"recipe.{name}": value for name, value in dataclasses.asdict(self.recipe).items()}
         settings = {"architecture": self.architecture, "patience": self.patience, "mixed_precision": self.mixed_precision}
@@ -227,12 +232,12 @@ class ViTHyperModel(keras_tuner.HyperModel):
         return {name: ViTConfig.of(name, **self.architecture, **known).to_dict() for name in self.rows.get("model", (self.model,))}
 
     def _changes(self, values):
-        """Returns the arguments of `VisionTransformer` by which a trial's model differs from its preset."""
+        """Returns the arguments of `VisionTransformer` in which a trial's model differs from its preset."""
         values = self.values(values)
         return self.architecture | arguments_of(values, ViTConfig.of(values.get("model", self.model), **self.architecture).to_dict())
 
     def _check_training(self):
-        """Tries every value of the recipe, so that none fails in a trial."""
+        """Checks every value of the recipe, so that none fails in a trial."""
         for name, row in self.rows.items():
             for value in (row["low"], row["high"]) if isinstance(row, dict) else row:
                 if name in TRAINING:
@@ -244,11 +249,12 @@ class ViTHyperModel(keras_tuner.HyperModel):
 
 
 def addition(name: str, value: float) -> str:
+    """Returns the suffix of an augmentation's name, such as "+mixup(0.2)"."""
     return f"+{name}({value:.4f}".rstrip("0").rstrip(".") + ")"
 
 
-def take_over(old: pathlib.Path, new: pathlib.Path):
-    """Lets the trial in the folder `new` go on from the checkpoint of that in `old`."""
+def take_over(old: pathlib.Path, new: pathlib.Path) -> None:
+    """Copies the newest checkpoint of the trial in `old` to the trial in `new`, unless that has one."""
     if not any((new / CHECKPOINTS).glob("step-*.npz")):
         (new / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
         best = [old / BEST] * (old / BEST).exists()

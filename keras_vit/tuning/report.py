@@ -1,4 +1,4 @@
-"""The report of a search: its best trials, what mattered, and how the trials learned."""
+"""The report of a search: the best trials, the importance of each parameter, and the learning curves."""
 
 import json
 import pathlib
@@ -11,24 +11,24 @@ from keras_vit.training.results.report import html_table, write_page
 from keras_vit.tuning.study import STUDY, read_trials
 
 MOST_ROWS = 10
-FEWEST = 6  # trials from which importance can be told at all
+FEWEST = 6  # trials, below which importance is not estimated
 
 
 def write_report(folder: str | pathlib.Path) -> dict[str, pathlib.Path]:
-    """Writes `report.html`, and the pictures that it holds, into the folder of a search, also of one that is not finished.
+    """Writes `report.html` and its pictures into the folder of a search, which need not be finished.
 
-    The importance of a parameter is what shuffling its values costs a random forest that was fitted to the trials, as a share of all. It
-    sees the epochs of a trial beside its parameters, because Hyperband gives more of them to what looks good. A dozen trials tell the
-    first one or two parameters from the rest, not more.
+    The importance is the permutation importance of a random forest that is fitted to the trials, as a share of the sum over all
+    parameters. The number of epochs is a feature, too, because Hyperband trains promising trials longer. A dozen trials are enough to
+    identify the first one or two parameters, but no more.
 
     Args:
-        folder: str or path-like.
+        folder: str or path-like. The folder of the search.
 
     Returns:
-        dict from str to `pathlib.Path`: what each file shows, and where it is.
+        dict from the title of each file to its `pathlib.Path`.
 
     Raises:
-        ValueError: if no trial has been completed.
+        ValueError: if no trial is completed.
         ImportError: if matplotlib is not installed.
     """
     folder = pathlib.Path(folder)
@@ -67,7 +67,7 @@ def write_report(folder: str | pathlib.Path) -> dict[str, pathlib.Path]:
 
 
 def table(trials: list, names: list[str]) -> str:
-    """Returns the trials as an HTML table, a column for each."""
+    """Returns an HTML table with a column for each trial."""
     rows = [
         ("Validation accuracy", *(f"{100 * trial.score:.2f}\u00a0%" for trial in trials)),
         ("Epochs", *(str(len(trial.history)) for trial in trials)),
@@ -77,21 +77,22 @@ def table(trials: list, names: list[str]) -> str:
 
 
 def shown(value: Any) -> str:
+    """Returns a value as text, a float with three digits."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def ranks(values: list) -> tuple[np.ndarray, list]:
-    """Returns the place of each value among the distinct ones, and these, in their order; strings come after numbers."""
+    """Returns the rank of each value, and the sorted distinct values. Strings come after numbers."""
     known = sorted(set(values), key=lambda value: (isinstance(value, str), value))
     return np.array([known.index(value) for value in values]), known
 
 
 def importance(columns: dict[str, list], scores: Any) -> dict[str, float]:
-    """Returns `{name: share}`, the largest first."""
+    """Returns the importance of each parameter as `{name: share}`, in descending order."""
     from sklearn.ensemble import RandomForestRegressor
     from sklearn.inspection import permutation_importance
 
-    features = np.stack([ranks(values)[0] for values in columns.values()], axis=-1)  # a tree asks for the order alone
+    features = np.stack([ranks(values)[0] for values in columns.values()], axis=-1)  # a tree uses the order only
     forest = RandomForestRegressor(200, random_state=0).fit(features, scores)
     costs = np.maximum(permutation_importance(forest, features, scores, n_repeats=20, random_state=0).importances_mean, 0.0)
     shares = costs / max(costs.sum(), 1e-12)
@@ -99,7 +100,7 @@ def importance(columns: dict[str, list], scores: Any) -> dict[str, float]:
 
 
 def draw_importance(figure: Any, shares: dict[str, float]) -> None:
-    """Draws a bar for each parameter."""
+    """Draws a bar with the importance of each parameter."""
     figure.set_size_inches(9, 0.32 * len(shares) + 1.0)
     axes = figure.subplots()
     axes.barh(list(shares)[::-1], [100 * share for share in shares.values()][::-1], color="C0")
@@ -108,7 +109,7 @@ def draw_importance(figure: Any, shares: dict[str, float]) -> None:
 
 
 def draw_curves(figure: Any, trials: list) -> None:
-    """Draws the validation accuracy of each trial over its epochs; the best trial stands out."""
+    """Draws the validation accuracy of each trial over its epochs, and highlights the best trial."""
     figure.set_size_inches(9, 4.2)
     axes = figure.subplots()
     for trial in reversed(trials):
@@ -123,7 +124,7 @@ def draw_curves(figure: Any, trials: list) -> None:
 
 
 def draw_parallel(figure: Any, columns: dict[str, list], scores: np.ndarray, space: dict[str, Any]) -> None:
-    """Draws a line for each trial through its values, one axis per parameter, and its score on the last; better trials are stronger."""
+    """Draws parallel coordinates: a line for each trial, an axis for each parameter and the score. Better trials have stronger colors."""
     import matplotlib
 
     figure.set_size_inches(max(9, 1.0 * (len(columns) + 1)), 5.0)
@@ -139,12 +140,12 @@ def draw_parallel(figure: Any, columns: dict[str, list], scores: np.ndarray, spa
     places.append((scores - low) / max(high - low, 1e-9))
     ticks.append([(0.0, f"{low:.1f}"), (1.0, f"{high:.1f}")])
     colors = matplotlib.colormaps[matplotlib.rcParams["image.cmap"]]
-    # Lines that meet in one value of a choice are told apart by a little noise.
+    # A little noise separates lines through the same value of a choice.
     noise = np.random.default_rng(0).uniform(-0.012, 0.012, (len(places), len(scores)))
     noise[-1] = 0.0
-    for rank, order in enumerate(np.argsort(scores)):  # the best come on top
+    for rank, order in enumerate(np.argsort(scores)):  # the best are drawn on top
         heights = [place[order] + noise[axis][order] for axis, place in enumerate(places)]
-        color = colors(0.45 + 0.55 * places[-1][order])  # the faint end of the map would not be seen
+        color = colors(0.45 + 0.55 * places[-1][order])  # the faint end of the color map would be invisible
         axes.plot(heights, color=color, linewidth=2.8 if rank == len(scores) - 1 else 1.2, zorder=2)
     paper = dict(fc=matplotlib.rcParams["axes.facecolor"], ec="none", pad=1.2)
     for axis, marks in enumerate(ticks):
@@ -159,7 +160,7 @@ def draw_parallel(figure: Any, columns: dict[str, list], scores: np.ndarray, spa
 
 
 def places_of(values: list, row: Any) -> tuple[Any, list]:
-    """Returns where values lie on an axis from 0 to 1, and the axis's marks: for a range its ends, else every value, evenly spaced."""
+    """Returns the positions of values on an axis from 0 to 1, and its tick marks: the ends of a range, else every value."""
     if isinstance(row, dict):
         scale = np.log if row.get("log") else np.asarray
         low, high = row["low"], row["high"]

@@ -23,7 +23,7 @@ POOLINGS = {
     "map": dict(pooling="map"),
 }
 DIMENSIONS = ("hidden_dim", "num_layers", "num_heads", "mlp_dim")
-# Not every value of one goes with every value of the others: they are searched together.
+# Not all combinations of these are valid, so they are searched as one parameter.
 ARCHITECTURE = ("model", *DIMENSIONS, "patch_size", "stem", "pooling", "frozen_blocks")
 AUGMENTATION = ("randaugment", "mixup")
 FIXED = ("source", "epochs", "steps", "head_epochs", "frozen_blocks")
@@ -32,13 +32,14 @@ PARAMETERS = {name: name for name in (*ARCHITECTURE, *AUGMENTATION, *TRAINING)}
 
 
 def between(low: float, high: float) -> dict[str, Any]:
+    """Returns a range with a logarithmic scale."""
     return {"low": low, "high": high, "log": True}
 
 
 SPACES = Table(
     "search space",
     {
-        # What to change when trained weights are tuned to new data.
+        # For fine-tuning pretrained weights on new data.
         "finetune": {
             "learning_rate": between(3e-5, 3e-3),
             "layer_decay": (0.65, 0.75, 0.85, 1.0),
@@ -51,7 +52,7 @@ SPACES = Table(
             "randaugment": (0, 5, 10),
             "mixup": (0.0, 0.1, 0.2),
         },
-        # A model for data and a budget.
+        # For a new model within a budget.
         "from_scratch": {
             "hidden_dim": (64, 128, 192, 384),
             "num_layers": (2, 4, 6, 12),
@@ -69,7 +70,7 @@ SPACES = Table(
             "randaugment": (0, 3),
             "mixup": (0.0, 0.2),
         },
-        # How strongly to regularize a model that stays as it is.
+        # For the regularization of a fixed model.
         "augment": {
             "randaugment": (0, 2, 5, 10, 15),
             "mixup": (0.0, 0.1, 0.2, 0.5, 0.8),
@@ -82,17 +83,22 @@ SPACES = Table(
 
 
 def open_space(space: str | dict[str, Any]) -> dict[str, Any]:
-    """Returns the rows of a space: `{parameter: tuple of values, or {"low", "high"} and, for a logarithmic scale, "log": True}`.
+    """Returns the rows of a search space.
 
-    A range between ints is one of ints.
+    A row maps a parameter to a tuple of values, or to a range `{"low": ..., "high": ...}`, with `"log": True` for a logarithmic scale. A
+    range between ints contains ints only.
 
     Args:
-        space: name of a row of `SPACES`, or such rows. `patch_size` is in pixels of the image, also behind a stem. `stem` and `pooling`
-            are rows of `STEMS` and `POOLINGS`; `model` presets; `frozen_blocks` "none", a number, or "all". `randaugment` (a magnitude)
-            and `mixup` (its alpha) are added to the augmentation; 0 adds nothing. The others are values of a `Recipe`.
+        space: str or dict. Name of a row of `SPACES`, or rows. `patch_size` is in pixels of the image, also after a stem. Values of `stem`
+            and `pooling` are rows of `STEMS` and `POOLINGS`, those of `model` presets, those of `frozen_blocks` "none", a number, or
+            "all". `randaugment` (magnitude) and `mixup` (alpha) are added to the augmentation, and 0 adds nothing. All other parameters
+            are values of a `Recipe`.
+
+    Returns:
+        dict from the name of each parameter to its values.
 
     Raises:
-        ValueError: if the name of the space or of a parameter is unknown, or a row is not of this form.
+        ValueError: if the name of the space or of a parameter is unknown, or a row has another form.
     """
     rows = choose("search space", space, SPACES) if isinstance(space, str) else space
     if not isinstance(rows, dict) or not rows:
@@ -106,7 +112,7 @@ def _row(name, row):
         numeric = all(isinstance(end, numbers.Real) and not isinstance(end, bool) for end in ends)
         if numeric and set(row) <= {"low", "high", "log"} and ends[0] < ends[1] and (ends[0] > 0 or not row.get("log")):
             return dict(row)
-        raise ValueError(f"A range must have `low` < `high`, above 0 if it is `log`. Received: {name}={row}")
+        raise ValueError(f"A range must have `low` < `high`, and with `log` both must be above 0. Received: {name}={row}")
     if not isinstance(row, (list, tuple)) or not row or len(set(map(repr, row))) < len(row):
         form = "distinct values" if name in ARCHITECTURE else "distinct values, or a range with `low` and `high`"
         raise ValueError(f"A parameter must have {form}. Received: {name}={row!r}")
@@ -120,18 +126,19 @@ def _row(name, row):
 def architectures(
     rows: dict[str, Any], bases: dict[str, dict], max_parameters: int | None = None, max_macs: int | None = None
 ) -> list[dict[str, Any]]:
-    """Returns the valid choices of what the architecture consists of, those with fewer multiply-adds first.
+    """Returns the valid combinations of architecture parameters, in ascending order of multiply-adds.
 
     Args:
-        rows: dict, as `open_space` returns it.
-        bases: dict from the name of each model to all arguments of its `VisionTransformer`, with `input_shape` and `num_classes`.
-        max_parameters, max_macs: int or None. The budget: parameters, and multiply-adds of a forward pass of one image.
+        rows: dict. The rows of the space, from `open_space`.
+        bases: dict. All arguments of the `VisionTransformer` of each model, by model name.
+        max_parameters: int or None. Largest number of parameters; None means no limit. Defaults to None.
+        max_macs: int or None. Largest number of multiply-adds in the forward pass of one image; None means no limit. Defaults to None.
 
     Returns:
         List of dicts from the names in `rows` to values.
 
     Raises:
-        ValueError: if no choice is valid.
+        ValueError: if no combination is valid.
     """
     names = [name for name in ARCHITECTURE if name in rows]
     valid, costs, why = [], [], ""
@@ -160,7 +167,7 @@ def _price(choice, bases):
     base = bases[choice["model"]] if "model" in choice else next(iter(bases.values()))
     changed = base | arguments_of(choice, base)
     if base["stem"] and not changed["stem"]:  # TOML has no null
-        raise ValueError(f"No config takes the stem of a model away: begin with a model without one. Received: stem={choice['stem']!r}")
+        raise ValueError(f"A config cannot remove the stem of a model: start from a model without one. Received: stem={choice['stem']!r}")
     checks.divides("num_heads", changed["num_heads"], "hidden_dim", changed["hidden_dim"])
     if str(changed["position_embedding"]).startswith("sincos"):
         checks.divides("4", 4, "hidden_dim", changed["hidden_dim"])
@@ -171,7 +178,7 @@ def _price(choice, bases):
 
 
 def arguments_of(choice: dict[str, Any], base: dict[str, Any]) -> dict[str, Any]:
-    """Returns the arguments of `VisionTransformer` that a choice stands for, as far as they differ from those of `base`."""
+    """Returns the arguments of `VisionTransformer` for a combination, without those that equal `base`."""
     changes = {name: checks.integer(name, choice[name]) for name in DIMENSIONS if name in choice}
     if "pooling" in choice:
         changes |= choose("pooling", choice["pooling"], POOLINGS)

@@ -1,4 +1,4 @@
-"""The folder of a search: its settings, its trials and the best one, read from files only."""
+"""The folder of a search: its settings, its trials and the best trial, read from files only."""
 
 import csv
 import dataclasses
@@ -18,7 +18,16 @@ STUDY, BEST = "study.json", "best.toml"
 
 @dataclasses.dataclass(frozen=True)
 class TrialRow:
-    """A trial: its number, status ("COMPLETED", "FAILED", or "RUNNING"), parameters by name, epochs, score, history and reason to fail."""
+    """Describes a trial.
+
+    Attributes:
+        number: str. Number of the trial.
+        status: str. "COMPLETED", "FAILED" or "RUNNING".
+        values: dict. Parameters by name.
+        score: float or None. Validation accuracy; None if the trial is not completed.
+        history: list of dicts, one for each epoch.
+        reason: str. Why a failed trial failed.
+    """
 
     number: str
     status: str
@@ -32,9 +41,9 @@ def open_study(folder: pathlib.Path, settings: dict[str, Any]) -> None:
     """Records the search's settings, or checks that they match an existing study.
 
     Raises:
-        ValueError: if the folder is that of another search, or of something else.
+        ValueError: if the folder belongs to another search, or holds other files.
     """
-    settings = json.loads(json.dumps(settings))  # as the file gives it back
+    settings = json.loads(json.dumps(settings))  # as JSON returns it
     path = folder / STUDY
     if path.exists():
         begun = json.loads(path.read_text(encoding="utf-8"))
@@ -50,20 +59,22 @@ def open_study(folder: pathlib.Path, settings: dict[str, Any]) -> None:
 
 
 def write_json(value: Any, path: pathlib.Path) -> None:
+    """Writes a JSON file atomically."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(value, indent=1), encoding="utf-8")
 
 
 def write_best(config: dict[str, Any], folder: pathlib.Path) -> None:
+    """Writes the config of the best trial to `best.toml`."""
     with replacing(folder / BEST) as temporary:
         temporary.write_text(tomli_w.dumps(config), encoding="utf-8")
 
 
 def read_trials(folder: str | pathlib.Path) -> list[TrialRow]:
-    """Returns a `TrialRow` for each trial of a study, the best first and those without a score last.
+    """Returns a `TrialRow` for each trial of a study, the best first and trials without a score last.
 
     Args:
-        folder: str or path-like.
+        folder: str or path-like. The folder of the search.
     """
     rows = []
     for path in sorted(pathlib.Path(folder).glob("trial_*/trial.json")):
@@ -77,7 +88,7 @@ def read_trials(folder: str | pathlib.Path) -> list[TrialRow]:
 
 
 def read_history(folder: str | pathlib.Path) -> list[dict]:
-    """Returns the finished epochs of the trial in a folder: a list of dicts, as `Run.history`."""
+    """Returns the finished epochs of the trial in a folder as a list of dicts, like `Run.history`."""
     path = pathlib.Path(folder) / HISTORY
     if path.exists():
         with path.open(newline="") as file:
@@ -87,7 +98,7 @@ def read_history(folder: str | pathlib.Path) -> list[dict]:
 
 
 def reason(message: str | None) -> str:
-    """Returns the last error of a traceback as one line. Of TensorFlow's many lines it picks the one about memory."""
+    """Returns the last error of a traceback as one line. For TensorFlow's long memory errors, it is the line about memory."""
     message = (message or "").strip()
     errors = re.findall(r"^(?:\w+\.)*(\w*Error\w*: .*)$", message, re.MULTILINE) or [message.rpartition("\n")[2]]
     memory = re.findall(r"^.*(?:OOM|[Oo]ut of memory).*$", message, re.MULTILINE)

@@ -1,8 +1,8 @@
-"""Keras Tuner's tuners, made to resume. This file and `workers.py` alone use private names of keras-tuner 1.4.8, each with its reason.
+"""Tuners of Keras Tuner that resume. Only this file and `workers.py` use private names of keras-tuner 1.4.8.
 
-Faults of Keras Tuner that are corrected here: JSON files are written in place, and a kill leaves them incomplete; killed trials stay
-"running" forever; a resumed grid search ends; failed trials stop a search or block its chief; a worker's error is lost; a chief does
-not notice a dead worker, nor a worker a dead chief; required packages are not declared.
+It corrects these faults of Keras Tuner: JSON files are written in place, so a kill leaves them incomplete; killed trials stay "running"
+forever; a resumed grid search ends; failed trials stop a search or block its chief; the error of a worker is lost; a chief does not
+notice a dead worker, nor a worker a dead chief; required packages are not declared.
 """
 
 import importlib.util
@@ -29,19 +29,19 @@ from keras_vit.tuning.study import open_study, read_history, reason, write_best,
 from keras_vit.tuning.workers import client, serve
 
 FINISHED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
-MOST_KILLS = 5  # of a trial that comes no checkpoint further: the system may be killing it for its memory
-MOST_FAILURES = 10  # one after the other, which end a search: what is wrong is not the trial
-# TensorFlow no longer brings TensorBoard, which the tuner imports in each trial; the Gaussian process needs the others.
+MOST_KILLS = 5  # of a trial without a new checkpoint in between: it may need too much memory
+MOST_FAILURES = 10  # in a row, which end a search: the cause is not a single trial
+# TensorFlow no longer installs TensorBoard, which the tuner imports in each trial. The Gaussian process needs the others.
 NEEDED = {"tensorflow": ("tensorboard",), "bayesian": ("scipy", "sklearn")}
 
 
 class LastingOracle:
-    """What an oracle lacks to be killed at any moment, and to lose workers."""
+    """Makes an oracle survive kills at any moment and the loss of workers. A mixin."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(objective=OBJECTIVE, **kwargs)
         self._ended_before = 0  # trials that ended before this process
-        self._kills = {}  # trial: (its newest checkpoint when it was killed, how often it was that one)
+        self._kills = {}  # trial: (its newest checkpoint when it was killed, number of kills at that checkpoint)
 
     def save(self) -> None:
         write_json(self.get_state(), self._get_oracle_fname())
@@ -57,15 +57,15 @@ class LastingOracle:
         self._kills = state["kills"]
 
     def reload(self) -> None:
-        # A kill may fall between the file of a trial and that of the oracle. A trial that only the former knows was not begun.
+        # A kill may come after the file of a trial is written, and before that of the oracle. Such a trial was not started.
         state = json.loads(pathlib.Path(self._get_oracle_fname()).read_text())
         for folder in pathlib.Path(self._project_dir).glob("trial_*"):
             if folder.name.removeprefix("trial_") not in state["start_order"]:
                 shutil.rmtree(folder)
         super().reload()
-        # It lists files in any order, on which the last bits of a Gaussian process depend.
+        # Keras Tuner lists files in arbitrary order, on which the last bits of a Gaussian process depend.
         self.trials = {trial_id: self.trials[trial_id] for trial_id in self.start_order}
-        # Keras Tuner tries again what the oracle's file says was running, also if it has ended since.
+        # Keras Tuner retries the trials that the oracle's file calls running, even if they have ended since.
         self._retry_queue = []
         for trial_id in reversed(self.start_order):
             trial = self.trials[trial_id]
@@ -83,7 +83,7 @@ class LastingOracle:
             self.max_trials = len(self.trials)
         trial = super().create_trial(tuner_id)
         if trial.status == TrialStatus.STOPPED and self.ongoing_trials:
-            # Another worker may still die: somebody must be there to try its trial again.
+            # Another worker may still die, so this one must wait to retry its trial.
             trial.status = TrialStatus.IDLE
             self.tuner_ids.add(tuner_id)
         return trial
@@ -96,7 +96,7 @@ class LastingOracle:
 
     @keras_tuner.synchronized
     def release(self, tuner_id: str) -> None:
-        """Has the trial of a worker that is gone tried again."""
+        """Puts the trial of a lost worker back into the queue."""
         self.tuner_ids.discard(tuner_id)
         if trial := self.ongoing_trials.pop(tuner_id, None):
             say(f"{tuner_id} is gone; trial {trial.trial_id} will be tried again")
@@ -117,7 +117,7 @@ class LastingOracle:
         self._save_trial(trial)
 
     def _check_consecutive_failures(self):
-        """It raises while it holds the lock that all calls to the oracle wait for. `create_trial` looks instead."""
+        """Does nothing: Keras Tuner raises here while it holds the lock of the oracle. `create_trial` checks instead."""
 
 
 class RandomOracle(LastingOracle, keras_tuner.oracles.RandomSearchOracle):
@@ -130,13 +130,13 @@ class HyperbandOracle(LastingOracle, keras_tuner.oracles.HyperbandOracle):
 
 class BayesianOracle(LastingOracle, keras_tuner.oracles.BayesianOptimizationOracle):
     def populate_space(self, trial_id: str) -> dict[str, Any]:
-        self._random_state = np.random.RandomState(self.seed + len(self.trials))  # Keras Tuner's begins anew with each process
+        self._random_state = np.random.RandomState(self.seed + len(self.trials))  # the state of Keras Tuner restarts with each process
         return super().populate_space(trial_id)
 
 
 class GridOracle(LastingOracle, keras_tuner.oracles.GridSearchOracle):
     def populate_space(self, trial_id: str) -> dict[str, Any]:
-        # Keras Tuner keeps its place in the grid in memory alone. What has been tried tells it, too.
+        # Keras Tuner keeps its position in the grid only in memory. The finished trials give it, too.
         values = {hp.name: hp.default for hp in self.hyperparameters.space}
         while values and self._duplicate(values):
             values = self._get_next_combination(values)
@@ -152,28 +152,28 @@ TUNERS = {
 
 
 class Search(keras_tuner.Tuner):
-    """A search in a folder. It can be killed at any moment, and resumes when it is made and called again.
+    """Runs a hyperparameter search in a folder. The search can be killed at any moment, and the same call resumes it.
 
-    It has the methods of a `keras_tuner.Tuner`, such as `get_best_hyperparameters`. The folder holds what Keras Tuner writes, and
-    `best.toml`, the config of the best trial so far. A trial that fails is recorded with the reason, and the search goes on.
+    It has the methods of a `keras_tuner.Tuner`, such as `get_best_hyperparameters`. The folder holds the files of Keras Tuner, and
+    `best.toml`, the config of the best trial so far. If a trial fails, the reason is recorded and the search continues.
 
-    Several processes search together as Keras Tuner has it: KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT say where the chief is,
-    KERASTUNER_TUNER_ID who a process is, "chief" or any other name of its own. All see the same folder. If a worker dies, its trial is
-    tried again by another one, from its last checkpoint.
+    Several processes can share a search, as in Keras Tuner. KERASTUNER_ORACLE_IP and KERASTUNER_ORACLE_PORT are the address of the chief.
+    KERASTUNER_TUNER_ID is the name of a process: "chief", or any other unique name. All processes need the same folder. If a worker dies,
+    another worker resumes its trial from the last checkpoint.
 
     Args:
-        hypermodel: a `ViTHyperModel`.
-        folder: str or path-like. A new or empty folder, or that of the same search.
-        tuner: "random", "hyperband", "bayesian" or "grid".
-        trials: int. Number of trials; each rung that Hyperband promotes a model to is one.
-        seed: int. Of the values that are drawn.
-        distribution_strategy: a `tf.distribute.Strategy`, or None.
-        wait: float. Seconds that a chief without workers waits for one, and a worker for its chief.
+        hypermodel: ViTHyperModel. The search space and its data.
+        folder: str or path-like. A new or empty folder, or the folder of the same search.
+        tuner: str. "random", "hyperband", "bayesian" or "grid". Defaults to "hyperband".
+        trials: int. Number of trials; each promotion by Hyperband counts as a trial. Defaults to 20.
+        seed: int. Seed of the sampled values. Defaults to 0.
+        distribution_strategy: `tf.distribute.Strategy` or None. Strategy of each trial. Defaults to None.
+        wait: float. Seconds that a chief waits for a worker, and a worker for its chief. Defaults to 600.0.
 
     Raises:
-        ValueError: if an argument is unknown, or the folder is that of another search.
+        ValueError: if an argument is unknown, or the folder belongs to another search.
         ImportError: if a package is missing.
-        OSError: if another process searches in the folder.
+        OSError: if another process is searching in the folder.
 
     Example:
     >>> hypermodel = ViTHyperModel("digits", "from_scratch", max_parameters=500_000)  # doctest: +SKIP
@@ -203,18 +203,18 @@ class Search(keras_tuner.Tuner):
         if not self.is_worker:
             open_study(folder, hypermodel.describe() | {"tuner": tuner, "search_seed": seed})
             own(folder)
-        oracle = TUNERS[tuner](trials, hypermodel.recipe.epochs, seed=seed + 1)  # 0 is no seed to Keras Tuner
-        oracle.max_trials = trials  # which Hyperband does not take
+        oracle = TUNERS[tuner](trials, hypermodel.recipe.epochs, seed=seed + 1)  # Keras Tuner takes 0 for no seed
+        oracle.max_trials = trials  # Hyperband has no such argument
         oracle._display = Progress(oracle, hypermodel, folder)
         places = dict(directory=folder.parent, project_name=folder.name)
         super().__init__(oracle, hypermodel, distribution_strategy=distribution_strategy, **places)
         if oracle.start_order:
-            say(f"going on with the search in {folder}, of which {len(oracle.end_order)} trials have ended")
+            say(f"resuming the search in {folder}: {len(oracle.end_order)} trials have ended")
         if self.is_worker:
             self.oracle = client(oracle, wait)
 
     def search(self) -> None:
-        """Runs the trials that are left; as a chief: has the workers run them."""
+        """Runs the remaining trials. A chief lets its workers run them."""
         if self.is_worker:
             self.oracle.hold(super().search)
             return
@@ -224,11 +224,11 @@ class Search(keras_tuner.Tuner):
                 serve(self.oracle, self.wait)
             else:
                 super().search(verbose=0)
-            self.oracle._display.write_best()  # which a kill may have left out
+            self.oracle._display.write_best()  # a kill may have prevented this
         finally:
             disown(self.folder)
 
-    # A tuner has no state of its own. Its file, which says whether there is a search to go on with, comes later than the oracle's.
+    # A tuner has no state. Keras Tuner resumes if the tuner's file exists, but writes it later than the oracle's.
     def _get_tuner_fname(self):
         return str(pathlib.Path(self.project_dir) / "oracle.json")
 
@@ -242,7 +242,7 @@ class Search(keras_tuner.Tuner):
 
     def _populate_initial_space(self):
         hp = self.oracle.get_space()
-        self.hypermodel.declare_hyperparameters(hp)  # all there are: no model need be built
+        self.hypermodel.declare_hyperparameters(hp)  # all parameters, so no model needs to be built
         self.oracle.update_space(hp)
 
     def _build_and_fit_model(self, trial, *args, callbacks, **kwargs):
@@ -251,7 +251,7 @@ class Search(keras_tuner.Tuner):
 
 
 class BestWeights(SaveBestEpoch):
-    """Saves the weights whole or not at all, and remembers the best epoch also when the trial is gone on with."""
+    """Saves weights atomically, and remembers the best epoch when a trial resumes."""
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         path = pathlib.Path(self.filepath)
@@ -259,13 +259,13 @@ class BestWeights(SaveBestEpoch):
             self.best_value = max(row[self.objective.name] for row in history)
 
     def _save_model(self):
-        require_space(self.filepath, 4 * self.model.count_params())  # HDF5 does not survive a disk that fills up while it writes
+        require_space(self.filepath, 4 * self.model.count_params())  # HDF5 crashes if the disk fills up while it writes
         with replacing(self.filepath) as temporary:
             self.model.save_weights(temporary)
 
 
 class Progress(Display):
-    """A line for each trial that ends."""
+    """Prints a line at the end of each trial."""
 
     def __init__(self, oracle: Any, hypermodel: Any, folder: Any):
         super().__init__(oracle)
@@ -293,12 +293,14 @@ class Progress(Display):
         self.write_best()
 
     def write_best(self) -> None:
+        """Writes the config of the best trial so far."""
         for best in self.oracle.get_best_trials():
             if best.status == TrialStatus.COMPLETED:
                 write_best(self.hypermodel.config(best.hyperparameters.values), self.folder)
 
 
 def check_packages(tuner: str) -> None:
+    """Raises ImportError if a package is missing that a tuner needs."""
     for package in (*NEEDED.get(keras.backend.backend(), ()), *NEEDED.get(tuner, ())):
         if importlib.util.find_spec(package) is None:
-            raise ImportError(f"Keras Tuner needs {package}, and does not say so: {install('tune')}")
+            raise ImportError(f"Keras Tuner needs {package}, which is not installed: {install('tune')}")

@@ -1,4 +1,4 @@
-"""Searches of several processes: the chief answers its workers, and each notices when the other is gone.
+"""Searches with several processes: the chief answers its workers, and each notices the loss of the other.
 
 Like `tuners.py`, this file uses private names of keras-tuner 1.4.8.
 """
@@ -14,7 +14,7 @@ from typing import Any
 import keras_tuner
 from keras_tuner.src.engine.trial import TrialStatus
 
-ALIVE = [  # a process that died is noticed at once, a machine that lost its power within three minutes; a busy one may take its time
+ALIVE = [  # a dead process is noticed at once, a dead machine within three minutes, and a busy one is not taken for dead
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 120_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
@@ -22,7 +22,7 @@ ALIVE = [  # a process that died is noticed at once, a machine that lost its pow
 
 
 def client(oracle: Any, wait: float) -> Any:
-    """Returns the oracle of a worker: it asks the chief, and holds a line to it."""
+    """Returns the oracle of a worker, which asks the chief and keeps a connection to it open."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import grpc
     from keras_tuner.src import protos
@@ -39,25 +39,25 @@ def client(oracle: Any, wait: float) -> Any:
                 raise OSError(f"The chief did not answer for {wait:.0f} seconds. Received: {address}") from None
             self.stub = protos.get_service_grpc().OracleStub(channel)
             self.line = channel.unary_stream("/keras_vit/hold")(self.tuner_id.encode())
-            next(self.line)  # the chief has taken it
+            next(self.line)  # the chief has accepted the connection
 
         def hold(self, search):
-            """Searches until there is nothing left to try, or the chief is gone."""
+            """Searches until all trials have ended, or the chief is lost."""
             done, gone = threading.Event(), threading.Event()
 
             def watch():
                 with contextlib.suppress(grpc.RpcError):
-                    next(self.line, None)  # returns when the line breaks
+                    next(self.line, None)  # returns when the connection breaks
                 if not done.is_set():
                     gone.set()
-                    os.kill(os.getpid(), signal.SIGTERM)  # within `fit` it saves first
+                    os.kill(os.getpid(), signal.SIGTERM)  # within `fit`, the handler saves a checkpoint first
 
             threading.Thread(target=watch, daemon=True).start()
             try:
                 search(verbose=0)
             except SystemExit:
                 if gone.is_set():
-                    raise OSError("The chief is gone. Begin it again, and this worker: trials go on from their checkpoints") from None
+                    raise OSError("The chief is gone. Start it and this worker again: trials resume from their checkpoints") from None
                 raise
             finally:
                 done.set()
@@ -66,11 +66,11 @@ def client(oracle: Any, wait: float) -> Any:
         def create_trial(self, tuner_id):
             trial = super().create_trial(tuner_id)
             if trial.status == TrialStatus.IDLE:
-                time.sleep(1)  # the tuner asks again at once
+                time.sleep(1)  # the tuner would ask again at once
             return trial
 
         def end_trial(self, trial):
-            # The message has no place in Keras Tuner's protocol.
+            # Keras Tuner's protocol has no field for the message.
             request = protos.get_service().EndTrialRequest(trial=trial.to_proto())
             message = ("message-bin", (trial.message or "").encode()[-4000:])
             self.stub.EndTrial(request, wait_for_ready=True, timeout=TIMEOUT, metadata=[message])
@@ -79,10 +79,14 @@ def client(oracle: Any, wait: float) -> Any:
 
 
 def serve(oracle: Any, wait: float) -> None:
-    """Answers the workers until all trials have ended and the workers have left.
+    """Answers the workers until all trials have ended and all workers have left.
+
+    Args:
+        oracle: the oracle of the search.
+        wait: float. Seconds without a worker after which the search stops.
 
     Raises:
-        OSError: if the address is taken, or no worker came, or was left, for `wait` seconds.
+        OSError: if the address is in use, or there was no worker for `wait` seconds.
     """
     import grpc
     from keras_tuner.src import protos
@@ -98,18 +102,18 @@ def serve(oracle: Any, wait: float) -> None:
             return protos.get_service().EndTrialResponse()
 
     def hold(tuner_id, context):
-        """A call that lasts as long as the worker. Its end is noticed also if the worker is killed."""
+        """Answers a call that lasts as long as the worker, so that its end is noticed even if it is killed."""
         name, ended = tuner_id.decode(), threading.Event()
         lines[name] = context
         context.add_callback(ended.set)
         yield b""
         ended.wait()
-        if lines.get(name) is context:  # and the worker has not come back yet
+        if lines.get(name) is context:  # the worker has not reconnected yet
             oracle.release(name)
             del lines[name]
 
     address = f"{os.environ['KERASTUNER_ORACLE_IP']}:{os.environ['KERASTUNER_ORACLE_PORT']}"
-    server = grpc.server(futures.ThreadPoolExecutor(max_workers=1000), options=ALIVE)  # a thread is held by each worker
+    server = grpc.server(futures.ThreadPoolExecutor(max_workers=1000), options=ALIVE)  # each worker occupies a thread
     servicer = Servicer(oracle)
     protos.get_service_grpc().add_OracleServicer_to_server(servicer, server)
     handlers = {"hold": grpc.unary_stream_rpc_method_handler(hold)}
@@ -126,6 +130,6 @@ def serve(oracle: Any, wait: float) -> None:
             if lines:
                 seen = time.monotonic()
             elif time.monotonic() - seen > wait:
-                raise OSError(f"No worker is left, and none came for {wait:.0f} seconds; the same command goes on with the search")
+                raise OSError(f"No worker is left, and none connected for {wait:.0f} seconds. The same command resumes the search")
     finally:
         server.stop(None)

@@ -41,7 +41,7 @@ def test_a_patch_is_in_pixels_of_the_image_also_behind_a_stem():
     assert arguments_of({"patch_size": 4}, base) == {}
     assert arguments_of({"stem": "resnet"}, base) == {"stem": STEMS["resnet"]}
     assert arguments_of({"patch_size": 28}, base) == {"patch_size": 7}
-    with pytest.raises(ValueError, match="No config takes the stem of a model away"):
+    with pytest.raises(ValueError, match="A config cannot remove the stem of a model"):
         architectures({"stem": ("patch",)}, {"base": base})
 
 
