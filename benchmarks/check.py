@@ -1,10 +1,10 @@
-"""Says whether the working tree's keras_vit is slower than another commit's, the two taking turns on one machine.
+"""Checks whether the working tree's keras_vit is slower than another commit's; both take turns on one machine.
 
     python benchmarks/check.py main            # exits with 1 if anything is more than 8 % slower
-    python benchmarks/check.py HEAD            # of a clean working tree: what the machine's noise alone does
+    python benchmarks/check.py HEAD            # of a clean working tree: shows the noise of the machine
 
-Rows, turns and medians are those of throughput.py; differences under 8 % are not claimed. It needs the environment `keras` of
-benchmarks/setup.sh only.
+Rows, turns and medians are those of throughput.py. Differences under 8 % do not count. It needs only the environment `keras` of
+benchmarks/setup.sh.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""What a recipe and `Checkpoints` cost: `fit` with them against a bare `fit` of the same model, epoch by epoch in turn.
+"""Measures what a recipe and `Checkpoints` cost: `fit` with them against a bare `fit` of the same model, in turns of one epoch.
 
 python benchmarks/fit_overhead.py --model ViTTi16
 
-Bare is Keras's AdamW with weight decay and a clip; ours is the recipe "finetune", which has layer-wise decay, too, and an epoch with a
-checkpoint every --save-every steps and one at its end, which is on the disk before the clock stops.
-Prints medians over the epochs, of the time and of the processor time of all threads: other work on the machine spoils the first only.
+The bare `fit` uses Keras's AdamW with weight decay and clipping. Ours uses the recipe "finetune", which also has layer-wise decay, and
+writes a checkpoint every --save-every steps and at the end of the epoch. The time includes writing the last checkpoint to disk.
+Prints medians over the epochs of the wall time and of the CPU time of all threads. Other work on the machine affects only the wall time.
 """
 
 import argparse

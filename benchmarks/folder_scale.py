@@ -1,8 +1,8 @@
-"""What a folder of many images costs: seconds and memory until it is open, for the first time and again, and memory a file.
+"""Measures how long a folder of many images takes to open, the first time and again, and the memory per file.
 
-The folder is made of links to a few JPEG files, in classes of the same size, and is removed at the end. Each opening runs in a process of
-its own and reads one batch. The second opening reads the manifest. Memory is that of the process, TensorFlow's included, at most and after
-the batch; "bytes a file" is what it takes more than for a folder of 1,000 files.
+The folder consists of links to a few JPEG files, in classes of equal size, and is removed at the end. Each opening is a process that reads
+one batch. The second opening reads the manifest. Memory is that of the process, including TensorFlow: its peak, and its value after the
+batch. "Bytes a file" is the difference to a folder of 1,000 files.
 
 python benchmarks/folder_scale.py                       200,000 files in 1,000 classes
 python benchmarks/folder_scale.py --images 1000000

@@ -1,14 +1,14 @@
-"""Compares the speed of keras_vit on a GPU with that of other libraries, and prints a Markdown table for each kind of work.
+"""Compares the speed of keras_vit on a GPU with other libraries, and prints a Markdown table for each kind of work.
 
     python benchmarks/throughput.py --gpu                     # every table, within five minutes
     python benchmarks/throughput.py --gpu --groups train_S --only 'keras_vit JAX'
 
-Every row is a process. The processes of a table start together and compile at the same time; then they are timed one after another, so
-that the time of a table is that of its slowest start. A time is the median of five series of ten steps, with one wait at the end of each
-series, as a GPU works while the host prepares the next step. `fit` is timed as a user calls it, on uint8 images in the host's memory.
+Every row is a process. The processes of a table start and compile at the same time, and are then timed one after another, so the time of
+a table is that of its slowest start. A time is the median of five series of ten steps, with one wait at the end of each series, because a
+GPU works while the host prepares the next step. `fit` is timed as a user calls it, on uint8 images in host memory.
 
-The floor is the matrix products of the model's dense layers in bfloat16 and nothing else. The rows run in the virtual environments that
-`benchmarks/setup.sh` makes, or, where there are none, in the Python that runs this file.
+The floor is only the matrix products of the model's dense layers, in bfloat16. The rows run in the virtual environments of
+`benchmarks/setup.sh` or, without them, in the Python that runs this file.
 """
 
 import contextlib

@@ -1,11 +1,11 @@
-"""Checks what the layers compute on a GPU in half precision against float32, forward and backward: prints a table, and ends with 0 or 1.
+"""Checks the layers in half precision on a GPU against float32, forward and backward. Prints a table, and exits with 0 or 1.
 
     KERAS_BACKEND=jax python benchmarks/gpu_numerics.py               # or torch; a minute or two
-    KERAS_BACKEND=jax python benchmarks/gpu_numerics.py "block|gelu"  # what matches a regular expression
+    KERAS_BACKEND=jax python benchmarks/gpu_numerics.py "block|gelu"  # only what matches a regular expression
 
-An error is the norm of the difference over the norm of the result in float32, which is computed on the same GPU without TF32. The inputs
-and weights of both are the same numbers, in half precision. Heads have every width of a preset; 196 and 197 tokens are an even and an odd
-number, and one query is what the last block asks.
+An error is the norm of the difference over the norm of the float32 result, which is computed on the same GPU without TF32. Both use the
+same inputs and weights, rounded to half precision. The head widths are those of all presets; 196 and 197 tokens are an even and an odd
+number, and a single query is the case of the last block.
 """
 
 import os

@@ -1,12 +1,12 @@
-"""Measures how fast training images come, per augmentation, and how long a model's `fit` waits for them.
+"""Measures the throughput of the input pipeline for each augmentation, and how long a model's `fit` waits for images.
 
     python benchmarks/input_pipeline.py                        # every policy, from arrays in memory
     python benchmarks/input_pipeline.py --policies light2 deit --jpeg --fit
 
-Per policy: images a second, and the processor time an image costs in all threads, which other programs on the machine disturb less.
-`--jpeg` reads a folder of JPEG files (500 x 375) instead of an array, and shows what decoding them costs alone, by libjpeg-turbo through
-`tf.data`. `--fit` trains a ViT-Ti/16 on each policy, and on one batch again
-and again: the share of the time that it waits for data is measured at the iterator that `fit` reads from, the price at its step time.
+For each policy, it prints images per second and the CPU time per image over all threads, which other programs affect less. `--jpeg` reads
+a folder of JPEG files (500 x 375) instead of an array, and also measures decoding alone, by libjpeg-turbo through `tf.data`. `--fit`
+trains a ViT-Ti/16 with each policy, and on one repeated batch. The share of time that it waits for data is measured at the iterator of
+`fit`, and the cost from its step time.
 """
 
 import argparse

@@ -1,17 +1,17 @@
-"""Measures the forms of computing that our layers choose between, and prints a Markdown table: time, and memory beyond the inputs.
+"""Measures the alternative implementations that our layers choose from. Prints a Markdown table of time and extra memory.
 
     python benchmarks/kernels.py                              # on TensorFlow; some minutes
     KERAS_BACKEND=jax python benchmarks/kernels.py            # attention and remat; with torch calls, too
 
-    norm        layer normalization of the tokens of 8 images of ViT-B/16: Keras's form, and the one that `predict` takes
-    groups      group normalization of 8 maps of 112 x 112 x 64, the first of a hybrid: Keras's form, and the one that a step takes
+    norm        layer normalization of the tokens of 8 images of ViT-B/16: Keras's form, and that of `predict`
+    groups      group normalization of 8 maps of 112 x 112 x 64, the first of a hybrid: Keras's form, and that of a training step
     training    what a step of `fit` fuses, in float32, for 8 images of ViT-S/16, in Keras's form and in ours: forward and gradient of a
                 normalization and of GELU, AdamW, and the whole step
-    attention   of 6 heads of 64 and 2 images: all heads at once, and what the layer takes; forward, and with the gradient
-    calls       on torch, a small model of 12 blocks: sublayers called as Keras does, and their `call` alone
+    attention   of 6 heads of width 64 and 2 images: all heads at once, and the form of the layer; forward, and with the gradient
+    calls       on torch, a small model of 12 blocks: sublayers called as in Keras, and by their `call` only
     remat       a training step of ViT-Ti/16 on 32 images, without and with `remat`; the memory is that of activations
 
-Every row is a process of its own; rows of a group take turns.
+Every row is a process; the rows of a group take turns.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Kills training runs at random moments until each has come to its end, and compares them with runs that nobody killed.
+"""Kills training runs at random moments, restarts them until they finish, and compares them with uninterrupted runs.
 
 python benchmarks/kill.py --kills 60
 
-Every run is a process that trains, validates and saves its model, with a checkpoint every few steps. It gets SIGKILL at a random moment, of
-the whole run or of a save, a validation or an export, and is started again, as often as it takes. At the end the weights, the optimizer,
-the history, and the saved model's weights must have the sha256 of the unbroken run's. Exits with 1 if any differs.
+Every run is a process that trains, validates and saves its model, with a checkpoint every few steps. It gets SIGKILL at a random moment of
+the whole run or of a save, a validation or an export, and is started again until it finishes. The weights, the optimizer, the history and
+the saved model's weights must have the sha256 of the uninterrupted run. Exits with 1 if any differs.
 """
 
 import argparse

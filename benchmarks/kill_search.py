@@ -1,11 +1,11 @@
-"""Kills a search by SIGKILL at random moments, starts it again each time, and compares its study with that of a search that nobody killed.
+"""Kills a search by SIGKILL at random moments, restarts it each time, and compares its study with that of an uninterrupted search.
 
 python benchmarks/kill_search.py --kills 3
 python benchmarks/kill_search.py --kills 3 --whole STUDY -- --data fashion_mnist --train-images 2000 ... --trials 20
 
-What stands behind `--` are the options of `keras-vit tune`, without them a small search on digits; `--whole` takes a study that is there
-as that of the search that nobody killed. Every trial must have the same values, score and epochs, to the bit, and best.toml the same bytes.
-Exits with 1 if anything differs.
+The options after `--` are those of `keras-vit tune`; the default is a small search on digits. `--whole` takes an existing study as that of
+the uninterrupted search. Every trial must have the same values, score and epochs, bit for bit, and best.toml the same bytes. Exits with 1
+if anything differs.
 """
 
 import argparse

@@ -1,19 +1,20 @@
-"""Compares full-size models with those of timm and Hugging Face transformers, both ways, and prints one table.
+"""Compares full-size models with those of timm and Hugging Face transformers, in both directions, and prints one table.
 
     pip install torch==2.13.0 transformers==5.24.0 safetensors pyyaml tensorflow-cpu
     pip install --no-deps timm==1.0.31
     python benchmarks/parity.py --markdown > parity.md
 
-The other library (the peer) makes a model with random weights and saves it in its own format; `keras_vit.from_pretrained` loads the file;
-`keras_vit.checkpoints.save` writes it anew; the peer reads that. Nothing is downloaded. Outputs for two random images are compared:
+The other library (the peer) creates a model with random weights and saves it in its own format. `keras_vit.from_pretrained` loads the
+file, `keras_vit.checkpoints.save` writes it again, and the peer reads that. Nothing is downloaded. Outputs for two random images are
+compared:
 
     loaded    keras_vit's outputs (float32) against the peer's (float64)
-    saved     the outputs of the model that the peer reads back from our file against those of its own (both float32)
-    rounding  the peer's outputs in float32 against its own in float64: what float32 leaves of any implementation
+    saved     the outputs of the model that the peer reads from our file against those of its own model (both float32)
+    rounding  the peer's outputs in float32 against its own in float64: the rounding error of any implementation
 
-Each number is the largest difference, divided by the largest output. Where float32 leaves the peer itself beyond 1e-5, `loaded` is of
-keras_vit in float64, and marked so. The exit status is 1 if `loaded` or `saved` exceeds 1e-5 in any row, or if the largest logit (or
-feature, of a model without head) is another.
+Each number is the largest difference, divided by the largest output. If the rounding error of the peer exceeds 1e-5, `loaded` is measured
+with keras_vit in float64, and marked. The exit status is 1 if `loaded` or `saved` exceeds 1e-5 in any row, or if the index of the largest
+logit (or feature, for a model without head) differs.
 """
 
 import argparse

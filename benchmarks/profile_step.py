@@ -1,11 +1,11 @@
-"""Says where the time of a step goes on the CPU, of TensorFlow or JAX: prints a Markdown table of the kinds of operations.
+"""Profiles a step on the CPU, on TensorFlow or JAX. Prints a Markdown table of the time by kind of operation.
 
     python benchmarks/profile_step.py                                   # a training step of ViT-S/16 on 8 images
     python benchmarks/profile_step.py --kind inference --model ViTB16 --batch 1
     KERAS_BACKEND=jax python benchmarks/profile_step.py
 
-On TensorFlow one operation runs after another here, each on all cores, so that the times add up to the step's; in `fit` they overlap. On
-JAX some do here, too.
+On TensorFlow, operations run one after another here, each on all cores, so that the times add up to that of the step. In `fit` they
+overlap. On JAX, some overlap here, too.
 """
 
 import argparse

@@ -1,7 +1,7 @@
-"""What it costs to divide a batch: measured on virtual devices of this machine, and by a model of links for 8 to 1,024 GPUs.
+"""Measures the cost of data parallelism on virtual devices of this machine, and models it for 8 to 1,024 GPUs.
 
 python benchmarks/replicas.py            measures 1, 2 and 4 virtual replicas against one device, at the same batch
-python benchmarks/replicas.py --paper    the model, as tables in Markdown
+python benchmarks/replicas.py --paper    prints the model of the network as Markdown tables
 """
 
 import argparse

@@ -1,12 +1,12 @@
-"""Measures time and peak memory against the number of tokens, beside what the arithmetic says; prints a Markdown table.
+"""Measures time and peak memory against the number of tokens, and compares them with the arithmetic. Prints a Markdown table.
 
     python benchmarks/scaling.py --plot scaling.png                  # up to 4,096 tokens
-    python benchmarks/scaling.py --max-tokens 600 --rounds 1         # a look
+    python benchmarks/scaling.py --max-tokens 600 --rounds 1         # a quick run
 
-One image a batch, patches of 32, 16 and 8 pixels, images of 224 to 1,024 pixels, a body of few blocks, all of whose tokens are computed
-in every block: inference and training steps of ours on TensorFlow, JAX and torch, and of timm, whose attention is torch's
-`scaled_dot_product_attention`. Processes and turns are those of throughput.py. Memory is the process's peak while it takes steps, less
-what it held once the model was built.
+A batch is one image of 224 to 1,024 pixels, with patches of 32, 16 and 8 pixels. The model has few blocks, and every block computes all
+tokens. It measures inference and training steps of keras_vit on TensorFlow, JAX and torch, and of timm, whose attention is torch's
+`scaled_dot_product_attention`. Processes and turns are those of throughput.py. Memory is the peak of the process during the steps, minus
+its memory after the model was built.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""Memory of a training step on each of several devices: the cost model's, and what XLA says of the step it has compiled.
+"""Compares the memory of a training step per device by the cost model with XLA's analysis of the compiled step.
 
 python benchmarks/sharded_memory.py --models ViTH14 --devices 8 --strategies fsdp tensor_parallel
 
-Nothing is allocated: the step is lowered for shapes alone and compiled for virtual CPUs. XLA fuses less there than on a GPU.
+Nothing is allocated: the step is lowered for shapes only, and compiled for virtual CPUs. XLA fuses less there than on a GPU.
 """
 
 import argparse

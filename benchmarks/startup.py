@@ -1,12 +1,12 @@
-"""What it takes until a model is there: importing, building, and loading a file of weights, beside importing Keras and reading the file.
+"""Measures importing, building and loading a model, against importing Keras and reading the file.
 
 python benchmarks/startup.py                    # ViT-L/16, in 1.2 GB of temporary files
 python benchmarks/startup.py --model ViTTi16    # a quick run
 python benchmarks/startup.py --predict          # the ways to predict one image, on TensorFlow
 
-Every run is a process of its own; those that are compared take turns. Prints medians of wall time, of the processor time of all threads,
-and of the memory at its peak over that before. Other work on the machine spoils the first more than the second. The file is read through
-one buffer, so that no new memory is counted as reading.
+Every run is a process, and the compared ones take turns. Prints medians of the wall time, of the CPU time of all threads, and of the peak
+memory minus the memory before. Other work on the machine affects the wall time more than the CPU time. The file is read through one
+buffer, so that reading does not count as new memory.
 """
 
 import argparse

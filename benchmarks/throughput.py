@@ -1,16 +1,16 @@
-"""Compares the speed of keras_vit with that of other libraries and with the machine's own, and prints a Markdown table for each group.
+"""Compares the speed of keras_vit with other libraries and with the limit of the machine. Prints a Markdown table for each group.
 
-    benchmarks/setup.sh                                        # once: the other libraries' virtual environments
+    benchmarks/setup.sh                                        # once: the virtual environments of the other libraries
     python benchmarks/throughput.py --quick                    # a minute
     python benchmarks/throughput.py --json throughput.json     # every group; or --groups batch8 train, or --only 'keras_vit TF'
-    python benchmarks/throughput.py --gpu                      # on a GPU: tables of its own, within five minutes
+    python benchmarks/throughput.py --gpu                      # on a GPU: other tables, within five minutes
 
-The floor is the matrix products of the model's blocks and nothing else: no implementation that does the work can be faster on these
-kernels. Ours leaves out what no head reads of the last block, so that there is a floor of its own work, too; "full" rows do all of it.
+The floor is only the matrix products of the model's blocks: with these kernels, no implementation of the same work can be faster. keras_vit
+skips what no head reads in the last block, so this work has a second floor. The "full" rows compute everything.
 
-Every configuration is a process, on a processor stopped while another one is timed; they take turns, every other round in reverse. A
-turn's record says what share of the processors others took meanwhile: turns below 3 % count, or the less disturbed half if that is more.
-Differences under 8 % mean nothing.
+Every configuration is a process, which is stopped while another one is timed. The processes take turns, in reverse order every other
+round. Each turn records the share of the CPUs that other programs used meanwhile: turns below 3 % count, or the less disturbed half if
+that is more. Differences under 8 % are not significant.
 """
 
 import argparse

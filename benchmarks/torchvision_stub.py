@@ -1,4 +1,4 @@
-"""Lets timm be imported where there is no torchvision that fits the torch at hand."""
+"""Lets timm be imported if no torchvision matches the installed torch."""
 
 import importlib.abc
 import importlib.machinery

@@ -1,4 +1,4 @@
-"""Compares ways to use pretrained weights at equal numbers of training images of Fashion-MNIST, and prints Markdown tables.
+"""Compares ways to use pretrained weights on the same numbers of training images of Fashion-MNIST, and prints Markdown tables.
 
     apt-get install dataset-fashion-mnist && pip install scikit-learn matplotlib
     python benchmarks/transfer.py --weights hf://facebook/dinov2-small                       # about an hour and a half on two cores
@@ -6,18 +6,18 @@
     python benchmarks/transfer.py --weights FOLDER --json transfer.json --plot transfer.png
 
     pixels         logistic regression on the pixels
-    linear         logistic regression on what a block gives, class token and mean of the patch tokens side by side, for every block
-    knn            nearest neighbors by the cosine, on the features of the best block
-    finetune       the recipe "finetune": all weights, AdamW, learning rates that fall from layer to layer
+    linear         logistic regression on the class token and the mean of the patch tokens of a block, for every block
+    knn            nearest neighbors by cosine similarity, on the features of the best block
+    finetune       the recipe "finetune": all weights, AdamW, layer-wise learning-rate decay
     finetune_flat  the same without layer-wise decay
-    head_then_all  the recipe "head_then_all": the head alone before
+    head_then_all  the recipe "head_then_all": first the head only
     lora           the recipe "lora"
-    scratch        the same architecture from random weights, as many steps
-    micro          ViTMicro4 from random weights at 28 px, until it has converged
+    scratch        the same architecture from random weights, for the same number of steps
+    micro          ViTMicro4 from random weights at 28 px, until it converges
 
-Whatever is chosen, the block, the regularization, the number of neighbors, is chosen on validation images; the values of the recipes were
-so, too. With `--json` each result is written as soon as it is there, and what the file has is not computed again: so it goes on where it
-was stopped. `--set` changes values of the recipe, to try some: `--set learning_rate=1e-3 epochs=5`.
+The block, the regularization, the number of neighbors and the values of the recipes are chosen on validation images. With `--json`, each
+result is written as soon as it exists, and existing results are not computed again, so that the same command resumes. `--set` changes
+values of the recipe: `--set learning_rate=1e-3 epochs=5`.
 """
 
 import argparse

@@ -1,8 +1,8 @@
-"""What throughput.py, scaling.py and check.py measure, each in a process of its own: `python benchmarks/workers.py ROW`, the row as JSON.
+"""Implements the measurements of throughput.py, scaling.py and check.py, each in a process: `python benchmarks/workers.py ROW` (JSON).
 
-A step takes images as the framework's tensor (numpy's for predict, onnxruntime and openvino) and ends with the result in the host's memory.
-The process writes a line of JSON after the first step and one when it is warm, and then, for every number of steps it reads, one with
-their seconds and the peak of memory since it was warm.
+A step takes images as a tensor of the framework (a NumPy array for predict, onnxruntime and openvino) and ends with the result in host
+memory. The process writes a line of JSON after the first step and one after the warm-up. Then it reads numbers of steps, and writes a line
+for each with their seconds and the peak memory since the warm-up.
 """
 
 import contextlib

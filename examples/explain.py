@@ -1,10 +1,10 @@
-"""What a Vision Transformer looks at: photographs, the attention of the class token, and which patches are alike, in one picture.
+"""Draws photographs, the attention of the class token, and the similarity of patches in one picture.
 
     pip install ".[demo]"
     python examples/explain.py --weights DINOv2S14:lvd142m --output explained.png cat.jpg cup.jpg
 
-The weights are whatever `keras_vit.from_pretrained` reads, or a preset and a tag of it; without any the model is random, and so is what it
-looks at. DINOv2 shows most.
+`--weights` is anything that `keras_vit.from_pretrained` reads, or a preset and a tag. Without it, the model and its attention are random.
+The maps of DINOv2 are the clearest.
 """
 
 import argparse

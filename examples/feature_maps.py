@@ -1,9 +1,9 @@
-"""Shows what a pretrained Vision Transformer sees: its patch features, the three main directions of which become red, green and blue.
+"""Draws the patch features of a pretrained Vision Transformer: the first three principal components as red, green and blue.
 
     python examples/feature_maps.py photograph.jpg --output features.png
     python examples/feature_maps.py photograph.jpg --weights hf://facebook/dinov2-small --side 518 --block 8
 
-Needs Pillow, and a connection the first time (or a local folder as --weights).
+It needs Pillow, and a network connection the first time (or a local folder as --weights).
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Fine-tunes a pretrained Vision Transformer with nothing but Keras: first its new head, then all of it.
+"""Fine-tunes a pretrained Vision Transformer with plain Keras: first the new head, then all layers.
 
     python examples/finetune.py --weights augreg_in21k
     python examples/finetune.py --weights hf://timm/vit_small_patch14_dinov2.lvd142m --side 56 --images 500
 
-The data are scikit-learn's digits, enlarged; put your own `tf.data.Dataset` or arrays in their place. `--weights` is a tag of ViTB16's
-(see keras_vit.list_weights) or anything that from_pretrained reads; without it the model starts from nothing, for comparison.
+The data are scikit-learn's digits, enlarged. Replace them by your own `tf.data.Dataset` or arrays. `--weights` is a tag of ViTB16 (see
+keras_vit.list_weights) or anything that from_pretrained reads. Without it, the model starts from random weights, for comparison.
 """
 
 import argparse

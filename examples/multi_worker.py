@@ -1,8 +1,8 @@
-"""Trains on several machines; if one dies all are started again, and the run goes on where its newest checkpoint stands.
+"""Trains on several machines. If one of them dies, all are restarted, and training resumes from the newest checkpoint.
 
-On each machine, as TF_CONFIG or SLURM says who they are:      python examples/multi_worker.py --output runs/shared
-On this one, with two processes that stand for machines:       python examples/multi_worker.py --output runs/local --local 2
-The same, and the second is killed once, after step 23:        python examples/multi_worker.py --output runs/local --local 2 --kill-at 23
+On each machine, with TF_CONFIG or SLURM:                      python examples/multi_worker.py --output runs/shared
+On one machine, with two processes in place of machines:       python examples/multi_worker.py --output runs/local --local 2
+The same, and the second process is killed after step 23:      python examples/multi_worker.py --output runs/local --local 2 --kill-at 23
 """
 
 import argparse

@@ -1,9 +1,9 @@
-"""Trains by a recipe in plain Keras, step for step what `keras-vit train` does; stop it and start it again, and it goes on.
+"""Trains by a recipe in plain Keras, with the same steps as `keras-vit train`. The same command resumes an interrupted run.
 
     python examples/recipe.py --weights hf://timm/vit_small_patch14_dinov2.lvd142m --recipe lora --side 56 --images 500 --output runs/lora
     python examples/recipe.py --data PETS --weights augreg_in21k --recipe finetune --output runs/pets
 
-`--data` is any source of keras_vit.data.load, `--weights` a tag of ViTB16's or anything that from_pretrained reads.
+`--data` is any source of keras_vit.data.load. `--weights` is a tag of ViTB16 or anything that from_pretrained reads.
 """
 
 import argparse

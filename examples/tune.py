@@ -1,4 +1,4 @@
-"""Searches with Keras Tuner for size, learning rate and augmentation of a model within a budget; start it again, and it goes on.
+"""Searches with Keras Tuner for the size, learning rate and augmentation of a model within a budget. The same command resumes.
 
 python examples/tune.py --output studies/digits
 python examples/tune.py --data PETS --parameters 6_000_000 --epochs 27 --trials 40 --output studies/pets
