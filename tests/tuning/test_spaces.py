@@ -61,7 +61,7 @@ def test_presets_frozen_blocks_and_pooling():
         ({"hidden_dim": {"low": 8, "high": 16}}, "must have distinct values. Received: hidden_dim"),
         ({"mixup": (0.1, 0.1)}, "distinct values"),
         ({"mixup": (0.1, "much")}, "numbers, or strings"),
-        ({"mixup": {"low": 0.0, "high": 1.0, "log": True}}, "above 0 if it is `log`"),
+        ({"mixup": {"low": 0.0, "high": 1.0, "log": True}}, "with `log` both must be above 0"),
         ({"mixup": {"low": 0.0, "high": 1.0, "step": 1}}, "A range must have"),
     ],
 )
