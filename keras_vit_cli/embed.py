@@ -1,6 +1,5 @@
 """`keras-vit embed`: the features of a data set, in a file."""
 
-import enum
 import pathlib
 from typing import Annotated
 
@@ -8,19 +7,7 @@ import typer
 
 from keras_vit_cli.console import quiet
 from keras_vit_cli.evaluate import Split
-from keras_vit_cli.models import DATA, SOURCES, data_of, open_data, open_model
-
-
-class Pooling(enum.StrEnum):
-    TOKEN = "token"
-    GAP = "gap"
-    TOKEN_GAP = "token_gap"
-    MAP = "map"
-
-
-POOLING = (
-    "token: the class token; gap: mean of the patch tokens; token_gap: both; map: attention pooling. [default: what the model's head reads]"
-)
+from keras_vit_cli.models import DATA, POOLING, SOURCES, Pooling, data_of, open_data, open_model
 
 
 def embed(

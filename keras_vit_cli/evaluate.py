@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from keras_vit_cli.console import quiet, table
-from keras_vit_cli.models import DATA, SOURCES, config_of, data_of, open_data, open_model
+from keras_vit_cli.models import DATA, POOLING, SOURCES, Pooling, config_of, data_of, open_data, open_model
 
 MOST_CLASSES = 40
 
@@ -27,6 +27,10 @@ def evaluate(
     data_option: Annotated[list[str], typer.Option(help="NAME=VALUE for the data source, such as data_dir=sets; repeatable.")] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at an image that cannot be read, instead of skipping it.")] = False,
     batch_size: Annotated[int, typer.Option(min=1, help="Images that are computed at once.")] = 32,
+    knn: Annotated[int, typer.Option(min=1, metavar="K", help="Evaluate features, not the head: by K nearest neighbors.")] = None,
+    linear_probe: Annotated[bool, typer.Option("--linear-probe", help="Evaluate features by logistic regression.")] = False,
+    blocks: Annotated[str, typer.Option(help="Of --knn and --linear-probe: all, or numbers of blocks, such as 0,5,-1.")] = None,
+    pooling: Annotated[Pooling, typer.Option(help=f"Of --knn and --linear-probe. {POOLING}")] = None,
     output: Annotated[pathlib.Path, typer.Option(help="Folder for the figures and pictures, a new or an empty one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ):
@@ -34,14 +38,37 @@ def evaluate(
 
     Shows accuracy, top-5 accuracy, calibration error, confusion matrix, a table of the classes, and images per second. Images are resized
     and cropped as the weights' authors did. Without test images the validation images are taken, and named so.
+
+    --knn and --linear-probe evaluate a model's features, also of weights without a head, by scikit-learn: probes are fitted to the
+    features of the training images. Neighbors are those of the highest cosine similarity, and vote by exp(similarity / 0.07).
     """
+    features = knn is not None or linear_probe
+    if not features and (blocks or pooling):
+        raise ValueError(f"`--{'blocks' if blocks else 'pooling'}` needs `--knn` or `--linear-probe`")
+    if features and split in (Split.TRAIN, Split.ALL):
+        raise ValueError(
+            f"Features are evaluated on images that no probe is fitted to: test or validation. Received: --split {split.value}"
+        )
+    blocks = parse_blocks(blocks)
     if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"`--output` must be a new or an empty folder. Received: {output}")
     with quiet():
+        from keras_vit.features import evaluate_features
         from keras_vit.training.results.summary import evaluate_split
     run = config_of(model)
     data = data_of(model, data)
     classifier = open_model(model)
+    if features:
+        loaded, _ = open_data(model, classifier, data, data_option, strict)
+        chosen = dict(knn=knn, linear_probe=linear_probe, pooling=pooling and pooling.value, blocks=blocks, batch_size=batch_size)
+        result = evaluate_features(classifier, loaded, split.value, **chosen)
+        if output is not None:
+            write_json(output, result)
+        if as_json:
+            print(json.dumps(result, indent=2))
+        else:
+            show_features(result, f"Features of {model} on {data}, {result['split']}")
+        return
     config = classifier.get_config()
     if not config["include_top"]:
         raise ValueError(f"These weights have no head: they give features, not classes. Received: {model}")
@@ -59,12 +86,31 @@ def evaluate(
         show(result, f"{model} on {data}, {result['split']}")
 
 
+def parse_blocks(text):
+    """Reads "all", or numbers such as "0,5,-1", as what `evaluate_features` takes."""
+    if text is None or text == "all":
+        return text
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise ValueError(f"`--blocks` must be all, or numbers of blocks, such as 0,5,-1. Received: {text}") from None
+
+
+def show_features(result, title):
+    print(f"{title}: {result['images']:,} images, {result['train_images']:,} for training\n")
+    rows = [
+        (row["method"], "" if row["block"] is None else row["block"], percent(row["accuracy"]), percent(row.get("top5_accuracy")))
+        for row in result["results"]
+    ]
+    table(("Method", "Block", "Accuracy", "Top-5 accuracy"), rows)
+
+
+def percent(value):
+    return "" if value is None else f"{100 * value:.2f} %"
+
+
 def show(result, title):
     print(f"{title}\n")
-
-    def percent(value):
-        return "" if value is None else f"{100 * value:.2f} %"
-
     rows = [
         ("Images", f"{result['images']:,}"),
         ("Accuracy", percent(result["accuracy"])),
@@ -90,11 +136,9 @@ def show(result, title):
 
 def write(folder, result, predictions, model, data, names):
     """Writes the figures and pictures."""
-    from keras_vit.training import replacing, write_report
+    from keras_vit.training import write_report
 
-    folder.mkdir(parents=True, exist_ok=True)
-    with replacing(folder / "evaluation.json") as temporary:
-        temporary.write_text(json.dumps(result, indent=2) + "\n")
+    write_json(folder, result)
     facts = {
         "Accuracy": f"{100 * result['accuracy']:.2f} % of {result['images']:,} images",
         "Calibration error": f"{100 * result['calibration_error']:.2f} %",
@@ -102,3 +146,10 @@ def write(folder, result, predictions, model, data, names):
     }
     labels, probabilities, shown, _ = predictions
     write_report(folder, f"{model} on {data}", facts, None, shown, labels, probabilities, names, split=result["split"])
+
+
+def write_json(folder, result):
+    from keras_vit.files import replacing
+
+    with replacing(folder / "evaluation.json") as temporary:
+        temporary.write_text(json.dumps(result, indent=2) + "\n")

@@ -1,10 +1,24 @@
 """Opens the model that a command names: a preset with a tag, a run's folder, or anything that `from_pretrained` reads."""
 
+import enum
 import pathlib
 
 from keras_vit_cli.configs import parse_options
 
 SOURCES = "MODEL:TAG (see `keras-vit list --weights`), a run's folder, a file or folder of weights, hf://owner/repository, or an https URL"
+DATA = "digits, fashion_mnist, tfds:NAME, or a folder with a folder of images for each class. [default: the run's]"
+
+
+class Pooling(enum.StrEnum):
+    TOKEN = "token"
+    GAP = "gap"
+    TOKEN_GAP = "token_gap"
+    MAP = "map"
+
+
+POOLING = (
+    "token: the class token; gap: mean of the patch tokens; token_gap: both; map: attention pooling. [default: what the model's head reads]"
+)
 
 
 def open_model(source, weights=None):
@@ -22,9 +36,6 @@ def config_of(source):
     path = pathlib.Path(source).expanduser()
     config = (path if path.is_dir() else path.parent) / CONFIG
     return read_config(config) if config.is_file() and config.with_name(MODEL).is_file() else {}
-
-
-DATA = "digits, fashion_mnist, tfds:NAME, or a folder with a folder of images for each class. [default: the run's]"
 
 
 def data_of(source, data=None):

@@ -1,7 +1,9 @@
+import json
+
 import keras
 import numpy as np
 import pytest
-from helpers import randomise
+from helpers import randomize
 
 import keras_vit
 from keras_vit.features import read_features
@@ -20,7 +22,7 @@ def call(capsys, *arguments):
 def run(tmp_path_factory):
     """A folder as `keras-vit train` leaves it."""
     folder = tmp_path_factory.mktemp("run")
-    randomise(keras_vit.VisionTransformer(**TINY)).save(folder / "model.keras")
+    randomize(keras_vit.VisionTransformer(**TINY)).save(folder / "model.keras")
     (folder / "config.toml").write_text('data = "digits"\nimage_size = 16\n')
     return folder
 
@@ -33,6 +35,27 @@ def test_features_of_a_run(capsys, tmp_path, run):
     data = keras_vit.data.load("digits")
     expected = keras_vit.embed(keras.saving.load_model(run / "model.keras"), data.test, verbose=False)
     np.testing.assert_allclose(found.features[found.splits == "test"], expected, atol=1e-5)
+
+
+def test_evaluation_of_features(capsys, tmp_path, run):
+    more = ["--knn", 5, "--linear-probe", "--blocks", "all", "--json", "--output", tmp_path / "out"]
+    code, out, error = call(capsys, "evaluate", run, *more)
+    assert code == 0, error
+    found = json.loads(out)
+    assert found == json.loads((tmp_path / "out" / "evaluation.json").read_text()) and found["images"] == 359
+    assert [row["block"] for row in found["results"]] == [0, 0, 1, 1]
+    code, out, _ = call(capsys, "evaluate", run, "--knn", 5, "--pooling", "gap", "--split", "validation")
+    assert code == 0 and "validation: 144 images, 1,294 for training" in out and "5-NN" in out
+    for arguments, message in (
+        (["--blocks", "all"], "`--blocks` needs `--knn` or `--linear-probe`"),
+        (["--pooling", "gap"], "`--pooling` needs"),
+        (["--knn", 5, "--split", "all"], "Received: --split all"),
+        (["--knn", 5, "--blocks", "first"], "Received: first"),
+        (["--knn", 5, "--blocks", "2"], "between -2 and 1"),
+        (["--knn", 5000], "1294 training images"),
+    ):
+        code, out, error = call(capsys, "evaluate", run, *arguments)
+        assert code == 2 and not out and error.count("\n") == 1 and message in error, error
 
 
 def test_wrong_usage(capsys, tmp_path, run):

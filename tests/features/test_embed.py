@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, randomise, requires_tensorflow, to_numpy
+from helpers import assert_close, randomize, requires_tensorflow, to_numpy
 from PIL import Image
 
 import keras_vit
@@ -11,7 +11,7 @@ SMALL = dict(input_shape=(16, 16, 3), patch_size=8, hidden_dim=8, num_layers=2, 
 
 
 def tiny(**changes):
-    return randomise(keras_vit.VisionTransformer(**SMALL | changes))
+    return randomize(keras_vit.VisionTransformer(**SMALL | changes))
 
 
 def pixels(count=5):
