@@ -68,7 +68,7 @@ def load(
         source: a name, `"digits"`, `"fashion_mnist"` or `"tfds:NAME"`; the path of a folder with one subfolder a class; or a tuple
             `(images, labels)` of arrays; or `((images, labels), (test images, test labels))`, as `keras.datasets` gives; or a
             `keras_vit.data.sources.Source`, such as `keras_vit.data.sources.open_source` returns or one of your own.
-        batch_size: int. Images a batch.
+        batch_size: int. Images per batch. Defaults to 64.
         augmentation: what training images go through: the name of a row of `AUGMENTATIONS`, to which "+randaugment(MAGNITUDE)" and
             "+mixup(ALPHA)" may be added; or an `Augmentation`; or a Keras layer or a function from a batch of images to a batch, which
             make an exact resume impossible: Keras's layers draw by the order in which threads bring batches to them.

@@ -20,13 +20,13 @@ class Distillation(Trainer, keras.Model):
     and the loss of `evaluate` are those of the student: the mean of both heads against the labels.
 
     Args:
-        student: a `VisionTransformer` with `distillation_token=True`.
-        teacher: a Keras model from images, raw pixels in 0..255, to the probabilities of the same classes. Images are resized to
-            its input's size. It is neither trained nor saved. None, as in a loaded model: `predict` and `evaluate` work, and `fit` needs
-            `model.set_teacher(teacher)` before.
-        kind: "hard" or "soft".
-        alpha: float in [0, 1].
-        temperature: float above 0, for "soft".
+        student: VisionTransformer. A model with `distillation_token=True`.
+        teacher: keras.Model or None. Maps images (raw pixels in 0..255) to the probabilities of the same classes. Images are resized to
+            its input size. It is neither trained nor saved. If it is None, as in a loaded model, `fit` needs `model.set_teacher(teacher)`
+            first. Defaults to None.
+        kind: str. What the distillation head learns: "hard" for the teacher's class, "soft" for its probabilities. Defaults to "hard".
+        alpha: float in [0, 1]. Weight of the distillation loss. Defaults to 0.5.
+        temperature: float above 0. Temperature of both softmaxes for "soft". Defaults to 3.0.
 
     Raises:
         ValueError: if the student has no distillation head, the classes differ, or an argument is out of range.

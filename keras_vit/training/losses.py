@@ -55,13 +55,13 @@ def _accuracy(y_true, y_pred):
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class Accuracy(keras.metrics.MeanMetricWrapper):
-    """The share of images whose class is predicted, for class numbers `(batch,)` as well as for labels `(batch, classes)`.
+    """Computes the accuracy for class numbers `(batch,)` and for labels `(batch, classes)`.
 
-    Keras settles on one form with the first batch, which fails where training images are mixed and validation images are not.
+    Keras chooses one form with the first batch, which fails if training images are mixed and validation images are not.
 
     Args:
-        name: str.
-        dtype: dtype of the result, or None for Keras's default.
+        name: str. Name of the metric. Defaults to "accuracy".
+        dtype: str or None. Dtype of the result; None takes the default of Keras. Defaults to None.
 
     Example:
     >>> accuracy = keras_vit.training.losses.Accuracy()

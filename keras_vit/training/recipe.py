@@ -21,36 +21,38 @@ RATES = ("dropout_rate", "drop_path_rate", "patch_dropout_rate")  # arguments of
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """How to train a Vision Transformer. Change single values with `dataclasses.replace`.
+    """Holds the settings of a training run, as a paper states them. Change single values with `dataclasses.replace`.
 
-    The learning rate rises from zero during the warm-up, and then falls to zero.
+    The learning rate rises linearly from zero in the warm-up, then follows `schedule`.
 
     Args:
-        source: str. Where the values come from.
-        batch_size: int. Images a step.
-        epochs: int or None. Passes over the training images.
-        steps: int or None. Steps in all, in place of `epochs`.
-        optimizer: "AdamW", "SGD" (with momentum 0.9), "Lamb" or "Muon", those of `keras_vit.training`.
-        learning_rate: float. The highest learning rate, reached at the end of the warm-up.
-        learning_rate_images: int or None. The images a step that `learning_rate` is for: it is multiplied by
-            `batch_size / learning_rate_images`. None: it is for any batch.
-        schedule: "cosine", "linear" or "constant".
-        warmup_epochs: float.
-        warmup_steps: int. Taken if `warmup_epochs` is 0.
+        source: str. Paper or code that the values come from.
+        batch_size: int. Images per step.
+        epochs: int or None. Passes over the training images. Defaults to None.
+        steps: int or None. Total number of steps, in place of `epochs`. Defaults to None.
+        optimizer: str. "AdamW", "SGD" (with momentum 0.9), "Lamb" or "Muon" of `keras_vit.training`. Defaults to "AdamW".
+        learning_rate: float. Highest learning rate, at the end of the warm-up. Defaults to 1e-3.
+        learning_rate_images: int or None. Batch size that `learning_rate` is for: it is multiplied by
+            `batch_size / learning_rate_images`. None means any batch size. Defaults to None.
+        schedule: str. Learning rate after the warm-up: "cosine" or "linear" (falls to zero), or "constant". Defaults to "cosine".
+        warmup_epochs: float. Length of the warm-up in epochs. Defaults to 0.0.
+        warmup_steps: int. Length of the warm-up in steps, if `warmup_epochs` is 0. Defaults to 0.
         weight_decay: float. Decoupled, multiplied by the learning rate, and applied to kernels only: not to biases, norms, layer
-            scales, position embeddings and tokens.
-        clip_norm: float or None. Largest norm of all gradients together.
-        layer_decay: float in (0, 1] or None. See `keras_vit.training.AdamW`.
-        ema_momentum: float in [0, 1) or None. The weights that `fit` leaves are their exponential moving average.
-        loss: "softmax", or "sigmoid" for classes that do not exclude each other, and for models that are trained so.
-        label_smoothing: float in [0, 1).
-        dropout_rate: float in [0, 1). For the model's argument of this name.
-        drop_path_rate: float in [0, 1). For the model's argument of this name.
-        patch_dropout_rate: float in [0, 1). For the model's argument of this name.
-        augmentation: str, name of a row of `keras_vit.data.AUGMENTATIONS`; or an `Augmentation`.
-        frozen_blocks: None, int, or "all". What is not trained, see `keras_vit.training.freeze`.
-        lora_rank: int or None. Low-rank updates of the attention kernels are trained in their place, see `keras_vit.training.add_lora`.
-        head_epochs: int. Epochs in which the head is trained alone, before: see `phases`.
+            scales, position embeddings and tokens. Defaults to 0.0.
+        clip_norm: float or None. Largest global norm of the gradients; None means no clipping. Defaults to None.
+        layer_decay: float in (0, 1] or None. See `keras_vit.training.AdamW`. Defaults to None.
+        ema_momentum: float in [0, 1) or None. Momentum of the exponential moving average that the weights are after `fit`; None means no
+            average. Defaults to None.
+        loss: str. "softmax", or "sigmoid" for several classes per image, and for models that are trained with it. Defaults to "softmax".
+        label_smoothing: float in [0, 1). Share of each label that is spread over all classes. Defaults to 0.0.
+        dropout_rate: float in [0, 1). The model's argument of this name. Defaults to 0.0.
+        drop_path_rate: float in [0, 1). The model's argument of this name. Defaults to 0.0.
+        patch_dropout_rate: float in [0, 1). The model's argument of this name. Defaults to 0.0.
+        augmentation: str or Augmentation. Name of a row of `keras_vit.data.AUGMENTATIONS`, or an augmentation. Defaults to "none".
+        frozen_blocks: int, "all" or None. Blocks that are not trained, see `keras_vit.training.freeze`. Defaults to None.
+        lora_rank: int or None. Rank of the updates that are trained in place of the attention kernels, see `keras_vit.training.add_lora`.
+            Defaults to None.
+        head_epochs: int. Epochs at the start that train only the head, see `phases`. Defaults to 0.
 
     Raises:
         ValueError: if a number is out of range or a name unknown.

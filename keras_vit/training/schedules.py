@@ -7,7 +7,7 @@ from keras import ops
 
 
 def cosine(learning_rate: float, steps: int, warmup_steps: int = 0) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Returns a schedule that rises in a line, and falls to zero at `steps` along a cosine."""
+    """Returns a schedule with a linear warm-up and a cosine decay to zero at `steps`."""
     return keras.optimizers.schedules.CosineDecay(
         initial_learning_rate=0.0 if warmup_steps else learning_rate,
         decay_steps=steps - warmup_steps,
@@ -18,13 +18,13 @@ def cosine(learning_rate: float, steps: int, warmup_steps: int = 0) -> keras.opt
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class Linear(keras.optimizers.schedules.LearningRateSchedule):
-    """Rises in a line, and falls in a line to `end` times the highest value; `end=1.0` stays there.
+    """Implements a linear warm-up, and a linear decay to `end` times the highest value.
 
     Args:
-        learning_rate: float. The highest value.
-        steps: int. At which the schedule ends.
-        warmup_steps: int. At which the highest value is reached.
-        end: float.
+        learning_rate: float. Highest value.
+        steps: int. Step at which the schedule ends.
+        warmup_steps: int. Step at which the highest value is reached. Defaults to 0.
+        end: float. Last value, as a share of the highest; 1.0 means no decay. Defaults to 0.0.
 
     Example:
     >>> schedule = Linear(1.0, steps=10, warmup_steps=2)
@@ -46,7 +46,7 @@ class Linear(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def constant(learning_rate: float, steps: int, warmup_steps: int = 0) -> keras.optimizers.schedules.LearningRateSchedule:
-    """Returns a schedule that rises in a line and stays."""
+    """Returns a schedule with a linear warm-up and a constant value after it."""
     return Linear(learning_rate, steps, warmup_steps, end=1.0)
 
 

@@ -46,7 +46,7 @@ def freeze(model: keras.Model, blocks: int | str | None = None) -> None:
 
 
 def add_lora(model: keras.Model, rank: int = 8, alpha: float | None = None) -> None:
-    """Trains low-rank updates of the attention kernels, and the head, in place of all weights. Compile the model afterwards.
+    """Makes a model train only the head and low-rank updates of the attention kernels. Compile the model afterwards.
 
     Each kernel of queries, keys and values, and of the projection, becomes `kernel + alpha / rank * a @ b` with `a` `(D, rank)` and `b`
     `(rank, 3 D or D)`, which starts at zero. `model.adapt()` returns the model with the updates merged into the kernels. A saved
@@ -54,8 +54,8 @@ def add_lora(model: keras.Model, rank: int = 8, alpha: float | None = None) -> N
 
     Args:
         model: a `VisionTransformer`, or a model that holds one: the layers around it stay as they are.
-        rank: int.
-        alpha: float or None for `rank`.
+        rank: int. Rank of the updates. Defaults to 8.
+        alpha: float or None. Scale of the updates, which are multiplied by `alpha / rank`; None takes `rank`. Defaults to None.
 
     Raises:
         ValueError: if `rank` is less than 1, the model has such updates, or it holds no `VisionTransformer`.

@@ -14,9 +14,9 @@ def mean_attention_distances(model: keras.Model, images: Any, batch_size: int = 
     """Returns how far away the patches are that a patch attends to, for each block and head.
 
     Args:
-        model: a `VisionTransformer`, or a model that holds one.
-        images: array `(batch, rows, columns, channels)`, what the model takes.
-        batch_size: int. Images in a forward pass.
+        model: keras.Model. A `VisionTransformer`, or a model that contains one.
+        images: array `(batch, rows, columns, channels)`. Input of the model.
+        batch_size: int. Images in a forward pass. Defaults to 8.
 
     Returns:
         A float32 array `(block, head)`, in pixels between the centers of patches: the mean over images and patches, weighted with the
@@ -64,10 +64,10 @@ def attention_distance(model: keras.Model, images: Any, ax: Any = None, batch_si
     all look far. Heads of all blocks at the dashed line, where attention is the same everywhere, have learned nothing.
 
     Args:
-        model: a `VisionTransformer`, or a model that holds one.
-        images: array `(batch, rows, columns, channels)`, what the model takes. A few dozen are enough.
-        ax: matplotlib axes. None: those of a new figure.
-        batch_size: int. Images in a forward pass.
+        model: keras.Model. A `VisionTransformer`, or a model that contains one.
+        images: array `(batch, rows, columns, channels)`. Input of the model. A few dozen are enough.
+        ax: matplotlib axes or None. Axes to draw into; None creates a figure. Defaults to None.
+        batch_size: int. Images in a forward pass. Defaults to 8.
 
     Returns:
         The matplotlib axes.

@@ -24,10 +24,10 @@ def attention_weights(model: keras.Model, images: Any, blocks: Any = None, batch
     They are recomputed from each block's own queries and keys; the model itself keeps none.
 
     Args:
-        model: a `VisionTransformer`, or a model that holds one.
-        images: array `(batch, rows, columns, channels)`, what the model takes.
+        model: keras.Model. A `VisionTransformer`, or a model that contains one.
+        images: array `(batch, rows, columns, channels)`. Input of the model.
         blocks: int or sequence of ints, blocks counted from 0, or from the end if negative. None: all.
-        batch_size: int. Images in a forward pass.
+        batch_size: int. Images in a forward pass. Defaults to 8.
 
     Returns:
         A float32 array `(batch, block, head, query, key)`; its rows sum to one. Tokens are in the model's order: class, distillation and
@@ -55,14 +55,14 @@ def attention_maps(model: keras.Model, images: Any, blocks: Any = None, query: A
     """Returns where a token looks: its attention to the patches, as a map for each block and head.
 
     Args:
-        model: a `VisionTransformer`, or a model that holds one.
-        images: array `(batch, rows, columns, channels)`, what the model takes.
+        model: keras.Model. A `VisionTransformer`, or a model that contains one.
+        images: array `(batch, rows, columns, channels)`. Input of the model.
         blocks: int or sequence of ints, blocks counted from 0, or from the end if negative. None: all.
         query: the token that looks: "class", "distillation", "register_0" and so on, or a patch, `(row, column)`; "patches" is the mean of
             all patches; "pooling" is the probe of attention pooling. None: what the model's head reads. That is the class token (with the
             distillation token, their mean); with `pooling="gap"` the patches; with `pooling="map"`, unless `blocks` are given, the probe,
             whose attention pooling counts as the one block.
-        batch_size: int. Images in a forward pass.
+        batch_size: int. Images in a forward pass. Defaults to 8.
 
     Returns:
         A float32 array `(batch, block, head, rows, columns)`, shares of the attention. What is missing to a sum of one goes to the class,

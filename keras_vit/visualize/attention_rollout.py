@@ -16,10 +16,10 @@ def attention_rollout(model: keras.Model, images: Any, query: Any = None, batch_
     what a token at the end is made of. It looks at no class: see `relevance` for that.
 
     Args:
-        model: a `VisionTransformer`, or a model that holds one.
-        images: array `(batch, rows, columns, channels)`, what the model takes.
+        model: keras.Model. A `VisionTransformer`, or a model that contains one.
+        images: array `(batch, rows, columns, channels)`. Input of the model.
         query: the token whose origin is wanted, as in `attention_maps`. None: what the model's head reads.
-        batch_size: int. Images in a forward pass.
+        batch_size: int. Images in a forward pass. Defaults to 8.
 
     Returns:
         A float32 array `(batch, rows, columns)`, shares of the whole. What is missing to a sum of one goes to the class, distillation and

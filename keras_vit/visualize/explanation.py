@@ -35,8 +35,8 @@ def explain(model: keras.Model, images: Any, method: str = "attention", block: i
     """Returns a method's maps of images, as `draw_explanation` takes them.
 
     Args:
-        model: a `VisionTransformer`, or a model that holds one.
-        images: array `(batch, rows, columns, channels)`, what the model takes.
+        model: keras.Model. A `VisionTransformer`, or a model that contains one.
+        images: array `(batch, rows, columns, channels)`. Input of the model.
         method: a name in `METHODS`.
         block: int, for methods that look at one block. None: the last one, or the attention pooling of a model that has one.
         target: class, for methods that explain one, as in `relevance`. None: the predicted class.
@@ -91,7 +91,7 @@ def draw_relevances(model: keras.Model, images: Any, classes: Any, titles: Any, 
 
     Args:
         model: a model with a head.
-        images: array `(batch, rows, columns, channels)`, what the model takes; at most eight, for the titles to be readable.
+        images: array `(batch, rows, columns, channels)`. Input of the model; at most eight, for the titles to be readable.
         classes: sequence of ints, the class that is explained of each image.
         titles: sequence of str, of the images.
         heading: str.

@@ -19,12 +19,12 @@ def grad_cam(model: keras.Model, images: Any, target: Any = None, block: int | N
     The features are the tokens that enter a block: behind the last one a class token has read what it needs, and patches no longer count.
 
     Args:
-        model: a `VisionTransformer` with a head, or a model that holds a VisionTransformer and gives scores of classes.
-        images: array `(batch, rows, columns, channels)`, what the model takes.
+        model: keras.Model. A `VisionTransformer` with a head, or a classifier that contains a VisionTransformer.
+        images: array `(batch, rows, columns, channels)`. Input of the model.
         target: int, or str if the model has `class_names`; or a sequence of them, one an image. None: the class that the model predicts
             for each image.
         block: int. The block whose input is looked at, counted from 0, or from the end if negative. None: the last one.
-        batch_size: int. Images in a forward and backward pass.
+        batch_size: int. Images in a forward and backward pass. Defaults to 4.
 
     Returns:
         A float32 array `(batch, rows, columns)`, at least 0. Its scale depends on the model: compare patches, not models.

@@ -27,8 +27,8 @@ def model_figure(model: keras.Model, ax: Any = None) -> Any:
     Save it as SVG, which needs no other program: `model_figure(model).figure.savefig("model.svg")`.
 
     Args:
-        model: a `VisionTransformer`, or a model that holds one. Plain, hybrid and distilled models are drawn as they are.
-        ax: matplotlib axes. None: those of a new figure.
+        model: keras.Model. A `VisionTransformer`, or a model that contains one. Plain, hybrid and distilled models are drawn as they are.
+        ax: matplotlib axes or None. Axes to draw into; None creates a figure. Defaults to None.
 
     Returns:
         The matplotlib axes.

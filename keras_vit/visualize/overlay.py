@@ -22,20 +22,20 @@ def overlay(
     cell: tuple[int, int] | None = None,
     colorbar: bool = True,
 ) -> Any:
-    """Draws a map of patches over its image: the color tells the map's value, the shading shows the image in gray.
+    """Draws a map of patches over its image: the color shows the map's value, and the shading the image in gray.
 
     Args:
         image: array `(rows, columns, 3)`, `(rows, columns, 1)` or `(rows, columns)`, pixels from 0 to 255.
         map: array `(grid rows, grid columns)`, such as one of those that `attention_rollout` returns.
-        ax: matplotlib axes. None: those of a new figure.
-        label: str. What the map's values are, with their unit: it stands at the color bar.
-        limits: pair of floats. The values of the darkest and of the brightest color, to compare maps. None: 0 and the map's 99th
-            percentile, because single patches often stand out; an arrow at the color bar tells that there are larger values.
-        smooth: bool. False: patches are drawn as the squares that they are. True: values are interpolated between their centers, which
-            reads more easily but shows more detail than there is.
-        cell: pair of ints. The rows and columns of pixels that an entry of the map covers, such as the model's patch size. Needed only for
-            a model that pads its images (`dynamic_padding`). None: the map covers the image.
-        colorbar: bool. False: none is drawn, for pictures of several maps with the same `limits`.
+        ax: matplotlib axes or None. Axes to draw into; None creates a figure. Defaults to None.
+        label: str. Label of the color bar: the quantity of the map and its unit. Defaults to "value".
+        limits: pair of floats or None. Values of the darkest and the brightest color, to compare maps. None takes 0 and the map's 99th
+            percentile, because single patches are often outliers; an arrow at the color bar marks larger values. Defaults to None.
+        smooth: bool. If False, patches are drawn as squares. If True, values are interpolated between their centers, which is easier to
+            read but suggests more detail than there is. Defaults to False.
+        cell: pair of ints or None. Rows and columns of pixels that an entry of the map covers, such as the model's patch size. It is
+            needed only for a model that pads its images (`dynamic_padding`). None means that the map covers the image. Defaults to None.
+        colorbar: bool. Whether a color bar is drawn. Pictures of several maps with the same `limits` need only one. Defaults to True.
 
     Returns:
         The matplotlib axes; `.figure` is their figure.

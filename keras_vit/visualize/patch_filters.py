@@ -17,9 +17,10 @@ def patch_filters(model: keras.Model, count: int = 28, ax: Any = None) -> Any:
     edges and waves of growing frequency. Noise in all of them means too little training, or too high a learning rate at its start.
 
     Args:
-        model: a `VisionTransformer`, or a model that holds one. Behind a stem the filters of its first convolution are drawn.
+        model: keras.Model. A `VisionTransformer`, or a model that contains one. For a model with a stem, the
+            filters of its first convolution are drawn.
         count: int. Components, in the order of the variance that they explain.
-        ax: matplotlib axes. None: those of a new figure.
+        ax: matplotlib axes or None. Axes to draw into; None creates a figure. Defaults to None.
 
     Returns:
         The matplotlib axes.

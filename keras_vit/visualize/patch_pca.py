@@ -14,12 +14,12 @@ def patch_components(model: keras.Model, images: Any, block: int | None = None, 
     """Returns the first principal components of the patches' features, with the axes that all images have in common.
 
     Args:
-        model: a `VisionTransformer`, or a model that holds one.
-        images: array `(batch, rows, columns, channels)`, what the model takes.
+        model: keras.Model. A `VisionTransformer`, or a model that contains one.
+        images: array `(batch, rows, columns, channels)`. Input of the model.
         block: int. The block whose output are the features, counted from 0, or from the end if negative. None: the last one. They go
             through the model's last normalization.
-        components: int.
-        batch_size: int. Images in a forward pass.
+        components: int. Number of components. Defaults to 3.
+        batch_size: int. Images in a forward pass. Defaults to 8.
 
     Returns:
         A float32 array `(batch, rows, columns, components)`, centered. A component's sign is such that its largest value is positive.
@@ -68,11 +68,11 @@ def patch_pca(model: keras.Model, images: Any, block: int | None = None, ax: Any
     own, wherever they are. Colors without relation to the image mean features that tell patches apart by their position, or not at all.
 
     Args:
-        model: a `VisionTransformer`, or a model that holds one.
-        images: array `(batch, rows, columns, channels)`, what the model takes.
+        model: keras.Model. A `VisionTransformer`, or a model that contains one.
+        images: array `(batch, rows, columns, channels)`. Input of the model.
         block: int. The block whose output is looked at, as in `patch_components`. None: the last one.
-        ax: matplotlib axes. None: those of a new figure.
-        batch_size: int. Images in a forward pass.
+        ax: matplotlib axes or None. Axes to draw into; None creates a figure. Defaults to None.
+        batch_size: int. Images in a forward pass. Defaults to 8.
 
     Returns:
         The matplotlib axes.

@@ -21,8 +21,8 @@ def position_similarity(model: keras.Model, ax: Any = None) -> Any:
     the image has two dimensions. Tiles without such a pattern mean positions that the model has not learned to use.
 
     Args:
-        model: a `VisionTransformer`, or a model that holds one. On a fine grid every second or third position has a tile.
-        ax: matplotlib axes. None: those of a new figure.
+        model: keras.Model. A `VisionTransformer`, or a model that contains one. On a fine grid every second or third position has a tile.
+        ax: matplotlib axes or None. Axes to draw into; None creates a figure. Defaults to None.
 
     Returns:
         The matplotlib axes.

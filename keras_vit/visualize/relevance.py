@@ -21,8 +21,8 @@ def relevance(model: keras.Model, images: Any, target: Any = None, batch_size: i
     patches is shown, without the equal part that the residual connections alone give to each.
 
     Args:
-        model: a `VisionTransformer` with a head, or a model that holds a VisionTransformer and gives scores of classes.
-        images: array `(batch, rows, columns, channels)`, what the model takes.
+        model: keras.Model. A `VisionTransformer` with a head, or a classifier that contains a VisionTransformer.
+        images: array `(batch, rows, columns, channels)`. Input of the model.
         target: int, or str if the model has `class_names`; or a sequence of them, one an image. None: the class that the model predicts
             for each image.
         batch_size: int. Images in a forward and backward pass, which keep the attention weights of all blocks.

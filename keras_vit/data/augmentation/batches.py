@@ -122,7 +122,7 @@ def mixup_or_cutmix(mixup_alpha: float = 0.8, cutmix_alpha: float = 1.0, switch_
     Args:
         mixup_alpha: float. Both parameters of the beta distribution of MixUp's ratio; 0 for CutMix alone.
         cutmix_alpha: float. The same for the area that CutMix leaves; 0 for MixUp alone.
-        switch_prob: float.
+        switch_prob: float. Probability of CutMix for a batch. Defaults to 0.5.
 
     Reference:
         Yun et al., "CutMix", 2019, section 3; `Mixup(mode="batch", prob=1.0)` of timm (data/mixup.py).

@@ -68,7 +68,7 @@ def random_erasing(
         ratio: (least, most) height / width, log-uniform. Ten rectangles are drawn, and the first that is smaller than the image is taken.
         mean: three floats, the noise's mean in 0..255. timm erases after normalization, with standard normal noise: this is the same
             before it, up to the cut at 0 and 255.
-        std: three floats.
+        std: three floats, the noise's standard deviation in 0..255.
 
     Reference:
         Zhong et al., "Random Erasing Data Augmentation", 2020; `RandomErasing(mode="pixel")` of timm.

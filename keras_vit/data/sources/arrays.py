@@ -21,7 +21,9 @@ def arrays(
     validation_fraction: float = 0.1,
     test_fraction: float = 0.2,
 ) -> Source:
-    """Images and labels as arrays. What is not given is held out: test images first, then validation images, both stratified by class.
+    """Returns a source of images and labels in arrays.
+
+    Splits that are not given are held out: test images first, then validation images, both stratified by class.
 
     Args:
         images: array `(n, rows, columns)` or `(n, rows, columns, channels)` with 1 or 3 channels and values in 0..255. Or a list of
@@ -34,8 +36,8 @@ def arrays(
             numbers themselves.
         image_size: int or (rows, columns) to resize to (bicubic), or None to leave the images as they are.
         multi_label: bool. Whether an image may have several classes. Defaults to what `labels` of shape `(n, classes)` show.
-        validation_fraction: float in (0, 1). Share of the images that are not test images.
-        test_fraction: float in (0, 1).
+        validation_fraction: float in (0, 1). Share of validation images among the images that are not test images. Defaults to 0.1.
+        test_fraction: float in (0, 1). Share of test images among all images. Defaults to 0.2.
 
     Returns:
         A `Source`.

@@ -30,11 +30,12 @@ def folder(
     checked once, in threads; a manifest in `~/.keras/keras_vit` remembers them by size and time, so that only new ones are checked again.
 
     Args:
-        path: path of the folder.
-        image_size: int or (rows, columns) to bring images to.
-        strict: bool. If False, files that cannot be read are named, counted and skipped. If True, the first of them is an error.
-        validation_fraction: float in (0, 1). Share of the images that are not test images.
-        test_fraction: float in (0, 1).
+        path: str or path-like. The folder.
+        image_size: int or (rows, columns). Size that images are resized to. Defaults to 224.
+        strict: bool. If False, files that cannot be read are named, counted and skipped. If True, the first of them is an error. Defaults
+            to False.
+        validation_fraction: float in (0, 1). Share of validation images among the images that are not test images. Defaults to 0.1.
+        test_fraction: float in (0, 1). Share of test images among all images. Defaults to 0.2.
 
     Returns:
         A `Source`.

@@ -20,10 +20,10 @@ def training_bytes(model: keras.Model, batch_size: int, optimizer: str = "AdamW"
     """Estimates the memory of training in bytes: weights, gradients, the optimizer's copies, and a batch's activations.
 
     Args:
-        model: a `VisionTransformer`.
+        model: VisionTransformer. The model to train.
         batch_size: int. Images that are computed at once.
-        optimizer: name of an optimizer of `keras_vit.training`.
-        ema: bool. Whether a moving average of the weights is kept.
+        optimizer: str. Name of an optimizer of `keras_vit.training`. Defaults to "AdamW".
+        ema: bool. Whether a moving average of the weights is kept. Defaults to False.
     """
     price = cost(model, batch_size, bytes_per_value=2 if "16" in model.compute_dtype else 4)
     trained = sum(math.prod(v.shape) for v in model.trainable_variables)
@@ -36,12 +36,12 @@ def device_bytes(
     """Estimates the memory of training on each of several devices, without building anything.
 
     Args:
-        model: as in `keras_vit.cost`.
+        model: VisionTransformer, str, dict or ViTConfig. As in `keras_vit.cost`.
         batch_size: int. Images of a step, on all devices together.
-        devices: int.
-        strategy: "mirrored", "fsdp" or "tensor_parallel", as in `keras_vit.training.strategy`.
-        optimizer: name of an optimizer of `keras_vit.training`.
-        bytes_per_value: int. Of an activation: 4, or 2 in half precision.
+        devices: int. Number of devices.
+        strategy: str. "mirrored", "fsdp" or "tensor_parallel", as in `keras_vit.training.strategy`. Defaults to "fsdp".
+        optimizer: str. Name of an optimizer of `keras_vit.training`. Defaults to "AdamW".
+        bytes_per_value: int. Bytes of an activation: 4, or 2 in half precision. Defaults to 4.
 
     Returns:
         (state, gradients, activations) in bytes: weights with the optimizer's copies; gradients, and the weights of a block that FSDP
@@ -97,11 +97,14 @@ def check_memory(model: keras.Model, batch_size: int, optimizer: str = "AdamW", 
     """Refuses a batch that does not fit into memory, and names the micro-batches that do.
 
     Args:
-        model, batch_size, optimizer, ema: as in `training_bytes`.
-        available: int or None. Bytes at hand. None: `available_bytes()`.
+        model: VisionTransformer. The model to train.
+        batch_size: int. Images that are computed at once.
+        optimizer: str. As in `training_bytes`. Defaults to "AdamW".
+        ema: bool. As in `training_bytes`. Defaults to False.
+        available: int or None. Available bytes; None takes `available_bytes()`. Defaults to None.
 
     Raises:
-        ValueError: if the estimate exceeds what is at hand.
+        ValueError: if the estimate exceeds the available memory.
 
     Example:
     >>> keras_vit.training.check_memory(keras_vit.ViTMicro4(num_classes=10), batch_size=32)
