@@ -138,7 +138,7 @@ def test_preprocessing(preprocessing, mean, std, dtype):
 
 
 @pytest.mark.parametrize("channels", [1, 4])
-def test_preprocessing_of_images_without_colours_takes_the_mean(channels):
+def test_preprocessing_of_images_without_colors_takes_the_mean(channels):
     model = tiny(input_shape=(16, 24, channels), preprocessing={"mean": (0.2, 0.4, 0.6), "std": (0.1, 0.2, 0.3)})
     images = random_images(model)
     normalized = keras.Model(model.input, model.get_layer("preprocessing").output)(images)

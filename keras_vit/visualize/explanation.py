@@ -37,7 +37,7 @@ def explain(model: keras.Model, images: Any, method: str = "attention", block: i
     Args:
         model: keras.Model. A `VisionTransformer`, or a model that contains one.
         images: array `(batch, rows, columns, channels)`. Input of the model.
-        method: a name in `METHODS`.
+        method: str. A name in `METHODS`. Defaults to "attention".
         block: int, for methods that look at one block. None: the last one, or the attention pooling of a model that has one.
         target: class, for methods that explain one, as in `relevance`. None: the predicted class.
 
@@ -66,7 +66,7 @@ def draw_explanation(model: keras.Model, image: Any, map: Any, title: str = "", 
         map: array `(rows, columns)` or `(rows, columns, 3)`, as `explain` returns it.
         title: str. It stands above the image.
         label: str. What the map's values are.
-        smooth: bool, as in `overlay`.
+        smooth: bool. As in `overlay`. Defaults to False.
 
     Returns:
         A matplotlib figure.
@@ -94,7 +94,7 @@ def draw_relevances(model: keras.Model, images: Any, classes: Any, titles: Any, 
         images: array `(batch, rows, columns, channels)`. Input of the model; at most eight, for the titles to be readable.
         classes: sequence of ints, the class that is explained of each image.
         titles: sequence of str, of the images.
-        heading: str.
+        heading: str. Title of the figure; empty for none. Defaults to "".
 
     Returns:
         A matplotlib figure.

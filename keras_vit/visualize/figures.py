@@ -74,9 +74,9 @@ def mosaic(tiles: Any, across: int | None = None, gap: int = 1, fill: float = 1.
     """Lays tiles `(count, rows, columns, ...)` out row by row, with a gap between them.
 
     Args:
-        tiles: float array.
+        tiles: float array `(count, rows, columns, ...)`.
         across: int, the tiles in a row. None: as many as make the mosaic square.
-        gap: int, pixels.
+        gap: int. Pixels between tiles. Defaults to 1.
         fill: float. What gaps and missing tiles hold.
     """
     count, rows, columns = tiles.shape[:3]

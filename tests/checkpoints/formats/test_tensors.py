@@ -125,7 +125,7 @@ def test_torch_renews_its_mapping(tmp_path, monkeypatch):
     assert_reads(tmp_path / "x.pth", {str(i): np.full(9, i, "float32") for i in range(5)})
 
 
-def test_format_is_recognised_by_content(tmp_path):
+def test_format_is_recognized_by_content(tmp_path):
     save_file({"w": FLOATS}, tmp_path / "named.npz")
     np.savez(tmp_path / "right.npz", w=FLOATS)
     os.rename(tmp_path / "right.npz", tmp_path / "named.safetensors")
