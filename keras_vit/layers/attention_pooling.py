@@ -49,7 +49,7 @@ class AttentionPooling(KeepsSublayers, keras.layers.Layer):
         self.activation = activation
         self.norm_epsilon = norm_epsilon
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         width = input_shape[-1]
         checks.divides("num_heads", self.num_heads, "hidden_dim", width)
         policy = dict(dtype=self.dtype_policy)
@@ -63,7 +63,7 @@ class AttentionPooling(KeepsSublayers, keras.layers.Layer):
             layer.build((None, width))
         self.sublayers_built()
 
-    def call(self, tokens):
+    def call(self, tokens: Any) -> Any:
         tokens = observe("tokens", tokens, self)
         batch, _, width = ops.shape(tokens)
         probe = ops.reshape(ops.cast(self.probe, tokens.dtype), (1, width))
@@ -76,7 +76,7 @@ class AttentionPooling(KeepsSublayers, keras.layers.Layer):
         heads = ops.reshape(projected, (batch, -1, parts, self.num_heads, width // self.num_heads))
         return ops.unstack(ops.transpose(heads, (2, 0, 3, 1, 4)), num=parts, axis=0)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (input_shape[0], input_shape[-1])
 
     def get_config(self) -> dict[str, Any]:

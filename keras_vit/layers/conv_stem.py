@@ -58,7 +58,7 @@ class ConvStem(KeepsSublayers, keras.layers.Layer):
         """Side in pixels of the area that becomes one token."""
         return math.prod(self.strides)
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         policy = dict(dtype=self.dtype_policy)
         self.stages = []
         for i, (filters, stride) in enumerate(zip(self.filters, self.strides)):
@@ -82,7 +82,7 @@ class ConvStem(KeepsSublayers, keras.layers.Layer):
             setattr(self, f"norm_{i}", norm)
         self.sublayers_built()
 
-    def call(self, images, training=False):
+    def call(self, images: Any, training: bool = False) -> Any:
         x = images
         for conv, norm in self.stages:
             # One pixel on every side, as in torch: "same" pads an even image only at its bottom and right.
@@ -90,7 +90,7 @@ class ConvStem(KeepsSublayers, keras.layers.Layer):
             x = ops.relu(norm(x, training=training))
         return x
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         batch, height, width, _ = input_shape
         for stride in self.strides:
             height, width = (None if size is None else -(-size // stride) for size in (height, width))

@@ -1,5 +1,7 @@
 """A dense layer that saves its low-rank updates (LoRA)."""
 
+from typing import Any
+
 import keras
 
 LORA = ("_kernel", "lora_kernel_a", "lora_kernel_b")
@@ -13,16 +15,16 @@ class Dense(keras.layers.Dense):
     inputs and outputs are those of `keras.layers.Dense`.
     """
 
-    def quantize(self, mode=None, type_check=True, config=None):
+    def quantize(self, mode: str | None = None, type_check: bool = True, config: Any = None) -> None:
         super().quantize(mode, type_check=False, config=config)  # Keras's type check refuses subclasses
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         super().save_own_variables(store)
         if self.lora_enabled:
             for name in LORA:
                 store[name] = getattr(self, name)
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         super().load_own_variables({key: store[key] for key in store.keys() if key not in LORA})
         if self.lora_enabled and LORA[0] in store.keys():
             for name in LORA:

@@ -41,7 +41,7 @@ class DropPath(keras.layers.Layer):
         self.seed_generator = SeedGenerator(seed) if rate > 0.0 else None
         self.built = True  # even if it is never called: until all layers are built, Keras retraces a model in each `train_on_batch`
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Any, training: bool = False) -> Any:
         if not training or self.rate == 0.0:
             return inputs
         keep = 1.0 - self.rate
@@ -50,7 +50,7 @@ class DropPath(keras.layers.Layer):
         kept = ops.floor(keras.random.uniform(per_sample, seed=self.seed_generator) + keep)
         return inputs * ops.cast(kept / keep, inputs.dtype)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         return input_shape
 
     def get_config(self) -> dict[str, Any]:

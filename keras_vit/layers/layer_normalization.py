@@ -35,7 +35,7 @@ class LayerNormalization(keras.layers.LayerNormalization):
     def __init__(self, epsilon: float = 1e-6, **kwargs: Any):
         super().__init__(epsilon=epsilon, **kwargs)
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> Any:
         plain = self.center and self.scale and self.axis == [-1]
         outputs = normalization.layer_normalization(inputs, self.gamma, self.beta, self.epsilon) if plain else None
         return super().call(inputs) if outputs is None else ops.cast(outputs, self.compute_dtype)

@@ -28,13 +28,13 @@ class LayerScale(keras.layers.Layer):
         super().__init__(**kwargs)
         self.init = init
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         self.gamma = self.add_weight(name="gamma", shape=(input_shape[-1],), initializer=keras.initializers.Constant(self.init))
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> Any:
         return inputs * self.gamma
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         return input_shape
 
     def get_config(self) -> dict[str, Any]:

@@ -45,7 +45,7 @@ class MLP(KeepsSublayers, keras.layers.Layer):
         self.activate = activations.get(activation)
         self.dropout_rate = checks.rate("dropout_rate", dropout_rate)
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         self.fc1 = self._dense(self.hidden_factor * self.mlp_dim, "fc1")
         self.fc2 = self._dense(input_shape[-1], "fc2")
         self.dropout1 = Dropout(self.dropout_rate, name="dropout1", dtype=self.dtype_policy)
@@ -58,17 +58,17 @@ class MLP(KeepsSublayers, keras.layers.Layer):
         bias = keras.initializers.RandomNormal(stddev=1e-6)
         return keras.layers.Dense(units, kernel_initializer="glorot_uniform", bias_initializer=bias, name=name, dtype=self.dtype_policy)
 
-    def call(self, inputs, training=False):
+    def call(self, inputs: Any, training: bool = False) -> Any:
         hidden = self.activated(bare(self.fc1)(inputs))
         if not (training and self.dropout_rate):
             return bare(self.fc2)(hidden)
         return self.dropout2(bare(self.fc2)(self.dropout1(hidden, training=True)), training=True)
 
-    def activated(self, hidden):
+    def activated(self, hidden: Any) -> Any:
         """Returns the hidden layer after the activation."""
         return self.activate(hidden)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         return input_shape
 
     def get_config(self) -> dict[str, Any]:
@@ -111,6 +111,6 @@ class SwiGLU(MLP):
     def __init__(self, mlp_dim: int, activation: Any = "silu", dropout_rate: float = 0.0, **kwargs: Any):
         super().__init__(mlp_dim, activation, dropout_rate, **kwargs)
 
-    def activated(self, hidden):
+    def activated(self, hidden: Any) -> Any:
         gate, value = ops.split(hidden, 2, axis=-1)
         return self.activate(gate) * value

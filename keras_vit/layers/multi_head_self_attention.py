@@ -70,7 +70,7 @@ class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
         self.attention_dropout_rate = checks.rate("attention_dropout_rate", attention_dropout_rate)
         self.norm_epsilon = norm_epsilon
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         width = input_shape[-1]
         head_dim = width // checks.divides("num_heads", self.num_heads, "hidden_dim", width)
         policy = dict(dtype=self.dtype_policy)
@@ -87,7 +87,7 @@ class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
             self.key_norm.build((None, head_dim))
         self.sublayers_built()
 
-    def call(self, tokens, batch_size=None, num_queries=None, training=False):
+    def call(self, tokens: Any, batch_size: Any = None, num_queries: int | None = None, training: bool = False) -> Any:
         width = tokens.shape[-1]
         flat = batch_size is not None
         batch = batch_size if flat else ops.shape(tokens)[0]
@@ -101,7 +101,7 @@ class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
             mixed = self.dropout(mixed, training=True)
         return mixed if flat else ops.reshape(mixed, (batch, -1, width))
 
-    def query_key_value(self, tokens, batch, num_queries=None):
+    def query_key_value(self, tokens: Any, batch: Any, num_queries: int | None = None) -> Any:
         """Projects tokens to queries, keys and values.
 
         Args:
@@ -140,11 +140,13 @@ class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
         # Unstacked, not indexed: TensorFlow computes the gradient of a strided slice slowly.
         return ops.unstack(ops.transpose(heads, (2, 0, 3, 1, 4)), num=parts, axis=0)
 
-    def compute_output_spec(self, tokens, batch_size=None, num_queries=None, training=False):
+    def compute_output_spec(
+        self, tokens: Any, batch_size: Any = None, num_queries: int | None = None, training: bool = False
+    ) -> keras.KerasTensor:
         shape = tokens.shape if num_queries is None else (tokens.shape[0], num_queries, tokens.shape[-1])
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
-    def compute_output_shape(self, tokens_shape):
+    def compute_output_shape(self, tokens_shape: tuple) -> tuple:
         return tokens_shape
 
     def get_config(self) -> dict[str, Any]:

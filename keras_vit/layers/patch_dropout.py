@@ -43,7 +43,7 @@ class PatchDropout(keras.layers.Layer):
         self.seed_generator = SeedGenerator(seed) if rate > 0.0 else None
         self.built = True
 
-    def call(self, tokens, training=False):
+    def call(self, tokens: Any, training: bool = False) -> Any:
         if not training or self.rate == 0.0:
             return tokens
         prefix, patches = tokens[:, : self.num_prefix_tokens], tokens[:, self.num_prefix_tokens :]
@@ -57,7 +57,7 @@ class PatchDropout(keras.layers.Layer):
         chosen = ops.sort(order[:, :kept], axis=1)
         return ops.concatenate([prefix, ops.take_along_axis(patches, chosen[:, :, None], axis=1)], axis=1)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         return input_shape
 
     def get_config(self) -> dict[str, Any]:

@@ -60,21 +60,21 @@ class PatchEmbedding(keras.layers.Layer):
         self.dynamic_padding = dynamic_padding
         self.resample = check_method(resample)
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         self._grid(input_shape)
         self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: input_shape[-1]})
         shape = (*self.patch_size, input_shape[-1], self.hidden_dim)
         self.kernel = self.add_weight(name="kernel", shape=shape, initializer="lecun_normal")
         self.bias = self.add_weight(name="bias", shape=(self.hidden_dim,), initializer="zeros") if self.use_bias else None
 
-    def call(self, images):
+    def call(self, images: Any) -> Any:
         if self.dynamic_padding:
             images = self._padded(images)
         self._grid(images.shape)  # again, because the size may be unknown when the layer is built
         patches = project_patches(images, self.kernel, self.patch_size)
         return observe("patches", patches if self.bias is None else ops.add(patches, self.bias), self)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         return (input_shape[0], *self._grid(input_shape), self.hidden_dim)
 
     def _grid(self, input_shape):
@@ -94,7 +94,7 @@ class PatchEmbedding(keras.layers.Layer):
         bottom, right = (-size % patch for size, patch in zip(ops.shape(images)[1:3], self.patch_size))
         return ops.pad(images, [[0, 0], [0, bottom], [0, right], [0, 0]])
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         kernel = np.asarray(store["0"])
         if kernel.ndim == 4 and kernel.shape != tuple(self.kernel.shape):
             kernel = fit_kernel(kernel, self.kernel.shape, self.resample)

@@ -61,7 +61,7 @@ class PositionEmbedding(keras.layers.Layer):
         self.grid_size = None if grid_size is None else checks.positive_pair("grid_size", grid_size)
         self.resample = check_method(resample)
 
-    def build(self, tokens_shape, patches_shape):
+    def build(self, tokens_shape: tuple, patches_shape: tuple) -> None:
         width = tokens_shape[-1]
         if self.kind != "learned":
             if width % 4:
@@ -80,7 +80,7 @@ class PositionEmbedding(keras.layers.Layer):
         # Not cast to half precision before use, so that resampling loses nothing.
         return self.add_weight(name=name, shape=shape, initializer=keras.initializers.RandomNormal(stddev=0.02), autocast=False)
 
-    def call(self, tokens, patches):
+    def call(self, tokens: Any, patches: Any) -> Any:
         width = tokens.shape[-1]
         grid = ops.shape(patches)[1:3]
         if self.kind == "learned":
@@ -95,10 +95,10 @@ class PositionEmbedding(keras.layers.Layer):
             positions = ops.concatenate([prefix, positions], axis=0)
         return tokens + ops.cast(positions, tokens.dtype)
 
-    def compute_output_shape(self, tokens_shape, patches_shape):
+    def compute_output_shape(self, tokens_shape: tuple, patches_shape: tuple) -> tuple:
         return tokens_shape
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         table = np.asarray(store["0"]) if self.kind == "learned" else None
         if table is not None and table.ndim == 3 and table.shape[:2] != tuple(self.table.shape[:2]):
             store = {**{key: store[key] for key in store.keys()}, "0": resample_grid(table, self.table.shape[:2], self.resample)}

@@ -73,7 +73,7 @@ class ResNetStem(KeepsSublayers, keras.layers.Layer):
         """Side in pixels of the area that becomes one position of the feature map."""
         return 4 * 2 ** max(0, len(self.block_counts) - 1)
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         conv = dict(
             standardization=self.standardization,
             epsilon=self.standardization_epsilon,
@@ -96,14 +96,14 @@ class ResNetStem(KeepsSublayers, keras.layers.Layer):
                 self.units.append(layer)
         self.sublayers_built()
 
-    def call(self, images):
+    def call(self, images: Any) -> Any:
         x = self.root_norm(self.root(images), relu=True)
         x = ops.max_pool(x, 3, 2, padding="same", data_format="channels_last")
         for unit in self.units:
             x = unit(x)
         return x
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         batch, height, width, _ = input_shape
         channels = self.width if not self.block_counts else 4 * self.width * 2 ** (len(self.block_counts) - 1)
         halvings = 2 + max(0, len(self.block_counts) - 1)
@@ -126,14 +126,14 @@ class ResNetStem(KeepsSublayers, keras.layers.Layer):
 class BottleneckUnit(KeepsSublayers, keras.layers.Layer):
     """Applies a residual unit of 1x1, 3x3 and 1x1 convolutions; the last is four times as wide. Only ResNetStem builds it."""
 
-    def __init__(self, width, stride, conv, norm, **kwargs):
+    def __init__(self, width: int, stride: int, conv: dict[str, Any], norm: dict[str, Any], **kwargs: Any):
         super().__init__(dtype=conv["dtype"], **kwargs)
         self.width = width
         self.stride = stride
         self.conv = conv
         self.norm = norm
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         shape = input_shape
         for i, (filters, kernel, stride) in enumerate(((self.width, 1, 1), (self.width, 3, self.stride), (4 * self.width, 1, 1)), start=1):
             # The last gamma starts at zero, so that a new unit is the identity.
@@ -153,13 +153,13 @@ class BottleneckUnit(KeepsSublayers, keras.layers.Layer):
         setattr(self, conv_name, conv)
         setattr(self, norm_name, norm)
 
-    def call(self, x):
+    def call(self, x: Any) -> Any:
         shortcut = self.shortcut_norm(self.shortcut(x)) if self.projects else x
         y = self.norm1(self.conv1(x), relu=True)
         y = self.norm2(self.conv2(y), relu=True)
         return self.norm3(self.conv3(y), shortcut, relu=True)
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: tuple) -> tuple:
         batch, height, width, _ = input_shape
         height, width = (None if size is None else -(-size // self.stride) for size in (height, width))
         return (batch, height, width, 4 * self.width)
@@ -174,7 +174,7 @@ class GroupNormalization(keras.layers.GroupNormalization):
     Only ResNetStem builds it.
     """
 
-    def call(self, inputs, shortcut=None, relu=False):
+    def call(self, inputs: Any, shortcut: Any = None, relu: bool = False) -> Any:
         return group_normalization(inputs, self.gamma, self.beta, self.groups, self.epsilon, shortcut, relu)
 
 
@@ -184,7 +184,7 @@ class StandardizedConv2D(keras.layers.Layer):
     Only ResNetStem builds it.
     """
 
-    def __init__(self, filters, kernel_size, stride, standardization, epsilon, **kwargs):
+    def __init__(self, filters: int, kernel_size: int, stride: int, standardization: str, epsilon: float, **kwargs: Any):
         super().__init__(**kwargs)
         self.filters = filters
         self.kernel_size = kernel_size
@@ -192,13 +192,13 @@ class StandardizedConv2D(keras.layers.Layer):
         self.standardization = standardization
         self.epsilon = epsilon
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple) -> None:
         self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: input_shape[-1]})
         shape = (self.kernel_size, self.kernel_size, input_shape[-1], self.filters)
         # Not cast to half precision before use: its statistics would be too coarse.
         self.kernel = self.add_weight(name="kernel", shape=shape, initializer="lecun_normal", autocast=False)
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> Any:
         kernel = standardize(self.kernel, self.standardization, self.epsilon)
         return ops.conv(inputs, ops.cast(kernel, inputs.dtype), self.stride, padding="same", data_format="channels_last")
 

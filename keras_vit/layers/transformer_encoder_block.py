@@ -99,7 +99,7 @@ class TransformerEncoderBlock(KeepsSublayers, keras.layers.Layer):
         self.norm_epsilon = norm_epsilon
         self.remat = remat
 
-    def build(self, tokens_shape):
+    def build(self, tokens_shape: tuple) -> None:
         policy = dict(dtype=self.dtype_policy)
         self.norm1 = LayerNormalization(epsilon=self.norm_epsilon, name="norm1", **policy)
         self.attention = MultiHeadSelfAttention(
@@ -127,7 +127,7 @@ class TransformerEncoderBlock(KeepsSublayers, keras.layers.Layer):
         self.drop_path2 = DropPath(self.drop_path_rate, name="drop_path2", **policy)
         self.sublayers_built()
 
-    def call(self, tokens, num_queries=None, training=False):
+    def call(self, tokens: Any, num_queries: int | None = None, training: bool = False) -> Any:
         if num_queries is not None and not fast_paths():
             return self.call(tokens, training=training)[:, :num_queries]
 
@@ -163,11 +163,11 @@ class TransformerEncoderBlock(KeepsSublayers, keras.layers.Layer):
             x = norm2(x + drop_path(self.drop_path2, self.layer_scale2(mlp(x))))
         return ops.reshape(x, (batch, -1, width))
 
-    def compute_output_spec(self, tokens, num_queries=None, training=False):
+    def compute_output_spec(self, tokens: Any, num_queries: int | None = None, training: bool = False) -> keras.KerasTensor:
         shape = tokens.shape if num_queries is None else (tokens.shape[0], num_queries, tokens.shape[-1])
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 
-    def compute_output_shape(self, tokens_shape):
+    def compute_output_shape(self, tokens_shape: tuple) -> tuple:
         return tokens_shape
 
     def get_config(self) -> dict[str, Any]:
