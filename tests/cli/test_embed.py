@@ -4,9 +4,10 @@ import keras
 import numpy as np
 import pytest
 from helpers import randomize
+from PIL import Image
 
 import keras_vit
-from keras_vit.features import read_features
+from keras_vit.features import images_of, read_features
 from keras_vit_cli import main
 
 TINY = dict(input_shape=(16, 16, 3), patch_size=8, hidden_dim=8, num_layers=2, num_heads=2, mlp_dim=16, num_classes=10)
@@ -70,3 +71,45 @@ def test_wrong_usage(capsys, tmp_path, run):
         code, out, error = call(capsys, "embed", "--model", run, *arguments)
         assert code == 2 and not out and error.count("\n") == 1 and message in error, error
     assert [path.name for path in tmp_path.iterdir()] == ["there.npz"]
+
+
+@pytest.fixture(scope="module")
+def index(tmp_path_factory):
+    """Features of a folder of images, and the folder."""
+    folder, random = tmp_path_factory.mktemp("similar"), np.random.default_rng(0)
+    for number in range(24):
+        name = ("cat", "dog")[number % 2]
+        (folder / "pets" / name).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (20 + number, 24, 3), "uint8")).save(folder / "pets" / name / f"{number}.png")
+    randomize(keras_vit.VisionTransformer(**TINY | {"num_classes": 2})).save(folder / "model.keras")
+    with pytest.raises(SystemExit):
+        main(["embed", "--model", str(folder / "model.keras"), "--data", str(folder / "pets"), "--output", str(folder / "pets.npz")])
+    return folder
+
+
+def test_similar_images(capsys, tmp_path, index):
+    image = index / "pets" / "dog" / "5.png"
+    code, out, error = call(capsys, "similar", "--index", index / "pets.npz", image, "-k", 3, "--json", "--output", tmp_path / "a.png")
+    assert code == 0, error
+    found = json.loads(out)
+    assert len(found) == 3 and found[0]["label"] == "dog" and found[0]["similarity"] == pytest.approx(1.0, abs=1e-4)
+    assert [row["similarity"] for row in found] == sorted((row["similarity"] for row in found), reverse=True)
+    assert Image.open(tmp_path / "a.png").width > 400
+    features = read_features(index / "pets.npz")
+    (row,) = np.flatnonzero((features.splits == found[0]["split"]) & (features.indices == found[0]["index"]))
+    assert np.array_equal(images_of(features, [row])[0], np.asarray(Image.open(image)))  # it is the image itself that is found
+    code, out, _ = call(capsys, "similar", "--index", index / "pets.npz", image, "-k", 2)
+    assert code == 0 and "Similarity" in out and out.count("\n") == 3
+    randomize(keras_vit.VisionTransformer(**TINY), seed=1).save(tmp_path / "other.keras")
+    for arguments, message in (
+        ([index / "none.png"], "none.png"),
+        ([image, "--index", index / "none.npz"], "No such file of features"),
+        ([image, "--index", image], "must be one that `keras-vit embed` wrote"),
+        ([image, "-k", 100], "larger than the 24"),
+        ([image, "--output", tmp_path / "a.pdf"], "must end with .png"),
+        ([image, "--output", tmp_path / "b.png", "--data", "digits"], "The data must be those of the features"),
+        ([image, "--model", tmp_path / "other.keras"], "other weights"),
+    ):
+        code, out, error = call(capsys, "similar", "--index", index / "pets.npz", *arguments)
+        assert code == 2 and not out and error.count("\n") == 1 and message in error, error
+    assert not (tmp_path / "b.png").exists()

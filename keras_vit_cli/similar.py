@@ -1,0 +1,54 @@
+"""`keras-vit similar`: the images of a data set that are the nearest to another image."""
+
+import json
+import pathlib
+from typing import Annotated
+
+import typer
+
+from keras_vit_cli.console import quiet, table
+from keras_vit_cli.models import SOURCES, open_model
+
+
+def similar(
+    image: Annotated[str, typer.Argument(help="Image file.")],
+    index: Annotated[pathlib.Path, typer.Option(help="File of features, as `keras-vit embed` writes it.")],
+    count: Annotated[int, typer.Option("-k", "--count", min=1, help="Images to find.")] = 10,
+    output: Annotated[pathlib.Path, typer.Option(help="PNG file for a contact sheet of the images.")] = None,
+    model: Annotated[str, typer.Option(help=f"The model, if it has been moved. {SOURCES}. [default: that of the index]")] = None,
+    data: Annotated[str, typer.Option(help="The data, if they have been moved. [default: those of the index]")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+):
+    """Finds similar images.
+
+    Shows the images of the index whose features are the nearest by cosine similarity, the nearest first. --output draws them.
+    """
+    if output is not None and output.suffix != ".png":
+        raise ValueError(f"`--output` must end with .png. Received: {output}")
+    with quiet():
+        from keras_vit.data import read_image
+        from keras_vit.features import contact_sheet, embed_query, images_of, read_features
+        from keras_vit.features import similar as find
+        from keras_vit.files import replacing
+        from keras_vit.visualize.figures import axes_of
+
+        if output is not None:
+            axes_of(None)  # whether matplotlib is there
+    shown = read_image(image)  # before minutes of loading for a name mistyped
+    features = read_features(index)
+    source, weights = (model, None) if model else (features.settings.get(key) for key in ("model", "weights"))
+    if source is None:
+        raise ValueError(f"`--model` is missing: the features do not tell which model they are of. Received: {index}")
+    (query,) = embed_query(open_model(source, weights), [image], features)
+    found = find(features, query, count)
+    if output is not None:
+        images = [shown, *images_of(features, [row["row"] for row in found], data)]
+        titles = ["searched for", *(f"{row['label']}\n{row['similarity']:.3f}" for row in found)]
+        sheet = contact_sheet(images, titles, f"Nearest to {pathlib.Path(image).name}, by cosine similarity")
+        with replacing(output) as temporary:
+            sheet.savefig(temporary)
+    if as_json:
+        print(json.dumps([{key: value for key, value in row.items() if key != "row"} for row in found], indent=2))
+        return
+    rows = [(row["label"], row["split"], row["index"], f"{row['similarity']:.4f}") for row in found]
+    table(("Class", "Split", "Image", "Similarity"), rows, names=2)
