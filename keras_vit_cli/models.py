@@ -47,7 +47,9 @@ def data_of(source, data=None):
         check_there(run, "data")
     data = data or run.get("data")
     if data is None:
-        raise ValueError("`--data` is missing: name a data source, such as digits")
+        raise ValueError(
+            f"`--data` is missing: name a data source, such as digits. Without it the model must be a run's folder. Received: {source}"
+        )
     return data
 
 
