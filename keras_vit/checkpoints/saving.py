@@ -83,10 +83,10 @@ def save(model: VisionTransformer, path: str | os.PathLike[str], format: str) ->
     require_space(path, 4 * sum(map(math.prod, shapes.values())))
     with contextlib.ExitStack() as stack:
         if form.IS_FOLDER:
-            # All files are complete before the first gets its name. The contexts end in reverse order, so the weights are renamed first.
+            # All files are complete before the first gets its name. The contexts end in reverse order, so the weights are renamed last.
+            _write_safetensors(stack.enter_context(replacing(path / "model.safetensors")), shapes, tensors(read))
             for name, content in file.configs.items():
                 stack.enter_context(replacing(path / name)).write_text(json.dumps(content, indent=2) + "\n")
-            _write_safetensors(stack.enter_context(replacing(path / "model.safetensors")), shapes, tensors(read))
         else:
             _write_npz(stack.enter_context(replacing(path)), tensors(read), file.comment)
 
