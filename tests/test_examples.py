@@ -40,6 +40,14 @@ def test_explain(monkeypatch, tmp_path, weights):
 
 
 @requires_tensorflow
+def test_embeddings(monkeypatch, capsys, tmp_path, weights):
+    for _ in range(2):  # the second reads the file
+        run(monkeypatch, "embeddings.py", "--weights", weights, "--side", 16, "--output", tmp_path)
+        assert capsys.readouterr().out.count("test accuracy") == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"features.npz", "similar.png", "scatter.png"}
+
+
+@requires_tensorflow
 @pytest.mark.parametrize("recipe", ["lora", "head_then_all"])
 def test_recipe(monkeypatch, capsys, tmp_path, weights, recipe):
     arguments = ["--weights", weights, "--side", 16, "--images", 64, "--output", tmp_path, "--recipe", recipe]

@@ -18,11 +18,12 @@ __all__ = [
     "nearest",
     "probe_probabilities",
     "read_features",
+    "scatter",
     "similar",
     "write_features",
 ]
 
-PICTURES = ("contact_sheet",)  # which bring `visualize`, that a model does not need
+PICTURES = ("contact_sheet", "scatter")  # which bring `visualize`, that a model does not need
 
 
 def __getattr__(name):

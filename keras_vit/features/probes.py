@@ -33,7 +33,7 @@ def nearest(index, features, k=20):
     >>> numbers, similarities.round(2)
     (array([[1, 2]]), array([[0.89, 0.45]]))
     """
-    neighbors = _scikit_learn("neighbors")
+    neighbors = scikit_learn("neighbors")
     index, features = np.asarray(index), np.asarray(features)
     if index.ndim != 2 or features.ndim != 2 or index.shape[1] != features.shape[1]:
         raise ValueError(f"Features must be arrays (n, width) of one width. Received: shapes {index.shape} and {features.shape}")
@@ -70,7 +70,7 @@ def knn_probabilities(train_features, train_labels, features, num_classes, k=20,
     array([[0.5, 0.5],
            [1. , 0. ]])
     """
-    labels = _class_labels(train_labels)
+    labels = class_labels(train_labels)
     numbers, similarities = nearest(train_features, features, k)
     votes = np.exp((similarities - similarities[:, :1]) / temperature)
     shares = np.zeros((len(votes), num_classes))
@@ -100,8 +100,8 @@ def probe_probabilities(train_features, train_labels, features, num_classes, str
     >>> probe_probabilities(features, np.array([0, 0, 2, 2]), features, num_classes=3).argmax(axis=-1)
     array([0, 0, 2, 2])
     """
-    linear_model, pipeline, preprocessing = (_scikit_learn(name) for name in ("linear_model", "pipeline", "preprocessing"))
-    labels = _class_labels(train_labels)
+    linear_model, pipeline, preprocessing = (scikit_learn(name) for name in ("linear_model", "pipeline", "preprocessing"))
+    labels = class_labels(train_labels)
     if len(np.unique(labels)) < 2:
         raise ValueError("A linear probe needs training images of two classes or more. Received: images of one class")
     probe = pipeline.make_pipeline(preprocessing.StandardScaler(), linear_model.LogisticRegression(C=strength, max_iter=1000))
@@ -144,7 +144,7 @@ def evaluate_features(
     checks.one_of("split", split, ("test", "validation"))
     if knn is None and not linear_probe:
         raise ValueError("Nothing to evaluate: give `knn` or `linear_probe`")
-    _scikit_learn("neighbors")  # before minutes of computing
+    scikit_learn("neighbors")  # before minutes of computing
     if knn is not None and checks.integer("knn", knn) > data.sizes["train"]:
         raise ValueError(f"`knn` must not be larger than the {data.sizes['train']} training images. Received: knn={knn}")
     if split == "test" and data.test is data.validation:
@@ -173,7 +173,7 @@ def _embed_split(model, data, name, pooling, blocks, batch_size, verbose):
     for images, truth in tqdm(data.splits[name].rebatch(batch_size), f"Embedding {name}", steps, unit="batch", disable=not verbose):
         features.append(features_of(forward, vit, images.numpy()))
         labels.append(truth.numpy())
-    return np.concatenate(features), _class_labels(np.concatenate(labels))
+    return np.concatenate(features), class_labels(np.concatenate(labels))
 
 
 def _accuracies(probabilities, labels):
@@ -183,14 +183,15 @@ def _accuracies(probabilities, labels):
     return found | ({"top5_accuracy": float(right[:, :5].any(axis=-1).mean())} if ranked.shape[1] > 5 else {})
 
 
-def _class_labels(labels):
+def class_labels(labels):
+    """Returns labels as an int array `(n,)`; others are a ValueError."""
     labels = np.asarray(labels)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise ValueError(f"Labels must be one class an image, ints (n,). Received: {labels.dtype} of shape {labels.shape}")
     return labels
 
 
-def _scikit_learn(module):
+def scikit_learn(module):
     """Returns a module of scikit-learn, which is optional."""
     try:
         return importlib.import_module(f"sklearn.{module}")

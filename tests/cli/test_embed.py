@@ -113,3 +113,22 @@ def test_similar_images(capsys, tmp_path, index):
         code, out, error = call(capsys, "similar", "--index", index / "pets.npz", *arguments)
         assert code == 2 and not out and error.count("\n") == 1 and message in error, error
     assert not (tmp_path / "b.png").exists()
+
+
+def test_a_scatter(capsys, tmp_path, index):
+    for method, more in (("pca", []), ("tsne", ["--thumbnails", 0])):
+        output = tmp_path / f"{method}.png"
+        code, out, error = call(capsys, "scatter", "--index", index / "pets.npz", "--output", output, "--method", method, *more)
+        assert code == 0 and out == f"{output}: 24 images\n", error
+        assert Image.open(output).width > 900
+    one = tmp_path / "one.npz"
+    with np.load(index / "pets.npz") as file:
+        np.savez(one, **{**file, "labels": 0 * file["labels"]})
+    for arguments, message in (
+        (["--index", one], "two classes or more. Received: 24 images of 'cat'"),
+        (["--index", index / "pets.npz", "--data", "digits"], "The data must be those of the features"),
+        (["--index", index / "none.npz"], "No such file of features"),
+    ):
+        code, out, error = call(capsys, "scatter", "--output", tmp_path / "x.png", *arguments)
+        assert code == 2 and not out and error.count("\n") == 1 and message in error, error
+    assert not (tmp_path / "x.png").exists()

@@ -5,7 +5,7 @@ import pytest
 from helpers import randomize, requires_tensorflow
 
 import keras_vit
-from keras_vit.features import evaluate_features, knn_probabilities, nearest, probe_probabilities
+from keras_vit.features import contact_sheet, evaluate_features, knn_probabilities, nearest, probe_probabilities, scatter
 
 
 def clusters(count=60, classes=4, width=6, seed=0):
@@ -82,3 +82,24 @@ def test_wrong_input(monkeypatch):
     monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(ImportError, match=r"scikit-learn: pip install .*\[features\]"):
         nearest(known, known)
+
+
+def test_pictures():
+    (features, labels), names = clusters(), ["a", "b", "c", "d"]
+    images = np.zeros((60, 8, 8, 3), "uint8")
+    axes = scatter(features, labels, names, images, thumbnails=16)
+    assert axes.get_title() == "PCA of 60 images" and 4 < len(axes.artists) <= 16
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == names
+    points = np.concatenate([each.get_offsets() for each in axes.collections])
+    centered = features - features.mean(axis=0)
+    variances = np.linalg.svd(centered, compute_uv=False)[:2] ** 2  # that of the two first components
+    np.testing.assert_allclose((points**2).sum(axis=0), variances)
+    assert len(contact_sheet([*images[:7]], names + names[:3]).axes) == 7
+    for call, rule in (
+        (lambda: scatter(features, 0 * labels, names), "60 images of 'a'"),
+        (lambda: scatter(features[:3], labels[:3], names), "4 features or more"),
+        (lambda: scatter(features, labels, names, method="umap"), "method='umap'"),
+        (lambda: contact_sheet(images[:2], names), "2 images, 4 titles"),
+    ):
+        with pytest.raises(ValueError, match=rule):
+            call()
