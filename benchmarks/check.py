@@ -23,6 +23,7 @@ ROWS = [
     Row("keras_vit", "TF predict_on_batch", "inference", "Ti/16", 224, 8, "float32"),
     Row("keras_vit", "TF predict_on_batch", "inference", "S/16", 224, 8, "float32"),
     Row("keras_vit", "TF", "train", "S/16", 224, 8, "float32"),
+    *(Row("keras_vit", backend, kind, "S/16", 224, 8, "float32") for backend in ("JAX", "torch") for kind in ("inference", "train")),
 ]
 
 
