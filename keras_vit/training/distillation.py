@@ -87,14 +87,22 @@ class Distillation(Trainer, keras.Model):
 
         self._teach = teach  # a function, because Keras would take the teacher's weights for this model's
 
+    def _check_teacher(self):
+        if self._teach is None:
+            raise ValueError("A loaded Distillation has no teacher: call `model.set_teacher(teacher)` before `fit`")
+
+    def make_train_function(self, force: bool = False):
+        # Before `fit` begins: on JAX an error within it leaves a model without the values of its variables.
+        self._check_teacher()
+        return super().make_train_function(force)
+
     def call(self, images: Any, training: bool = False) -> Any:
         return self._heads(images, training=True) if training else self.student(images, training=False)
 
     def compute_loss(self, x: Any = None, y: Any = None, y_pred: Any = None, sample_weight: Any = None, training: bool = True) -> Any:
         if not training:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
-        if self._teach is None:
-            raise ValueError("A loaded Distillation has no teacher: call `model.set_teacher(teacher)` before `fit`")
+        self._check_teacher()
         class_logits, distillation_logits, _ = y_pred
         activate, said = self.student.get_layer("predictions"), self._teach(x)
         by_labels = super().compute_loss(x, y, activate(class_logits), sample_weight, training)
