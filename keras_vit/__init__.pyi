@@ -53,7 +53,7 @@ class Arguments(TypedDict, total=False):
     layer_scale_init: float | None
     mlp: Literal["mlp", "swiglu"]
     activation: Any
-    qkv_bias: bool
+    qkv_bias: bool | Literal["query_value"]
     patch_bias: bool
     qk_norm: bool
     norm_first: bool

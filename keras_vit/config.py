@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_vit.layers import activations, checks
+from keras_vit.layers.multi_head_self_attention import QKV_BIASES
 from keras_vit.layers.position_embedding import KINDS
 from keras_vit.layers.resampling import METHODS
 from keras_vit.layers.sublayers import unshared
@@ -72,7 +73,7 @@ class ViTConfig:
     layer_scale_init: float | None = None
     mlp: Literal["mlp", "swiglu"] = "mlp"
     activation: Any = None
-    qkv_bias: bool = True
+    qkv_bias: bool | Literal["query_value"] = True
     patch_bias: bool = True
     qk_norm: bool = False
     norm_first: bool = True
@@ -312,6 +313,7 @@ def _check(c):
     checks.one_of("position_embedding", c.position_embedding, (*KINDS, "none"))
     checks.one_of("position_resample", c.position_resample, METHODS)
     checks.one_of("mlp", c.mlp, ("mlp", "swiglu"))
+    checks.one_of("qkv_bias", c.qkv_bias, QKV_BIASES)
     activations.get(c.activation)
     activations.get(c.classifier_activation, "classifier_activation")
     _check_tokens(c)

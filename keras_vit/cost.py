@@ -89,7 +89,8 @@ def _block_cost(c):
     norms = Cost(2 * 2 * d, 0, 2 * n * d)
     # The scores after the softmax, and queries, keys and values, each in the layout that the product takes.
     attention = Cost(0, 2 * n * n * d, heads * n * n + 3 * n * d)
-    products = _dense(d, 3 * d, n, c.qkv_bias) + _dense(d, d, n)
+    products = _dense(d, 3 * d, n, bool(c.qkv_bias)) + _dense(d, d, n)
+    products += Cost(-d * (c.qkv_bias == "query_value"), 0, 0)  # keys have no bias
     gated = 2 if c.mlp == "swiglu" else 1
     mlp = _dense(d, gated * mlp_dim, n) + _dense(mlp_dim, d, n) + Cost(0, 0, gated * n * mlp_dim)
     extra = Cost(2 * d, 0, 2 * n * d) if c.layer_scale_init is not None else Cost(0, 0, 0)

@@ -84,7 +84,8 @@ class VisionTransformer(KeepsSublayers, ChecksImages, Trainer, keras.Model):
         activation: str, callable or None. Activation of the feed-forward networks, such as "gelu"
             (exact), "gelu_tanh" or "quick_gelu". Defaults to None, "silu" for "swiglu" and else
             "gelu".
-        qkv_bias: bool. Whether queries, keys and values have biases. Defaults to True.
+        qkv_bias: bool or "query_value". Whether queries, keys and values have biases;
+            "query_value" gives none to the keys (EVA, DINOv3). Defaults to True.
         patch_bias: bool. Whether the patch embedding has a bias. Defaults to True.
         qk_norm: bool. Whether queries and keys are normalized. Defaults to False.
         norm_first: bool. Whether a block normalizes the input of each branch (pre-norm). False

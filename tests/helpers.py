@@ -266,6 +266,7 @@ VARIANTS = {
     "pre_logits": {"representation_size": 7, "classifier_activation": None},
     "dinov2_g": {"mlp": "swiglu", "layer_scale_init": 1e-5, "include_top": False},
     "qk_norm": {"qk_norm": True, "qkv_bias": False},
+    "query_value_bias": {"qkv_bias": "query_value"},
     "post_norm": {"norm_first": False, "norm_epsilon": 1e-12},
     "clip": {"norm_embeddings": True, "patch_bias": False, "activation": "quick_gelu", "norm_epsilon": 1e-5, "include_top": False},
     "sbb": {"class_token": False, "num_register_tokens": 2, "pooling": "gap", "norm_after_pooling": True, "prefix_positions": False},

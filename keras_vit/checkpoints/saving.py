@@ -134,8 +134,10 @@ def _weights(model, a, target):
             weights["class_token/token"] = ops.convert_to_numpy(weights["class_token/token"]) + prefix
     if target["patch_bias"] and not a["patch_bias"]:
         weights["patch_embedding/bias"] = np.zeros(width)
-    if target["qkv_bias"] and not a["qkv_bias"]:
-        weights |= {f"block_{i}/attention/qkv/bias": np.zeros(3 * width) for i in range(a["num_layers"])}
+    if target["qkv_bias"] is True and a["qkv_bias"] is not True:
+        for path in [f"block_{i}/attention/qkv/bias" for i in range(a["num_layers"])]:
+            query, value = np.split(ops.convert_to_numpy(weights[path]), 2) if a["qkv_bias"] else np.zeros((2, width))
+            weights[path] = np.concatenate([query, np.zeros(width), value])
     if target["pooling"] == "token_gap" != a["pooling"]:
         parts = [ops.convert_to_numpy(weights["head/kernel"]), np.zeros((width, a["num_classes"]))]
         weights["head/kernel"] = np.concatenate(parts if a["pooling"] == "token" else parts[::-1])

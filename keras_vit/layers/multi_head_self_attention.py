@@ -6,13 +6,15 @@ import keras
 from keras import ops
 
 from keras_vit.layers import checks
-from keras_vit.layers.dense import Dense
+from keras_vit.layers.dense import Dense, QueryValueBiasDense
 from keras_vit.layers.dropout import Dropout
 from keras_vit.layers.sublayers import KeepsSublayers
 from keras_vit.runtime.attention import scaled_dot_product_attention
 from keras_vit.runtime.calls import bare
 from keras_vit.runtime.devices import model_mesh
 from keras_vit.runtime.tensor_parallel import project_heads
+
+QKV_BIASES = (True, False, "query_value")
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -24,7 +26,8 @@ class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
 
     Args:
         num_heads: int. Number of attention heads; it must divide D, the width of a token.
-        use_qkv_bias: bool. Whether queries, keys and values have biases. Defaults to True.
+        use_qkv_bias: bool or "query_value". Whether queries, keys and values have biases; "query_value" gives none to the keys. Defaults
+            to True.
         qk_norm: bool. Whether queries and keys go through a layer normalization. Defaults to False.
         dropout_rate: float in [0, 1). Dropout after the projection. Defaults to 0.0.
         attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.0.
@@ -41,7 +44,7 @@ class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
     Output shape: that of `tokens`; with `num_queries`, it replaces the number of tokens.
 
     Raises:
-        ValueError: if `num_heads` does not divide D or a rate lies outside [0, 1).
+        ValueError: if `num_heads` does not divide D, `use_qkv_bias` is unknown, or a rate lies outside [0, 1).
 
     Reference:
         Vaswani et al., "Attention Is All You Need", 2017, section 3.2; Dosovitskiy et al., "An Image is Worth 16x16 Words", 2020,
@@ -55,7 +58,7 @@ class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
     def __init__(
         self,
         num_heads: int,
-        use_qkv_bias: bool = True,
+        use_qkv_bias: bool | str = True,
         qk_norm: bool = False,
         dropout_rate: float = 0.0,
         attention_dropout_rate: float = 0.0,
@@ -64,7 +67,7 @@ class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
     ):
         super().__init__(**kwargs)
         self.num_heads = checks.integer("num_heads", num_heads)
-        self.use_qkv_bias = use_qkv_bias
+        self.use_qkv_bias = checks.one_of("use_qkv_bias", use_qkv_bias, QKV_BIASES)
         self.qk_norm = qk_norm
         self.dropout_rate = checks.rate("dropout_rate", dropout_rate)
         self.attention_dropout_rate = checks.rate("attention_dropout_rate", attention_dropout_rate)
@@ -74,7 +77,8 @@ class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
         width = input_shape[-1]
         head_dim = width // checks.divides("num_heads", self.num_heads, "hidden_dim", width)
         policy = dict(dtype=self.dtype_policy)
-        self.qkv = Dense(3 * width, use_bias=self.use_qkv_bias, kernel_initializer=QKVInitializer(), name="qkv", **policy)
+        dense = QueryValueBiasDense if self.use_qkv_bias == "query_value" else Dense
+        self.qkv = dense(3 * width, use_bias=bool(self.use_qkv_bias), kernel_initializer=QKVInitializer(), name="qkv", **policy)
         self.projection = Dense(width, kernel_initializer="glorot_uniform", name="projection", **policy)
         self.attention_dropout = Dropout(self.attention_dropout_rate, name="attention_dropout", **policy)
         self.dropout = Dropout(self.dropout_rate, name="dropout", **policy)

@@ -10,7 +10,7 @@ from keras_vit.layers.drop_path import DropPath
 from keras_vit.layers.layer_normalization import LayerNormalization
 from keras_vit.layers.layer_scale import LayerScale
 from keras_vit.layers.mlp import MLP, SwiGLU
-from keras_vit.layers.multi_head_self_attention import MultiHeadSelfAttention
+from keras_vit.layers.multi_head_self_attention import QKV_BIASES, MultiHeadSelfAttention
 from keras_vit.layers.sublayers import KeepsSublayers
 from keras_vit.runtime.calls import bare
 from keras_vit.runtime.intermediates import observe
@@ -37,7 +37,8 @@ class TransformerEncoderBlock(KeepsSublayers, keras.layers.Layer):
         attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.0.
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in training. Defaults to 0.0.
         layer_scale_init: float or None. Initial value of the factors of both branches; None means no LayerScale. Defaults to None.
-        use_qkv_bias: bool. Whether queries, keys and values have biases. Defaults to True.
+        use_qkv_bias: bool or "query_value". Whether queries, keys and values have biases; "query_value" gives none to the keys. Defaults
+            to True.
         qk_norm: bool. Whether queries and keys go through a layer normalization. Defaults to False.
         norm_first: bool. If False, normalization follows the sum, `x = norm1(x + attention(x))`, as in the original Transformer. Defaults
             to True.
@@ -55,8 +56,8 @@ class TransformerEncoderBlock(KeepsSublayers, keras.layers.Layer):
     Output shape: that of `tokens`; with `num_queries`, it replaces the number of tokens.
 
     Raises:
-        ValueError: if `num_heads` does not divide D, `mlp_dim` is less than 1, a rate lies outside [0, 1), or `mlp` or `activation` is
-            unknown.
+        ValueError: if `num_heads` does not divide D, `mlp_dim` is less than 1, a rate lies outside [0, 1), or `mlp`, `activation` or
+            `use_qkv_bias` is unknown.
 
     Reference:
         Dosovitskiy et al., "An Image is Worth 16x16 Words", 2020, equations 2 and 3.
@@ -76,7 +77,7 @@ class TransformerEncoderBlock(KeepsSublayers, keras.layers.Layer):
         attention_dropout_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         layer_scale_init: float | None = None,
-        use_qkv_bias: bool = True,
+        use_qkv_bias: bool | str = True,
         qk_norm: bool = False,
         norm_first: bool = True,
         norm_epsilon: float = 1e-6,
@@ -93,7 +94,7 @@ class TransformerEncoderBlock(KeepsSublayers, keras.layers.Layer):
         self.attention_dropout_rate = checks.rate("attention_dropout_rate", attention_dropout_rate)
         self.drop_path_rate = checks.rate("drop_path_rate", drop_path_rate)
         self.layer_scale_init = layer_scale_init
-        self.use_qkv_bias = use_qkv_bias
+        self.use_qkv_bias = checks.one_of("use_qkv_bias", use_qkv_bias, QKV_BIASES)
         self.qk_norm = qk_norm
         self.norm_first = norm_first
         self.norm_epsilon = norm_epsilon

@@ -118,6 +118,7 @@ IN_ANOTHER_FORM = {
     "resampled positions": (dict(position_grid=(3, 5), **TANH), FORMATS, {"position_grid"}),
     "any size": (dict(input_shape=(None, None, 3), position_grid=(4, 4), **TANH), FORMATS, {"position_grid", "input_shape"}),
     "no biases": (dict(qkv_bias=False, patch_bias=False, **TANH), FORMATS, {"qkv_bias", "patch_bias"}),
+    "no bias of the keys": (dict(qkv_bias="query_value", **TANH), FORMATS, {"qkv_bias"}),
     "no biases, no class token": (
         dict(qkv_bias=False, patch_bias=False, **GAP),
         ("huggingface",),

@@ -8,7 +8,7 @@ from keras import ops
 from keras_vit.layers import MultiHeadSelfAttention
 from keras_vit.layers.multi_head_self_attention import QKVInitializer
 
-CONFIGS = [{"num_heads": 2}, {"num_heads": 4, "use_qkv_bias": False}, {"num_heads": 2, "qk_norm": True, "norm_epsilon": 1e-3}]
+CONFIGS = [{"num_heads": 2}, {"num_heads": 4, "use_qkv_bias": "query_value"}, {"num_heads": 2, "qk_norm": True, "norm_epsilon": 1e-3}]
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -26,9 +26,12 @@ def loop_attention(layer, tokens):
     batch, count, width = tokens.shape
     heads = layer.num_heads
     head_dim = width // heads
+    bias = weights.get("qkv/bias", np.zeros(3 * width))
+    if layer.use_qkv_bias == "query_value":
+        bias = np.concatenate([bias[:width], np.zeros(width), bias[width:]])
     mixed = np.zeros(tokens.shape)
     for b in range(batch):
-        qkv = tokens[b].astype("float64") @ weights["qkv/kernel"] + weights.get("qkv/bias", 0.0)
+        qkv = tokens[b].astype("float64") @ weights["qkv/kernel"] + bias
         for h in range(heads):
             q, k, v = (qkv[:, part * width + h * head_dim :][:, :head_dim] for part in range(3))
             if layer.qk_norm:
@@ -81,6 +84,34 @@ def test_initial_weights():
     assert not to_numpy(layer.qkv.bias).any() and not to_numpy(layer.projection.bias).any()
 
 
+def test_without_key_bias():
+    """The weights are those of queries and values; LoRA, quantization and a Dense of all three biases agree."""
+    (tokens,) = random_inputs((2, 5, 8))
+    layer, full = MultiHeadSelfAttention(2, use_qkv_bias="query_value"), MultiHeadSelfAttention(2)
+    layer.build(tokens.shape)
+    full.build(tokens.shape)
+    randomize(layer)
+    assert [tuple(w.shape) for w in layer.qkv.trainable_weights] == [(8, 24), (16,)]
+    full.qkv.kernel.assign(layer.qkv.kernel)
+    full.qkv.bias.assign(ops.concatenate([layer.qkv.query_value_bias[:8], ops.zeros(8), layer.qkv.query_value_bias[8:]]))
+    for mine, other in zip(layer.projection.weights, full.projection.weights):
+        other.assign(mine)
+    assert_close(layer(tokens), to_numpy(full(tokens)))
+    for attention in (layer, full):
+        attention.qkv.enable_lora(2)
+        attention.qkv.lora_kernel_a.assign(np.ones((8, 2)))
+        attention.qkv.lora_kernel_b.assign(0.01 * np.arange(48).reshape(2, 24))
+    lora = to_numpy(full(tokens))
+    assert_close(layer(tokens), lora)
+    store = {}
+    layer.qkv.save_own_variables(store)
+    assert {key: tuple(value.shape) for key, value in store.items()}["1"] == (16,)
+    for attention in (layer, full):
+        attention.qkv.quantize("int8")
+    assert_close(layer(tokens), to_numpy(full(tokens)))
+    assert np.abs(to_numpy(layer(tokens)) - lora).max() < 0.1
+
+
 def test_initializer_round_trip():
     initializer = QKVInitializer(seed=3)
     again = QKVInitializer.from_config(initializer.get_config())
@@ -93,6 +124,7 @@ def test_initializer_round_trip():
         ({"num_heads": 0}, "num_heads"),
         ({"num_heads": 2.0}, "num_heads"),
         ({"num_heads": 3}, "num_heads"),
+        ({"num_heads": 2, "use_qkv_bias": "key"}, "use_qkv_bias"),
         ({"num_heads": 2, "dropout_rate": 1.0}, "dropout_rate"),
         ({"num_heads": 2, "attention_dropout_rate": -0.5}, "attention_dropout_rate"),
     ],

@@ -349,7 +349,7 @@ def file(a: dict[str, Any]) -> File:
         position_embedding="learned",
         prefix_positions=a["class_token"],
         patch_bias=family != "clip",
-        qkv_bias=a["qkv_bias"] or tower,
+        qkv_bias=bool(a["qkv_bias"]) or tower,
         pooling="token_gap" if dinov2 and top else a["pooling"],
     )
     renames, with_top, without = list(FORMS[family][0]), *FORMS[family][1:]
@@ -383,7 +383,7 @@ def file(a: dict[str, Any]) -> File:
     if family == "dinov2_with_registers":
         config |= dict(num_register_tokens=a["num_register_tokens"])
     if not tower:
-        config |= dict(qkv_bias=a["qkv_bias"])
+        config |= dict(qkv_bias=changes["qkv_bias"])
     if a["representation_size"]:
         config |= dict(pooler_output_size=a["representation_size"], pooler_act="tanh")
     model_type = f"{family}_vision_model" if tower else family

@@ -75,6 +75,16 @@ LINEAR = Layout(np.transpose, np.transpose)  # torch stores a Linear as (out, in
 CONV = Layout(lambda a: np.transpose(a, (2, 3, 1, 0)), lambda a: np.transpose(a, (3, 2, 0, 1)))  # torch: (out, in, rows, columns)
 JOINED = Layout(lambda *a: np.concatenate(a).T, lambda a: _parted(a))  # separate in the file, concatenated in ours
 JOINED_BIAS = Layout(lambda *a: np.concatenate(a), lambda a: tuple(np.split(a, 3)))
+QUERY_VALUE_BIAS = Layout(lambda *a: np.concatenate(a), lambda a: tuple(np.split(a, 2)))  # `qkv_bias="query_value"`
+
+
+def _with_key_bias(bias):
+    query, value = np.split(bias, 2)
+    return np.concatenate([query, np.zeros_like(query), value])
+
+
+# `qkv_bias="query_value"` of a file that also has a bias of the keys, which its model masks.
+MASKED_BIAS = Layout(lambda bias: np.concatenate(np.split(bias, 3)[::2]), _with_key_bias)
 
 
 def positions(prefix: int, grid: tuple[int, int], lead: tuple[int, ...] = (1,)) -> Layout:

@@ -325,6 +325,7 @@ def file(a: dict[str, Any]) -> File:
     # timm gives positions to registers and class token, or to neither. So the position is added to the class token, as in its DINOv2.
     prefix_positions = distilled or (has_class and a["prefix_positions"] and not a["num_register_tokens"])
     changes = dict(position_embedding="learned", prefix_positions=prefix_positions, patch_bias=not a["norm_embeddings"])
+    changes["qkv_bias"] = bool(a["qkv_bias"])  # without a bias of the keys it has zeros for them
     hidden = a["mlp_dim"] * (2 if a["mlp"] == "swiglu" else 1)
     ratio = hidden / a["hidden_dim"]
     *size, channels = a["input_shape"]
@@ -347,7 +348,7 @@ def file(a: dict[str, Any]) -> File:
         num_heads=a["num_heads"],
         # timm rounds the product down.
         mlp_ratio=ratio if int(a["hidden_dim"] * ratio) == hidden else (hidden + 0.5) / a["hidden_dim"],
-        qkv_bias=a["qkv_bias"],
+        qkv_bias=changes["qkv_bias"],
         qk_norm=a["qk_norm"],
         # None would keep the architecture's default.
         init_values=0.0 if a["layer_scale_init"] is None else a["layer_scale_init"] or 1e-5,
