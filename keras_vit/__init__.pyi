@@ -17,7 +17,7 @@ from keras_vit.checkpoints.imagenet import decode_predictions as decode_predicti
 from keras_vit.checkpoints.pretrained import from_pretrained as from_pretrained
 from keras_vit.config import Pooling
 from keras_vit.config import ViTConfig as ViTConfig
-from keras_vit.cost import cost as cost
+from keras_vit.cost.counts import cost as cost
 from keras_vit.features.embedding import embed as embed
 from keras_vit.presets import list_models as list_models
 from keras_vit.stems import ConvStemConfig, ResNetStemConfig
