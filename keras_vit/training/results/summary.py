@@ -140,7 +140,7 @@ def write_results(run: Any, seconds: float, verbose: bool = True):
     print(f"\n{name} {right / len(labels):.4f} ({right} of {len(labels)} images)\n")
     files = {"Model": MODEL, "History": HISTORY, "Config": CONFIG, f"{split.capitalize()} figures": f"{split}.json"}
     for what, path in ({what: output / file for what, file in files.items()} | pictures).items():
-        print(f"{what:23}{path}")
+        print(f"{what:26}{path}")
 
 
 def describe(phase: Any, steps_per_epoch: int | None = None) -> str:
