@@ -10,7 +10,8 @@ import sys
 import tomllib
 
 import pytest
-from docs_reader import PAGES, ROOT, blocks
+import zoo_page
+from docs_reader import PAGES, ROOT, TRANSLATED, blocks
 from helpers import requires_tensorflow
 from typer.main import get_command
 
@@ -39,7 +40,7 @@ def marked(page):
 
 @pytest.mark.slow
 @requires_tensorflow
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page)], ids=lambda page: page.stem)
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page) and page not in TRANSLATED], ids=lambda page: page.stem)
 def test_every_block_runs(page, tmp_path):
     read(page, tmp_path)
 
@@ -50,6 +51,18 @@ def test_every_block_runs(page, tmp_path):
 @pytest.mark.parametrize("page", [*filter(marked, PAGES)], ids=lambda page: page.stem)
 def test_every_block_for_jax_runs(page, tmp_path):
     read(page, tmp_path, KERAS_BACKEND="jax", XLA_FLAGS="--xla_force_host_platform_device_count=8")
+
+
+@pytest.mark.parametrize("page", TRANSLATED, ids=lambda page: page.stem)
+def test_translations_have_the_same_blocks(page):
+    original = page.with_name(page.name.replace(".ko.md", ".md"))
+    every = ("", "py", "python", "toml")
+    assert [text for _, text in blocks(page, every)] == [text for _, text in blocks(original, every)]
+
+
+@pytest.mark.parametrize("name", ["zoo.md", "zoo.csv"])
+def test_the_model_zoo_is_current(name):
+    assert (ROOT / "docs" / name).read_text("utf-8") == zoo_page.pages()[name], "run `python tests/zoo_page.py`"
 
 
 def commands():
