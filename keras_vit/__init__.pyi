@@ -20,6 +20,7 @@ from keras_vit.config import ViTConfig as ViTConfig
 from keras_vit.cost.counts import cost as cost
 from keras_vit.features.embedding import embed as embed
 from keras_vit.presets import list_models as list_models
+from keras_vit.rotary import RotaryConfig
 from keras_vit.stems import ConvStemConfig, ResNetStemConfig
 from keras_vit.version import __version__ as __version__
 from keras_vit.vision_transformer import VisionTransformer as VisionTransformer
@@ -47,6 +48,7 @@ class Arguments(TypedDict, total=False):
     prefix_positions: bool
     position_grid: tuple[int, int] | None
     position_resample: str
+    rotary: RotaryConfig | dict[str, Any] | None
     class_token: bool
     distillation_token: bool
     num_register_tokens: int

@@ -16,6 +16,7 @@ from keras_vit.layers.resampling import METHODS
 from keras_vit.layers.sublayers import unshared
 from keras_vit.names import nearest
 from keras_vit.presets import preset
+from keras_vit.rotary import RotaryConfig, rotary_config, rotary_dict
 from keras_vit.stems import ConvStemConfig, ResNetStemConfig, stem_config, stem_dict
 
 Pooling = Literal["token", "gap", "token_gap", "map"]
@@ -34,7 +35,7 @@ class ViTConfig:
     """The arguments of `keras_vit.VisionTransformer`, which explains each of them, and what follows from them.
 
     A configuration is checked where it is made, and cannot be changed: `replace` returns another one. Lists become tuples and NumPy's
-    numbers Python's; `preprocessing` and `stem` are complete.
+    numbers Python's; `preprocessing`, `rotary` and `stem` are complete.
 
     Raises:
         ValueError: if an argument is out of range or two contradict each other.
@@ -67,6 +68,7 @@ class ViTConfig:
     prefix_positions: bool = True
     position_grid: tuple[int, int] | None = None
     position_resample: str = "bicubic_antialias"
+    rotary: RotaryConfig | dict[str, Any] | None = None
     class_token: bool = True
     distillation_token: bool = False
     num_register_tokens: int = 0
@@ -96,6 +98,7 @@ class ViTConfig:
             if field.name != "preprocessing" or isinstance(value, dict):  # else the error shows it as it was given
                 self._set(field.name, _plain(unshared(value)))
         self._set("stem", stem_config(self.stem))
+        self._set("rotary", rotary_config(self.rotary))
         self._set("data_format", self.data_format or keras.config.image_data_format())
         _check(self)
         self._set("preprocessing", {**PREPROCESSING, **(self.preprocessing or {})})
@@ -169,7 +172,8 @@ class ViTConfig:
         """Returns all arguments, as plain values that JSON can hold. `from_dict` reads them."""
         dtype = keras.dtype_policies.serialize(self.dtype) if isinstance(self.dtype, keras.DTypePolicy) else self.dtype
         named = {name: activations.config(getattr(self, name)) for name in ("activation", "classifier_activation")}
-        return {**self._fields(), **named, "stem": stem_dict(self.stem), "dtype": _plain(unshared(dtype))}
+        named |= {"stem": stem_dict(self.stem), "rotary": rotary_dict(self.rotary)}
+        return {**self._fields(), **named, "dtype": _plain(unshared(dtype))}
 
     def _fields(self):
         return {name: getattr(self, name) for name in NAMES}
@@ -312,6 +316,11 @@ def _check(c):
     checks.one_of("drop_path_schedule", c.drop_path_schedule, DROP_PATH_SCHEDULES)
     checks.one_of("position_embedding", c.position_embedding, (*KINDS, "none"))
     checks.one_of("position_resample", c.position_resample, METHODS)
+    if c.rotary is not None and c.head_dim % 4:
+        raise ValueError(
+            "Rotary position embedding needs heads of a width that is a multiple of 4. "
+            f"Received: hidden_dim={c.hidden_dim}, num_heads={c.num_heads}"
+        )
     checks.one_of("mlp", c.mlp, ("mlp", "swiglu"))
     checks.one_of("qkv_bias", c.qkv_bias, QKV_BIASES)
     activations.get(c.activation)

@@ -30,8 +30,9 @@ class VisionTransformer(KeepsSublayers, ChecksImages, Trainer, keras.Model):
     """A Vision Transformer as a functional Keras model.
 
     The defaults make ViT-B/16. Layers by name, in order: `stem`, `patch_embedding`, `class_token`,
-    `position_embedding`, `register_tokens`, `embedding_norm`, `block_0` ..., `norm`,
-    `attention_pooling`, `pre_logits`, `head` (and `distillation_head`), `predictions`.
+    `position_embedding`, `register_tokens`, `rotary_position_embedding`, `embedding_norm`,
+    `block_0` ..., `norm`, `attention_pooling`, `pre_logits`, `head` (and `distillation_head`),
+    `predictions`.
 
     Args:
         input_shape: tuple, (height, width, channels) in pixels; (channels, height, width) if
@@ -74,6 +75,9 @@ class VisionTransformer(KeepsSublayers, ChecksImages, Trainer, keras.Model):
             that of 224 pixels if `input_shape` is open.
         position_resample: str. Method that resamples positions, see
             `keras_vit.layers.PositionEmbedding`. Defaults to "bicubic_antialias".
+        rotary: dict or None. Rotary position embedding of queries and keys, in place of or besides
+            `position_embedding`: arguments of `keras_vit.layers.RotaryPositionEmbedding`, such as
+            `{"coordinates": "normalized", "base": 100.0}` (DINOv3). Defaults to None, no rotation.
         class_token: bool. Whether there is a class token. Defaults to True.
         distillation_token: bool. Whether there is a second prefix token with a head of its own
             (DeiT). The output is then the mean of both heads. Defaults to False.
@@ -146,8 +150,8 @@ class VisionTransformer(KeepsSublayers, ChecksImages, Trainer, keras.Model):
         policy = precision.policy(given)
         images = keras.Input(config.input_shape, name="images")
         patches = _embed(config, policy, images)
-        tokens = _add_prefix_and_positions(config, policy, patches)
-        tokens = _encode(config, policy, tokens)
+        tokens, rotations = _add_prefix_and_positions(config, policy, patches)
+        tokens = _encode(config, policy, tokens, rotations)
         feature = _pool(config, policy, tokens)
         outputs = _classify(config, policy, feature)
         super().__init__(inputs=images, outputs=outputs, name=config.name)
@@ -273,7 +277,7 @@ def _embed(c, policy, images):
 
 
 def _add_prefix_and_positions(c, policy, patches):
-    """Returns the tokens that enter the first block: prefix tokens and patches, with positions."""
+    """Returns the tokens that enter the first block, prefix tokens and patches with positions, and the blocks' rotations."""
 
     def with_positions(tokens, num_prefix_tokens):
         if c.position_embedding == "none":
@@ -293,16 +297,27 @@ def _add_prefix_and_positions(c, policy, patches):
         tokens = RegisterTokens(c.num_register_tokens, c.num_class_tokens, name="register_tokens", dtype=policy)(tokens)
     if c.dropout_rate:
         tokens = Dropout(c.dropout_rate, name="embedding_dropout", dtype=policy)(tokens)
+    rotations = _rotations(c, policy, patches)
     if c.patch_dropout_rate:
-        tokens = PatchDropout(c.patch_dropout_rate, c.num_prefix_tokens, name="patch_dropout", dtype=policy)(tokens)
+        dropout = PatchDropout(c.patch_dropout_rate, c.num_prefix_tokens, name="patch_dropout", dtype=policy)
+        tokens, rotations = dropout(tokens, rotations=rotations) if rotations else (dropout(tokens), [])
     if c.norm_embeddings:
         tokens = LayerNormalization(epsilon=c.norm_epsilon, name="embedding_norm", dtype=policy)(tokens)
-    return tokens
+    return tokens, rotations
 
 
-def _encode(c, policy, tokens):
+def _rotations(c, policy, patches):
+    """Returns the rotations of queries and keys: none, one for all blocks, or one for each."""
+    if c.rotary is None:
+        return []
+    rotary = c.rotary.layer(c.head_dim, c.num_prefix_tokens, c.num_heads, c.num_layers, name="rotary_position_embedding", dtype=policy)
+    return [rotary(patches, block=i) for i in range(c.num_layers if c.rotary.learned else 1)]
+
+
+def _encode(c, policy, tokens, rotations):
     """Returns the tokens after the last block."""
     for i, drop_path_rate in enumerate(c.drop_path_rates):
+        rotation = {"rotation": rotations[i % len(rotations)]} if rotations else {}
         tokens = TransformerEncoderBlock(
             c.num_heads,
             c.mlp_dim,
@@ -319,7 +334,7 @@ def _encode(c, policy, tokens):
             remat=c.remat,
             name=f"block_{i}",
             dtype=policy,
-        )(tokens)
+        )(tokens, **rotation)
     return tokens
 
 
@@ -382,7 +397,9 @@ def outputs_of_class_tokens(model):
     """
     c, layer = model.config, model.get_layer
     last = layer(f"block_{c.num_layers - 1}")
-    x = _class_feature(c, layer("norm"), last(last.input, num_queries=c.num_class_tokens))
+    tokens, *rotation = keras.tree.flatten(last.input)
+    rotated = {"rotation": rotation[0]} if rotation else {}
+    x = _class_feature(c, layer("norm"), last(tokens, num_queries=c.num_class_tokens, **rotated))
     if c.representation_size:
         x = layer("pre_logits")(x)
     if not c.include_top:

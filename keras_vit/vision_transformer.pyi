@@ -5,14 +5,16 @@ from typing import Any, Literal, Self
 import keras
 
 from keras_vit.config import Pooling, ViTConfig
+from keras_vit.rotary import RotaryConfig
 from keras_vit.stems import ConvStemConfig, ResNetStemConfig
 
 class VisionTransformer(keras.Model):
     """A Vision Transformer as a functional Keras model.
 
     The defaults make ViT-B/16. Layers by name, in order: `stem`, `patch_embedding`, `class_token`,
-    `position_embedding`, `register_tokens`, `embedding_norm`, `block_0` ..., `norm`,
-    `attention_pooling`, `pre_logits`, `head` (and `distillation_head`), `predictions`.
+    `position_embedding`, `register_tokens`, `rotary_position_embedding`, `embedding_norm`,
+    `block_0` ..., `norm`, `attention_pooling`, `pre_logits`, `head` (and `distillation_head`),
+    `predictions`.
 
     Args:
         input_shape: tuple, (height, width, channels) in pixels; (channels, height, width) if
@@ -55,6 +57,9 @@ class VisionTransformer(keras.Model):
             that of 224 pixels if `input_shape` is open.
         position_resample: str. Method that resamples positions, see
             `keras_vit.layers.PositionEmbedding`. Defaults to "bicubic_antialias".
+        rotary: dict or None. Rotary position embedding of queries and keys, in place of or besides
+            `position_embedding`: arguments of `keras_vit.layers.RotaryPositionEmbedding`, such as
+            `{"coordinates": "normalized", "base": 100.0}` (DINOv3). Defaults to None, no rotation.
         class_token: bool. Whether there is a class token. Defaults to True.
         distillation_token: bool. Whether there is a second prefix token with a head of its own
             (DeiT). The output is then the mean of both heads. Defaults to False.
@@ -147,6 +152,7 @@ class VisionTransformer(keras.Model):
         prefix_positions: bool = True,
         position_grid: tuple[int, int] | None = None,
         position_resample: str = "bicubic_antialias",
+        rotary: RotaryConfig | dict[str, Any] | None = None,
         class_token: bool = True,
         distillation_token: bool = False,
         num_register_tokens: int = 0,

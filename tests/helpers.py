@@ -262,6 +262,8 @@ VARIANTS = {
     "simple": {"class_token": False, "pooling": "gap", "position_embedding": "sincos2d", "activation": "gelu_tanh"},
     "mae": {"position_embedding": "sincos2d_mae", "pooling": "gap", "norm_after_pooling": True},
     "no_positions": {"position_embedding": "none"},
+    "rotary": {"rotary": {"coordinates": "normalized", "base": 100.0, "rescale": 2.0}, "position_embedding": "none"},
+    "rotary_mixed": {"rotary": {"axes": "xy", "base": 10.0, "frequencies": "learned"}},
     "position_grid": {"position_grid": (4, 4), "position_resample": "bilinear"},
     "pre_logits": {"representation_size": 7, "classifier_activation": None},
     "dinov2_g": {"mlp": "swiglu", "layer_scale_init": 1e-5, "include_top": False},

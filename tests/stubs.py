@@ -21,6 +21,7 @@ VISION_TRANSFORMER = """from typing import Any, Literal, Self
 import keras
 
 from keras_vit.config import Pooling, ViTConfig
+from keras_vit.rotary import RotaryConfig
 from keras_vit.stems import ConvStemConfig, ResNetStemConfig
 
 class VisionTransformer(keras.Model):
@@ -62,7 +63,8 @@ def face():
         if name not in ROOMS and name not in keras_vit.zoo.FUNCTIONS:
             module = "keras_vit.version" if name == "__version__" else thing.__module__
             lines.append(f"from {module} import {name} as {name}\n")
-    lines += ["from keras_vit.config import Pooling\n", "from keras_vit.stems import ConvStemConfig, ResNetStemConfig\n"]
+    lines += ["from keras_vit.config import Pooling\n", "from keras_vit.rotary import RotaryConfig\n"]
+    lines += ["from keras_vit.stems import ConvStemConfig, ResNetStemConfig\n"]
     imports = "".join(sorted(lines, key=lambda line: (line.split()[1], line.split()[3].lower())))
     arguments = "".join(f"    {field.name}: {_type(field)}\n" for field in FIELDS)
     functions = "\n".join(FUNCTION.format(name=name, doc=_doc(function, 4)) for name, function in keras_vit.zoo.FUNCTIONS.items())

@@ -11,7 +11,7 @@ FLOORS = [
     {"version", "names", "files", "extras", "messages"},
     {"runtime"},
     {"layers"},
-    {"presets", "stems", "image_input"},
+    {"presets", "stems", "rotary", "image_input"},
     {"config"},
     {"vision_transformer"},
     {"backbone", "cost"},

@@ -62,6 +62,7 @@ def cost_by_part(model: Any, bytes_per_value: int = 4, **overrides: Any) -> dict
 
     table = math.prod(c.table_grid) * d if c.position_embedding == "learned" else 0
     positions = table + (c.num_class_tokens * d if table and c.prefix_positions else 0)
+    positions += c.num_layers * d if c.rotary is not None and c.rotary.learned else 0
     parts["tokens"] = Cost(c.num_prefix_tokens * d + positions + 2 * d * c.norm_embeddings, 0, n * d * c.norm_embeddings)
     parts["blocks"] = Cost(*(c.num_layers * value for value in _block_cost(c)))
     parts["norm"] = Cost(2 * d, 0, n * d)

@@ -6,6 +6,7 @@ from keras_vit.layers.conv_stem import ConvStem
 from keras_vit.layers.patch_embedding import PatchEmbedding
 from keras_vit.layers.prefix_tokens import ClassToken, RegisterTokens
 from keras_vit.layers.position_embedding import PositionEmbedding
+from keras_vit.layers.rotary_position_embedding import RotaryPositionEmbedding
 from keras_vit.layers.patch_dropout import PatchDropout
 from keras_vit.layers.transformer_encoder_block import TransformerEncoderBlock
 from keras_vit.layers.multi_head_self_attention import MultiHeadSelfAttention
@@ -31,6 +32,7 @@ __all__ = [
     "PositionEmbedding",
     "RegisterTokens",
     "ResNetStem",
+    "RotaryPositionEmbedding",
     "SwiGLU",
     "TransformerEncoderBlock",
     "gelu_tanh",

@@ -46,6 +46,15 @@ def rate(name: str, value: Any) -> float:
     return float(value)
 
 
+def number(name: str, value: Any, least: float | None = None, above: float | None = None) -> float:
+    """Returns a value as a float, or raises ValueError if it is no finite number, less than `least`, or not greater than `above`."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool) and np.isfinite(value)
+    if not real or (least is not None and value < least) or (above is not None and value <= above):
+        bound = f" of at least {least:g}" if least is not None else f" above {above:g}" if above is not None else ""
+        raise ValueError(f"`{name}` must be a number{bound}. Received: {name}={value!r}")
+    return float(value)
+
+
 def one_of(name: str, value: Any, known: Iterable) -> Any:
     """Returns a value, or raises ValueError if it is none of the known ones."""
     if value not in tuple(known):

@@ -12,6 +12,7 @@ from keras_vit.layers.sublayers import KeepsSublayers
 from keras_vit.runtime.attention import scaled_dot_product_attention
 from keras_vit.runtime.calls import bare
 from keras_vit.runtime.devices import model_mesh
+from keras_vit.runtime.rotation import as_tensor, rotate, unrounded
 from keras_vit.runtime.tensor_parallel import project_heads
 
 QKV_BIASES = (True, False, "query_value")
@@ -39,6 +40,8 @@ class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
         batch_size: int, scalar tensor or None. Number of samples in `tokens` of shape `(batch * tokens, D)`. Defaults to None.
         num_queries: int or None. If given, only the first `num_queries` tokens act as queries, and the result holds only these. Defaults
             to None.
+        rotation: tensor of shape `(2, ..., tokens, D / num_heads)` or None. The output of `RotaryPositionEmbedding`, by which queries and
+            keys are rotated. Defaults to None.
         training: bool. Whether dropout is active. Defaults to False.
 
     Output shape: that of `tokens`; with `num_queries`, it replaces the number of tokens.
@@ -91,13 +94,18 @@ class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
             self.key_norm.build((None, head_dim))
         self.sublayers_built()
 
-    def call(self, tokens: Any, batch_size: Any = None, num_queries: int | None = None, training: bool = False) -> Any:
+    def __call__(self, *args: Any, rotation: Any = None, **kwargs: Any) -> Any:
+        return super().__call__(*args, rotation=unrounded(rotation), **kwargs)
+
+    def call(
+        self, tokens: Any, batch_size: Any = None, num_queries: int | None = None, rotation: Any = None, training: bool = False
+    ) -> Any:
         width = tokens.shape[-1]
         flat = batch_size is not None
         batch = batch_size if flat else ops.shape(tokens)[0]
         if not flat:
             tokens = ops.reshape(tokens, (-1, width))
-        query, key, value = self.query_key_value(tokens, batch, num_queries)
+        query, key, value = self.query_key_value(tokens, batch, num_queries, as_tensor(rotation))
         drops = self.attention_dropout_rate and training
         heads = scaled_dot_product_attention(query, key, value, self.attention_dropout if drops else None)
         mixed = bare(self.projection)(ops.reshape(ops.transpose(heads, (0, 2, 1, 3)), (-1, width)))
@@ -105,13 +113,14 @@ class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
             mixed = self.dropout(mixed, training=True)
         return mixed if flat else ops.reshape(mixed, (batch, -1, width))
 
-    def query_key_value(self, tokens: Any, batch: Any, num_queries: int | None = None) -> Any:
-        """Projects tokens to queries, keys and values.
+    def query_key_value(self, tokens: Any, batch: Any, num_queries: int | None = None, rotation: Any = None) -> Any:
+        """Projects tokens to queries, keys and values, and rotates queries and keys.
 
         Args:
             tokens: tensor of shape `(batch * tokens, D)`.
             batch: int or scalar tensor. Number of samples.
             num_queries: int or None. If given, only the first tokens of each sample act as queries. Defaults to None.
+            rotation: tensor of shape `(2, ..., tokens, head_dim)` or None. See `call`. Defaults to None.
 
         Returns:
             Three tensors of shape `(batch, num_heads, tokens, head_dim)`.
@@ -130,6 +139,8 @@ class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
             key, value = self._heads(self._part_of_qkv(tokens, width, 3 * width), 2, batch, width)
         if self.qk_norm:
             query, key = bare(self.query_norm)(query), bare(self.key_norm)(key)
+        if rotation is not None:
+            query, key = rotate(query, key, rotation)
         return query, key, value
 
     def _part_of_qkv(self, tokens, start, stop):
@@ -145,7 +156,7 @@ class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
         return ops.unstack(ops.transpose(heads, (2, 0, 3, 1, 4)), num=parts, axis=0)
 
     def compute_output_spec(
-        self, tokens: Any, batch_size: Any = None, num_queries: int | None = None, training: bool = False
+        self, tokens: Any, batch_size: Any = None, num_queries: int | None = None, rotation: Any = None, training: bool = False
     ) -> keras.KerasTensor:
         shape = tokens.shape if num_queries is None else (tokens.shape[0], num_queries, tokens.shape[-1])
         return keras.KerasTensor(shape, dtype=self.compute_dtype)

@@ -15,6 +15,7 @@ from keras_vit.layers.sublayers import KeepsSublayers
 from keras_vit.runtime.calls import bare
 from keras_vit.runtime.intermediates import observe
 from keras_vit.runtime.recompute import recomputed
+from keras_vit.runtime.rotation import as_tensor, unrounded
 from keras_vit.runtime.seeds import generators_of
 from keras_vit.runtime.switch import fast_paths
 
@@ -51,6 +52,8 @@ class TransformerEncoderBlock(KeepsSublayers, keras.layers.Layer):
         tokens: tensor of shape `(batch, tokens, D)`.
         num_queries: int or None. If given, only the first `num_queries` tokens act as queries, and the result holds only these. Defaults
             to None.
+        rotation: tensor of shape `(2, ..., tokens, D / num_heads)` or None. The output of `RotaryPositionEmbedding`, by which queries and
+            keys are rotated. Defaults to None.
         training: bool. Whether dropout and stochastic depth are active. Defaults to False.
 
     Output shape: that of `tokens`; with `num_queries`, it replaces the number of tokens.
@@ -128,17 +131,24 @@ class TransformerEncoderBlock(KeepsSublayers, keras.layers.Layer):
         self.drop_path2 = DropPath(self.drop_path_rate, name="drop_path2", **policy)
         self.sublayers_built()
 
-    def call(self, tokens: Any, num_queries: int | None = None, training: bool = False) -> Any:
+    def __call__(self, *args: Any, rotation: Any = None, **kwargs: Any) -> Any:
+        return super().__call__(*args, rotation=unrounded(rotation), **kwargs)
+
+    def call(self, tokens: Any, num_queries: int | None = None, rotation: Any = None, training: bool = False) -> Any:
+        rotation = as_tensor(rotation)
         if num_queries is not None and not fast_paths():
-            return self.call(tokens, training=training)[:, :num_queries]
+            return self.call(tokens, rotation=rotation, training=training)[:, :num_queries]
 
-        def forward(tokens):
-            return self._forward(tokens, num_queries, training)
+        def forward(tokens, rotation=None):
+            return self._forward(tokens, num_queries, rotation, training)
 
-        return recomputed(forward, generators_of(self))(tokens) if self.remat and training else forward(tokens)
+        inputs = (tokens,) if rotation is None else (tokens, rotation)
+        return recomputed(forward, generators_of(self))(*inputs) if self.remat and training else forward(*inputs)
 
-    def _forward(self, tokens, num_queries, training):
+    def _forward(self, tokens, num_queries, rotation, training):
         tokens = observe("tokens", tokens, self)
+        if rotation is not None:
+            rotation = observe("rotation", rotation, self)
         batch, _, width = ops.shape(tokens)
         every = ops.reshape(tokens, (-1, width))
         x = every if num_queries is None else ops.reshape(tokens[:, :num_queries], (-1, width))
@@ -146,7 +156,7 @@ class TransformerEncoderBlock(KeepsSublayers, keras.layers.Layer):
         norm1, norm2 = bare(self.norm1), bare(self.norm2)
 
         def attention(x):
-            return bare(self.attention)(x, batch_size=batch, num_queries=num_queries, training=training)
+            return bare(self.attention)(x, batch_size=batch, num_queries=num_queries, rotation=rotation, training=training)
 
         def mlp(x):
             return bare(self.mlp)(x, training=training)
@@ -164,7 +174,9 @@ class TransformerEncoderBlock(KeepsSublayers, keras.layers.Layer):
             x = norm2(x + drop_path(self.drop_path2, self.layer_scale2(mlp(x))))
         return ops.reshape(x, (batch, -1, width))
 
-    def compute_output_spec(self, tokens: Any, num_queries: int | None = None, training: bool = False) -> keras.KerasTensor:
+    def compute_output_spec(
+        self, tokens: Any, num_queries: int | None = None, rotation: Any = None, training: bool = False
+    ) -> keras.KerasTensor:
         shape = tokens.shape if num_queries is None else (tokens.shape[0], num_queries, tokens.shape[-1])
         return keras.KerasTensor(shape, dtype=self.compute_dtype)
 

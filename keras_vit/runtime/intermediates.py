@@ -15,8 +15,9 @@ def observing(observer):
 
     Args:
         observer: function `(name, value, layer)`, which returns the value or another in its place. `name` is "patches" (the grid of
-            `PatchEmbedding`), "tokens" (the input of a `TransformerEncoderBlock` or of `AttentionPooling`) or "weights" (of the
-            attention, `(batch, heads, queries, keys)`; `layer` is then None: it is the one whose "tokens" came last).
+            `PatchEmbedding`), "tokens" (the input of a `TransformerEncoderBlock` or of `AttentionPooling`), "rotation" (of a block's
+            queries and keys) or "weights" (of the attention, `(batch, heads, queries, keys)`; `layer` is then None: it is the one whose
+            "tokens" came last).
     """
     token = _observer.set(observer)
     try:

@@ -37,8 +37,8 @@ def mean_attention_distances(model: keras.Model, images: Any, batch_size: int = 
         seen = forward_pass(model, images)
         between = patch_distances(seen.grid, sides)
         count, found = len(between), []
-        for block, tokens in zip(seen.blocks, seen.tokens):
-            weights = ops.cast(block_weights(block, tokens)[:, :, -count:, -count:], "float32")
+        for i in range(len(seen.blocks)):
+            weights = ops.cast(block_weights(seen, i)[:, :, -count:, -count:], "float32")
             mean = ops.sum(weights * between, axis=-1) / ops.sum(weights, axis=-1)
             found.append(ops.mean(mean, axis=-1))
         return ops.stack(found, axis=1)

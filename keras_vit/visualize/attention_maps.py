@@ -46,7 +46,7 @@ def attention_weights(model: keras.Model, images: Any, blocks: Any = None, batch
 
     def weights(images):
         seen = forward_pass(model, images)
-        return ops.stack([block_weights(seen.blocks[i], seen.tokens[i]) for i in chosen], axis=1)
+        return ops.stack([block_weights(seen, i) for i in chosen], axis=1)
 
     return in_batches(weights, images, batch_size)
 
@@ -94,7 +94,7 @@ def attention_maps(model: keras.Model, images: Any, blocks: Any = None, query: A
         queries = np.flatnonzero(shares)
         found = []
         for i in chosen:
-            weights = block_weights(seen.blocks[i], seen.tokens[i], queries)
+            weights = block_weights(seen, i, queries)
             found.append(ops.tensordot(ops.cast(weights, "float32"), shares[queries], axes=[[2], [0]]))
         maps = ops.stack(found, axis=1)[..., -seen.grid[0] * seen.grid[1] :]
         return ops.reshape(maps, (*maps.shape[:3], *seen.grid))

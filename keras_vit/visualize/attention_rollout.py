@@ -41,7 +41,7 @@ def attention_rollout(model: keras.Model, images: Any, query: Any = None, batch_
 
     def rollout(images):
         seen = forward_pass(model, images)
-        matrices = [0.5 * (_mean_of_heads(block_weights(*pair)) + _identity(pair[1])) for pair in zip(seen.blocks, seen.tokens)]
+        matrices = [0.5 * (_mean_of_heads(block_weights(seen, i)) + _identity(tokens)) for i, tokens in enumerate(seen.tokens)]
         pooling = _mean_of_heads(seen.weights[-1]) if seen.pooling else None
         return map_of_query(model, query, seen.grid, matrices, pooling)
 

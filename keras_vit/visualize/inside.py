@@ -16,12 +16,14 @@ from keras_vit.vision_transformer import VisionTransformer
 
 
 class ForwardPass(NamedTuple):
-    """`grid` (rows, columns) of patches; the encoder `blocks` and the `tokens` that enter each; the same of attention `pooling`, a pair or
-    None; the attention `weights` that the pass used, in order, that of the pooling last; the model's `output`."""
+    """`grid` (rows, columns) of patches; the encoder `blocks`, the `tokens` that enter each, and the `rotations` of their queries and
+    keys, or None; blocks and tokens of attention `pooling`, a pair or None; the attention `weights` that the pass used, in order, that of
+    the pooling last; the model's `output`."""
 
     grid: tuple
     blocks: list
     tokens: list
+    rotations: list
     pooling: tuple | None
     weights: list
     output: object
@@ -36,11 +38,14 @@ def forward_pass(function: Callable, images: Any, replace: Callable = lambda nam
         replace: function of a name as in `observing`, the number of the block (the pooling's is the number of blocks) and the value, to
             put another in its place.
     """
-    layers, tokens, weights, grids = [], [], [], []
+    layers, tokens, weights, grids, rotations = [], [], [], [], {}
 
     def observer(name, value, layer):
         if name == "patches":
             grids.append(tuple(value.shape[1:3]))
+            return value
+        if name == "rotation":
+            rotations[len(layers) - 1] = value
             return value
         if name == "tokens":
             layers.append(layer)
@@ -53,19 +58,21 @@ def forward_pass(function: Callable, images: Any, replace: Callable = lambda nam
     if len(grids) != 1:
         raise ValueError(f"The model must call one VisionTransformer, once. Received: a model that calls {len(grids)}")
     pooling = (layers.pop(), tokens.pop()) if isinstance(layers[-1], AttentionPooling) else None
-    return ForwardPass(grids[0], layers, tokens, pooling, weights, output)
+    return ForwardPass(grids[0], layers, tokens, [rotations.get(i) for i in range(len(layers))], pooling, weights, output)
 
 
-def block_weights(block: Any, tokens: Any, queries: Any = None) -> Any:
+def block_weights(seen: ForwardPass, i: int, queries: Any = None) -> Any:
     """Returns a block's attention weights, `(batch, heads, queries, tokens)`, recomputed from the tokens that enter it.
 
     Args:
-        block: a `TransformerEncoderBlock`.
-        tokens: `(batch, tokens, D)`.
+        seen: the forward pass.
+        i: int. Number of the block.
         queries: int array, the queries to compute. None: all tokens.
     """
+    block, tokens = seen.blocks[i], seen.tokens[i]
     flat = ops.reshape(tokens, (-1, tokens.shape[-1]))
-    query, key, _ = block.attention.query_key_value(block.norm1(flat) if block.norm_first else flat, tokens.shape[0])
+    flat = block.norm1(flat) if block.norm_first else flat
+    query, key, _ = block.attention.query_key_value(flat, tokens.shape[0], rotation=seen.rotations[i])
     return attention_weights(query if queries is None else ops.take(query, queries, axis=2), key)
 
 
