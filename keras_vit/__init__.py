@@ -12,7 +12,7 @@ from keras_vit.checkpoints import from_pretrained
 from keras_vit.checkpoints.catalogue import list_weights
 from keras_vit.checkpoints.imagenet import decode_predictions
 from keras_vit.config import ViTConfig
-from keras_vit.cost import cost
+from keras_vit.cost import cost, estimate_step
 from keras_vit.features import embed
 from keras_vit.presets import list_models
 from keras_vit.version import __version__
@@ -26,6 +26,7 @@ __all__ = [
     "cost",
     "decode_predictions",
     "embed",
+    "estimate_step",
     "feature_maps",
     "features",
     "from_pretrained",
@@ -39,7 +40,7 @@ __all__ = [
 ]
 
 # Imported where they are first named: they bring TensorFlow or matplotlib, which a model does not need.
-LAZY = ("data", "tuning", "visualize")
+LAZY = ("data", "profiling", "tuning", "visualize")
 
 
 def __getattr__(name):

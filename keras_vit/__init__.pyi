@@ -7,6 +7,7 @@ from keras_vit import data as data
 from keras_vit import features as features
 from keras_vit import layers as layers
 from keras_vit import presets as presets
+from keras_vit import profiling as profiling
 from keras_vit import training as training
 from keras_vit import tuning as tuning
 from keras_vit import visualize as visualize
@@ -18,6 +19,7 @@ from keras_vit.checkpoints.pretrained import from_pretrained as from_pretrained
 from keras_vit.config import Pooling
 from keras_vit.config import ViTConfig as ViTConfig
 from keras_vit.cost.counts import cost as cost
+from keras_vit.cost.step import estimate_step as estimate_step
 from keras_vit.features.embedding import embed as embed
 from keras_vit.presets import list_models as list_models
 from keras_vit.rotary import RotaryConfig

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from keras_vit_cli import convert, embed, evaluate, explain, info, list_presets, predict, scatter, similar, train, tune
+from keras_vit_cli import benchmark, convert, embed, evaluate, explain, info, list_presets, predict, scatter, similar, train, tune
 from keras_vit_cli.console import quiet
 
 app = typer.Typer(rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
@@ -24,6 +24,7 @@ app.command("scatter")(scatter.scatter)
 app.command("convert")(convert.convert)
 app.command("list")(list_presets.list_presets)
 app.command("info")(info.info)
+app.command("benchmark")(benchmark.benchmark)
 
 
 @app.callback(invoke_without_command=True)

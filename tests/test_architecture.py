@@ -20,7 +20,7 @@ FLOORS = [
     {"data", "export", "visualize"},
     {"features"},
     {"training"},
-    {"tuning"},
+    {"profiling", "tuning"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted([*(ROOT / "keras_vit").rglob("*.py"), *(ROOT / "keras_vit_cli").rglob("*.py")])

@@ -7,11 +7,19 @@ from keras_vit.config import ViTConfig
 
 
 class Cost(NamedTuple):
-    """Parameters (count), macs (multiply-adds of a forward pass) and activation_bytes (kept for the backward pass)."""
+    """What a configuration costs.
+
+    Args:
+        parameters: int. Number of trainable weights.
+        macs: int. Multiply-adds of a forward pass.
+        activation_bytes: int. Bytes that a backward pass needs of the forward pass.
+        outputs: int. Numbers that convolutions and matrix products write: what timm's tables call activations (`macts`, in millions).
+    """
 
     parameters: int
     macs: int
     activation_bytes: int
+    outputs: int = 0
 
     def __add__(self, other):
         return Cost(*(a + b for a, b in zip(self, other)))
@@ -30,7 +38,7 @@ def cost(model: Any, batch_size: int = 1, bytes_per_value: int = 4, **overrides:
         **overrides: arguments of `VisionTransformer`, such as `input_shape` or `num_classes`.
 
     Returns:
-        A `Cost` with ints `parameters`, `macs` and `activation_bytes`.
+        A `Cost` with ints `parameters`, `macs`, `activation_bytes` and `outputs`.
 
     Raises:
         ValueError: if the preset is unknown, or the input's size is open.
@@ -41,7 +49,7 @@ def cost(model: Any, batch_size: int = 1, bytes_per_value: int = 4, **overrides:
     """
     parts = cost_by_part(model, bytes_per_value, **overrides).values()
     total = sum(parts, Cost(0, 0, 0))
-    return Cost(total.parameters, batch_size * total.macs, batch_size * total.activation_bytes)
+    return Cost(total.parameters, *(batch_size * each for each in total[1:]))
 
 
 def cost_by_part(model: Any, bytes_per_value: int = 4, **overrides: Any) -> dict[str, Cost]:
@@ -58,7 +66,7 @@ def cost_by_part(model: Any, bytes_per_value: int = 4, **overrides: Any) -> dict
     if c.stem is not None:
         parts["stem"], channels = _stem_cost(c.stem, height, width, channels)
     weights = math.prod(c.patch) * channels * d
-    parts["patch_embedding"] = Cost(weights + d * c.patch_bias, weights * patches, math.prod(c.patch) * channels * patches)
+    parts["patch_embedding"] = Cost(weights + d * c.patch_bias, weights * patches, math.prod(c.patch) * channels * patches, patches * d)
 
     table = math.prod(c.table_grid) * d if c.position_embedding == "learned" else 0
     positions = table + (c.num_class_tokens * d if table and c.prefix_positions else 0)
@@ -69,7 +77,8 @@ def cost_by_part(model: Any, bytes_per_value: int = 4, **overrides: Any) -> dict
     feature = c.feature_dim
     if c.pooling == "map":
         mlp = _dense(d, c.mlp_dim, 1) + _dense(c.mlp_dim, d, 1)
-        attention = _dense(d, d, 1) + _dense(d, 2 * d, patches) + _dense(d, d, 1) + Cost(d, 2 * patches * d, c.num_heads * patches)
+        products = Cost(d, 2 * patches * d, c.num_heads * patches, c.num_heads * patches + d)
+        attention = _dense(d, d, 1) + _dense(d, 2 * d, patches) + _dense(d, d, 1) + products
         parts["pooling"] = mlp + attention + Cost(2 * d, 0, d)
     if c.representation_size:
         parts["representation"] = _dense(d, c.representation_size, 1)
@@ -77,19 +86,19 @@ def cost_by_part(model: Any, bytes_per_value: int = 4, **overrides: Any) -> dict
     if c.include_top:
         heads = 1 + c.distillation_token
         parts["head"] = Cost(*(heads * value for value in _dense(feature, c.num_classes, 1)))
-    return {part: Cost(c.parameters, c.macs, bytes_per_value * c.activation_bytes) for part, c in parts.items()}
+    return {part: c._replace(activation_bytes=bytes_per_value * c.activation_bytes) for part, c in parts.items()}
 
 
 def _dense(inputs, outputs, rows, bias=True):
     """A dense layer: activations are its inputs, which the gradient of its kernel needs."""
-    return Cost(inputs * outputs + outputs * bias, rows * inputs * outputs, rows * inputs)
+    return Cost(inputs * outputs + outputs * bias, rows * inputs * outputs, rows * inputs, rows * outputs)
 
 
 def _block_cost(c):
     d, n, heads, mlp_dim = c.hidden_dim, c.num_tokens, c.num_heads, c.mlp_dim
     norms = Cost(2 * 2 * d, 0, 2 * n * d)
     # The scores after the softmax, and queries, keys and values, each in the layout that the product takes.
-    attention = Cost(0, 2 * n * n * d, heads * n * n + 3 * n * d)
+    attention = Cost(0, 2 * n * n * d, heads * n * n + 3 * n * d, heads * n * n + n * d)
     products = _dense(d, 3 * d, n, bool(c.qkv_bias)) + _dense(d, d, n)
     products += Cost(-d * (c.qkv_bias == "query_value"), 0, 0)  # keys have no bias
     gated = 2 if c.mlp == "swiglu" else 1
@@ -98,7 +107,7 @@ def _block_cost(c):
     qk_norm = Cost(4 * c.head_dim, 0, 2 * n * d) if c.qk_norm else Cost(0, 0, 0)
     block = norms + attention + products + mlp + extra + qk_norm
     # With remat only a block's input is kept.
-    return Cost(block.parameters, block.macs, n * d) if c.remat else block
+    return block._replace(activation_bytes=n * d) if c.remat else block
 
 
 def _stem_cost(stem, height, width, channels):
@@ -106,7 +115,8 @@ def _stem_cost(stem, height, width, channels):
 
     def conv(kernel, inputs, outputs, height, width, norm_weights):
         weights = kernel * kernel * inputs * outputs
-        return Cost(weights + norm_weights * outputs, weights * height * width, 2 * outputs * height * width)
+        positions = height * width
+        return Cost(weights + norm_weights * outputs, weights * positions, 2 * outputs * positions, outputs * positions)
 
     if stem.kind == "conv":
         for filters, stride in zip(stem.filters, stem.strides):

@@ -3,7 +3,7 @@
 # `import keras_vit` imports this package, so that saved models find their optimizers and losses: nothing here may import TensorFlow.
 from keras_vit.files import replacing
 from keras_vit.training import losses
-from keras_vit.training.devices.memory import accelerated, check_memory
+from keras_vit.training.devices.memory import check_memory
 from keras_vit.training.devices.sharding import layout_map
 from keras_vit.training.devices.strategy import check_batch, count_replicas, strategy, virtual_devices
 from keras_vit.training.distillation import Distillation

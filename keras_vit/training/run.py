@@ -11,13 +11,14 @@ from collections.abc import Sequence
 import keras
 
 from keras_vit.config import ViTConfig
+from keras_vit.cost.device import accelerated
 from keras_vit.files import replacing
 from keras_vit.messages import counted
 from keras_vit.presets import preset
 from keras_vit.runtime.agreement import check_agreement
 from keras_vit.runtime.devices import processes
 from keras_vit.training import settings
-from keras_vit.training.devices.memory import accelerated, check_memory, memory_error
+from keras_vit.training.devices.memory import check_memory, memory_error
 from keras_vit.training.devices.strategy import check_batch, devices
 from keras_vit.training.distillation import Distillation
 from keras_vit.training.folder import BATCH, BEST, CHECKPOINTS, CONFIG, HISTORY, MODEL, check_folder, withdraw
@@ -244,8 +245,7 @@ class Run:
         with self._scope():
             phase.compile(self._trainer, self.data.steps_per_epoch, parts, **options)
         if not accelerated():
-            count = -(-phase.batch_size // (processes()[1] * parts))
-            check_memory(self._model, count, phase.optimizer, phase.ema_momentum is not None)
+            check_memory(self._model, -(-phase.batch_size // (processes()[1] * parts)), phase.optimizer, phase.ema_momentum is not None)
         self._phase = phase
 
     def show_batch(self) -> pathlib.Path:

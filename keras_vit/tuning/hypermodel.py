@@ -12,6 +12,7 @@ import keras
 import keras_tuner
 
 from keras_vit.config import ViTConfig
+from keras_vit.cost.device import available_bytes
 from keras_vit.data import SOURCES, load
 from keras_vit.data.augmentation import named_augmentation
 from keras_vit.data.sources import decoded_once, open_source
@@ -19,7 +20,6 @@ from keras_vit.files import replacing
 from keras_vit.names import choose
 from keras_vit.presets import preset
 from keras_vit.training import RECIPES, Recipe, Run
-from keras_vit.training.devices.memory import available_bytes
 from keras_vit.training.folder import BEST, CHECKPOINTS
 from keras_vit.training.settings import values_of
 from keras_vit.tuning.spaces import ARCHITECTURE, AUGMENTATION, TRAINING, architectures, arguments_of, open_space

@@ -3,6 +3,7 @@
 from keras_vit.visualize.attention_distance import attention_distance, mean_attention_distances
 from keras_vit.visualize.attention_maps import attention_maps, attention_weights
 from keras_vit.visualize.attention_rollout import attention_rollout
+from keras_vit.visualize.cost_curves import cost_curves
 from keras_vit.visualize.grad_cam import grad_cam
 from keras_vit.visualize.model_figure import model_figure
 from keras_vit.visualize.overlay import overlay
@@ -16,6 +17,7 @@ __all__ = [
     "attention_maps",
     "attention_rollout",
     "attention_weights",
+    "cost_curves",
     "grad_cam",
     "mean_attention_distances",
     "model_figure",

@@ -1,19 +1,15 @@
 """Checks that a batch fits into memory, by the cost model's estimate of a training step."""
 
-import math
-import pathlib
 from typing import Any
 
 import keras
 
 from keras_vit.config import ViTConfig
-from keras_vit.cost import cost, cost_by_part
+from keras_vit.cost import cost_by_part, step_memory
+from keras_vit.cost.device import available_bytes
+from keras_vit.cost.memory import COPIES
 
-COPIES = {"AdamW": 2, "Lamb": 2, "Muon": 2, "SGD": 1}  # arrays of the size of the weights that an optimizer keeps
-# What a step takes at its peak, over what the backward pass needs to be kept. Measured 1.8 to 2.3 (Ti/16 and S/16, batches of 16 and 32,
-# TensorFlow on a CPU with and without XLA), 2.7 in bfloat16.
-PEAK = 2.0
-CGROUP = pathlib.Path("/sys/fs/cgroup")
+PEAK = 2.0  # what a device of several holds at the peak of a step, over what the backward pass needs to be kept
 
 
 def training_bytes(model: keras.Model, batch_size: int, optimizer: str = "AdamW", ema: bool = False) -> int:
@@ -25,9 +21,7 @@ def training_bytes(model: keras.Model, batch_size: int, optimizer: str = "AdamW"
         optimizer: str. Name of an optimizer of `keras_vit.training`. Defaults to "AdamW".
         ema: bool. Whether a moving average of the weights is kept. Defaults to False.
     """
-    price = cost(model, batch_size, bytes_per_value=2 if "16" in model.compute_dtype else 4)
-    trained = sum(math.prod(v.shape) for v in model.trainable_variables)
-    return 4 * (price.parameters + trained * (1 + COPIES[optimizer] + ema)) + int(PEAK * price.activation_bytes)
+    return step_memory(model, batch_size, True, optimizer, ema).total
 
 
 def device_bytes(
@@ -64,33 +58,6 @@ def device_bytes(
         held = parameters / devices if strategy == "fsdp" else parameters
     gathered = {"fsdp": 2 * block, "tensor_parallel": 3 * config.hidden_dim**2}.get(strategy, 0)
     return int(4 * held * (1 + COPIES[optimizer])), int(4 * (held + gathered)), int(PEAK * activations)
-
-
-def available_bytes() -> float:
-    """Returns the free memory of this machine or container in bytes; infinity if the system does not report it."""
-    available = math.inf
-    try:
-        lines = dict(line.split(":") for line in pathlib.Path("/proc/meminfo").read_text().splitlines())
-        available = 1024 * int(lines["MemAvailable"].split()[0])
-        limit, used = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        if limit != "max":
-            available = min(available, int(limit) - int(used))
-    except (OSError, KeyError):
-        pass  # not Linux, or no container
-    return available
-
-
-def accelerated() -> bool:
-    """Returns whether models run on a GPU or TPU, which has memory of its own."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return bool(tf.config.list_physical_devices("GPU") or tf.config.list_physical_devices("TPU"))
-    if keras.backend.backend() == "jax":
-        return any(not device.startswith("cpu") for device in keras.distribution.list_devices())
-    import torch
-
-    return torch.cuda.is_available()
 
 
 def check_memory(model: keras.Model, batch_size: int, optimizer: str = "AdamW", ema: bool = False, available: int | None = None) -> None:

@@ -81,7 +81,7 @@ def test_a_model_that_reads_the_class_token_computes_less():
 def test_batch_and_precision():
     one = keras_vit.cost(TINY)
     many = keras_vit.cost(TINY, batch_size=8, bytes_per_value=2)
-    assert many == (one.parameters, 8 * one.macs, 4 * one.activation_bytes)
+    assert many == (one.parameters, 8 * one.macs, 4 * one.activation_bytes, 8 * one.outputs)
 
 
 def test_activation_bytes():

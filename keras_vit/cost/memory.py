@@ -1,0 +1,176 @@
+"""The memory of a step, by formula: weights, gradients, the optimizer's copies, and a batch's activations at their peak."""
+
+import math
+from typing import Any, NamedTuple
+
+import keras
+
+from keras_vit.config import ViTConfig
+from keras_vit.cost.counts import cost_by_part
+from keras_vit.names import Table
+from keras_vit.runtime import attention_by_head, fused_attention
+
+COPIES = Table("optimizer", {"AdamW": 2, "Lamb": 2, "Muon": 2, "SGD": 1})  # arrays of the size of the weights that an optimizer keeps
+
+
+class Memory(NamedTuple):
+    """The memory of a step at its peak, in bytes.
+
+    Args:
+        weights: int. The weights, and their moving average if there is one.
+        optimizer: int. The arrays that the optimizer keeps.
+        gradients: int. What gradients, and room to apply them, add at the peak.
+        activations: int. What a batch's images hold at the peak, but for attention scores.
+        scores: int. Attention scores: they grow with the square of the number of tokens.
+        batch: int. The images.
+    """
+
+    weights: int
+    optimizer: int
+    gradients: int
+    activations: int
+    scores: int
+    batch: int
+
+    @property
+    def total(self) -> int:
+        """The sum."""
+        return sum(self)
+
+
+class Peak(NamedTuple):
+    """What a step on a backend holds at its peak, as multiples of what the formula of `cost` keeps for the backward pass.
+
+    The formula tells three kinds of numbers apart: of tokens, of the hidden layer of width `mlp_dim`, and attention scores. A backend keeps
+    copies of some of them and computes others again. While activations are freed, gradients are made: the peak is the larger one of
+    activations with the first gradients and of all gradients.
+
+    Args:
+        tokens, hidden, scores: float. Multiples for every block.
+        last_tokens, last_scores: float. Multiples for the block that is being computed.
+        others: float. Multiple for what lies before and behind the blocks.
+        weights: float. Multiple of the trained weights that is added to the activations.
+        alone: float. Multiple of the trained weights where activations are few.
+        again: float. With remat: how much of the kept numbers of one block is held while it is computed again.
+    """
+
+    tokens: float
+    hidden: float
+    scores: float
+    last_tokens: float
+    last_scores: float
+    others: float
+    weights: float = 0.0
+    alone: float = 0.0
+    again: float = 1.0
+
+
+# By backend and bytes of an activation. Fitted to steps of 12 to 24 small models of other widths, depths and numbers of tokens for each
+# row; docs/cost.md has the error on models that were not among them. On torch gradients stay until the next backward pass.
+TRAINING = {
+    ("tensorflow", 4): Peak(1.15, 0.81, 1.39, 0.43, 0.64, 0.0, 0.32, 1.11, 1.4),
+    ("tensorflow", 2): Peak(0.91, 0.91, 2.29, 0.79, 1.43, 1.09, 1.0, 1.0, 1.4),
+    ("jax", 4): Peak(1.27, 1.66, 2.05, 2.50, 1.17, 0.12, 0.22, 0.29, 0.75),
+    ("jax", 2): Peak(3.20, 3.20, 3.19, 2.62, 2.13, 1.75, 0.97, 1.0, 0.75),
+    ("torch", 4): Peak(0.93, 1.03, 1.04, 1.32, 0.59, 0.02, 1.0, 1.23, 0.4),
+    ("torch", 2): Peak(1.19, 1.19, 2.67, 0.34, 1.39, 0.0, 1.31, 1.64, 0.4),
+}
+INFERENCE = {
+    ("tensorflow", 4): Peak(0.0, 0.0, 0.0, 0.75, 1.0, 1.5),
+    ("tensorflow", 2): Peak(0.0, 0.0, 0.0, 0.75, 3.0, 3.0, 0.5),
+    ("jax", 4): Peak(0.0, 0.0, 0.0, 1.0, 0.0, 1.3),
+    ("jax", 2): Peak(0.0, 0.0, 0.0, 1.25, 0.0, 1.3, 1.0),
+    ("torch", 4): Peak(0.0, 0.0, 0.0, 1.5, 2.0, 3.0),
+    ("torch", 2): Peak(0.0, 0.0, 0.0, 2.0, 3.0, 3.0, 0.1),
+}
+
+
+def step_memory(
+    model: Any,
+    batch_size: int = 1,
+    training: bool = True,
+    optimizer: str = "AdamW",
+    ema: bool = False,
+    backend: str | None = None,
+    **overrides: Any,
+) -> Memory:
+    """Estimates the memory of a step at its peak, without building anything.
+
+    Args:
+        model: a `VisionTransformer`, the name of a preset, a `ViTConfig`, or a dict of arguments of `VisionTransformer`. Of a model, frozen
+            weights have no gradients and no copies.
+        batch_size: int. Images that are computed at once.
+        training: bool. Whether the step trains. Defaults to True.
+        optimizer: str. "AdamW", "Lamb", "Muon" or "SGD" with momentum. Defaults to "AdamW".
+        ema: bool. Whether a moving average of the weights is kept. Defaults to False.
+        backend: str or None. "tensorflow", "jax" or "torch"; None takes Keras's. Defaults to None.
+        **overrides: arguments of `VisionTransformer`, such as `input_shape`, `remat` or `dtype`.
+
+    Returns:
+        A `Memory`.
+
+    Raises:
+        ValueError: if the preset, the optimizer or the backend is unknown, or the input's size is open.
+
+    Example:
+    >>> memory = step_memory("ViTB16", batch_size=8, backend="tensorflow")
+    >>> memory.weights, memory.optimizer
+    (346270624, 692541248)
+    """
+    c = ViTConfig.of(model, **overrides)
+    backend = backend or keras.backend.backend()
+    values, weights = bytes_of(c)
+    parts = cost_by_part(c.replace(remat=False))
+    parameters = sum(part.parameters for part in parts.values())
+    trained = parameters
+    if not overrides and isinstance(model, keras.Model):
+        trained = sum(math.prod(v.shape) for v in model.trainable_variables)
+    tokens, hidden, scores = kept_by_block(c, backend)
+    factors = (TRAINING if training else INFERENCE)[_known(backend), values]
+    # With class-token pooling the last block computes little more than keys and values.
+    whole = c.num_layers - (c.pooling == "token")
+    others = sum(part.activation_bytes for name, part in parts.items() if name != "blocks") // 4
+    kept, kept_scores = factors.tokens * tokens + factors.hidden * hidden, factors.scores * scores
+    blocks, inputs = (factors.again, whole * c.num_tokens * c.hidden_dim) if c.remat and training else (whole, 0)
+    numbers, others = blocks * kept + inputs + factors.last_tokens * tokens, factors.others * others
+    # Inference has freed the image's pixels when a block is computed; training keeps them.
+    numbers = numbers + others if training else max(numbers, others - factors.last_scores * scores)
+    activations = batch_size * values * numbers
+    held = batch_size * values * (blocks * kept_scores + factors.last_scores * scores)
+    gradients = 4 * trained * factors.weights
+    gradients = max(gradients, 4 * trained * factors.alone - activations - held)
+    return Memory(
+        weights * (parameters + (trained if ema and training else 0)),
+        weights * (COPIES[optimizer] * trained if training else 0),
+        int(gradients),
+        int(activations),
+        int(held),
+        4 * batch_size * math.prod(c.input_shape),
+    )
+
+
+def bytes_of(c: ViTConfig) -> tuple[int, int]:
+    """Returns the bytes of an activation and of a weight, by the configuration's precision or, without one, Keras's."""
+    policy = keras.dtype_policies.get(c.dtype or keras.config.dtype_policy())
+    values, weights = (2 if each in ("float16", "bfloat16") else 4 for each in (policy.compute_dtype, policy.variable_dtype))
+    return values, weights
+
+
+def kept_by_block(c: ViTConfig, backend: str) -> tuple[int, int, int]:
+    """Returns the numbers that a backward pass needs of one block for one image: (of width D, of width mlp_dim, attention scores)."""
+    block = cost_by_part(c.replace(remat=False))["blocks"].activation_bytes // (4 * c.num_layers)
+    n = c.num_tokens
+    scores = c.num_heads * n * n
+    hidden = (2 if c.mlp == "mlp" else 3) * n * c.mlp_dim
+    return block - scores - hidden, hidden, 0 if attention_is_long(c, backend) else scores
+
+
+def attention_is_long(c: ViTConfig, backend: str) -> bool:
+    """Returns whether attention is computed without holding all scores, as `runtime` chooses it on a processor."""
+    return c.num_tokens >= (fused_attention.LONG if backend == "torch" else attention_by_head.LONG)
+
+
+def _known(backend):
+    if backend not in ("tensorflow", "jax", "torch"):
+        raise ValueError(f"Memory is estimated for tensorflow, jax and torch. Received: backend={backend!r}")
+    return backend

@@ -1,0 +1,132 @@
+"""The time of a step on a calibrated machine, by what it computes."""
+
+import math
+from typing import Any, NamedTuple
+
+from keras_vit.config import ViTConfig
+from keras_vit.cost.counts import cost_by_part
+from keras_vit.cost.memory import COPIES, attention_is_long
+
+# What recomputation adds to a training step, of the dense part's time (docs/performance.md).
+REMAT = {"tensorflow": 0.20, "jax": 0.10, "torch": 0.33}
+
+
+class Machine(NamedTuple):
+    """The speed of one backend on one device, as `keras_vit.profiling.calibrate` measures it.
+
+    Args:
+        backend: str. Keras's backend.
+        device: str. Name of the processor or GPU.
+        threads: int. Threads of the processor.
+        precision: str. Name of the dtype policy.
+        training: bool. Whether the times are of training steps or of inference.
+        step, block: float. Seconds of a step and of a block without any work.
+        parameter: float. Seconds for each trained weight.
+        dense: dict from `hidden_dim` to the seconds of a multiply-add of a block of this width, norms and activation included.
+        score, long_score: float. Seconds for each attention score, where all are held at once and where they are not.
+    """
+
+    backend: str
+    device: str
+    threads: int
+    precision: str
+    training: bool
+    step: float
+    block: float
+    parameter: float
+    dense: dict[int, float]
+    score: float
+    long_score: float
+
+    def dense_at(self, width: int) -> float:
+        """Returns the seconds of a multiply-add at a width, interpolated between those that were measured."""
+        widths = sorted(self.dense)
+        below = max((w for w in widths if w <= width), default=widths[0])
+        above = min((w for w in widths if w >= width), default=widths[-1])
+        if below == above:
+            return self.dense[below]
+        share = math.log(width / below) / math.log(above / below)
+        return self.dense[below] ** (1 - share) * self.dense[above] ** share
+
+
+class Seconds(NamedTuple):
+    """The time of a step in seconds, by what it is for.
+
+    Args:
+        overhead: float. What a step takes without any work.
+        dense: float. Matrix products over single tokens, norms and activations: it grows with the number of tokens.
+        attention: float. Attention scores: it grows with the square of the number of tokens.
+        optimizer: float. Updates of the weights.
+    """
+
+    overhead: float
+    dense: float
+    attention: float
+    optimizer: float
+
+    @property
+    def total(self) -> float:
+        """The sum."""
+        return sum(self)
+
+
+class Work(NamedTuple):
+    """What a step computes.
+
+    Args:
+        blocks: int. Number of blocks.
+        width: int. `hidden_dim`.
+        dense: float. Multiply-adds but those of attention scores.
+        scores: float. Attention scores.
+        is_long: bool. Whether attention is computed without holding all scores.
+        weights: float. Weights that are updated, as AdamW's: an optimizer that keeps fewer arrays counts them for less.
+    """
+
+    blocks: int
+    width: int
+    dense: float
+    scores: float
+    is_long: bool
+    weights: float
+
+
+def work(model: Any, batch_size: int, backend: str, optimizer: str = "AdamW") -> Work:
+    """Returns what a step of a batch computes. Arguments as in `step_seconds`."""
+    c = ViTConfig.of(model)
+    parts = cost_by_part(c)
+    n, d = c.num_tokens, c.hidden_dim
+    whole = c.num_layers - (c.pooling == "token")
+    block = parts["blocks"].macs / c.num_layers - 2 * n * n * d
+    dense = whole * block + sum(part.macs for name, part in parts.items() if name != "blocks")
+    if c.pooling == "token":  # the last block: keys and values of all tokens, the rest of the class tokens alone
+        first = c.num_class_tokens
+        dense += 2 * n * d * d + first * (block / n - 2 * d * d)
+    scores = whole * c.num_heads * n * n
+    weights = sum(part.parameters for part in parts.values())
+    # AdamW reads four arrays and writes three; another optimizer keeps fewer copies.
+    arrays = (3 + 2 * COPIES[optimizer]) / (3 + 2 * COPIES["AdamW"])
+    return Work(c.num_layers, d, batch_size * dense, batch_size * scores, attention_is_long(c, backend), weights * arrays)
+
+
+def step_seconds(model: Any, batch_size: int, machine: Machine, optimizer: str = "AdamW", **overrides: Any) -> Seconds:
+    """Predicts the time of a step.
+
+    Args:
+        model: as in `step_memory`.
+        batch_size: int. Images in a step.
+        machine: `Machine`. From `keras_vit.profiling.calibrate`.
+        optimizer: str. As in `step_memory`.
+        **overrides: arguments of `VisionTransformer`.
+
+    Returns:
+        `Seconds`.
+    """
+    c = ViTConfig.of(model, **overrides)
+    done = work(c, batch_size, machine.backend, optimizer)
+    more = 1 + REMAT.get(machine.backend, 0.33) if c.remat and machine.training else 1
+    return Seconds(
+        machine.step + done.blocks * machine.block,
+        more * done.dense * machine.dense_at(done.width),
+        more * done.scores * (machine.long_score if done.is_long else machine.score),
+        done.weights * machine.parameter,
+    )

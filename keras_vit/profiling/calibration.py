@@ -1,0 +1,133 @@
+"""Measures this machine once: a few tiny models, from whose steps the time of any other is predicted."""
+
+import json
+import os
+import pathlib
+from typing import Any
+
+import keras
+import numpy as np
+
+from keras_vit.cost.device import this_device
+from keras_vit.cost.seconds import Machine, work
+from keras_vit.files import replacing
+from keras_vit.profiling.steps import Job, measure
+
+VERSION = 1
+WIDTHS = (192, 384, 768)
+
+
+def calibrate(training: bool = True, precision: str | None = None, again: bool = False) -> Machine:
+    """Returns the speed of this machine on the current backend. The first call measures it, and keeps it in a file.
+
+    The measurement takes a process of its own, from a few seconds on torch to half a minute where XLA compiles. The file lies in
+    `$KERAS_HOME/keras_vit/machines` (default `~/.keras/keras_vit/machines`) under the names of the processor or GPU, the backend, its
+    threads and the precision.
+
+    Args:
+        training: bool. Whether training steps are measured, or inference. Defaults to True.
+        precision: str or None. Name of a dtype policy, such as "mixed_bfloat16". None takes Keras's. Defaults to None.
+        again: bool. Whether a file that is there is replaced. Defaults to False.
+
+    Returns:
+        A `keras_vit.cost.Machine`.
+
+    Raises:
+        RuntimeError: if the measurement fails.
+
+    Example:
+    >>> machine = keras_vit.profiling.calibrate()  # doctest: +SKIP
+    >>> keras_vit.estimate_step("ViTB16", batch_size=8, machine=machine).seconds.total  # doctest: +SKIP
+    1.9
+    """
+    path = path_of(training, precision)
+    if not again and (found := _read(path)) is not None:
+        return found
+    machine = fit(training, precision, [float(np.median(steps.seconds)) for steps in measure(jobs(training, precision))])
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps({"version": VERSION, **machine._asdict()}, indent=2) + "\n", encoding="utf-8")
+    return machine
+
+
+def is_calibrated(training: bool = True, precision: str | None = None) -> bool:
+    """Returns whether `calibrate` finds its file."""
+    return _read(path_of(training, precision)) is not None
+
+
+def path_of(training: bool, precision: str | None) -> pathlib.Path:
+    """Returns the file of a calibration."""
+    home = pathlib.Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "keras_vit" / "machines"
+    found = this_device()
+    kind = "training" if training else "inference"
+    name = f"{found.name}-{found.threads}-{keras.backend.backend()}-{_policy(precision)}-{kind}"
+    return home / f"{''.join(c if c.isalnum() or c in '-_.' else '_' for c in name)}.json"
+
+
+def jobs(training: bool, precision: str | None = None) -> list[Job]:
+    """Returns the tiny models of a calibration, each with its batch."""
+
+    def job(width, side, batch_size, layers, least=5):
+        arguments = dict(
+            input_shape=(8 * side, 8 * side, 3), patch_size=8, hidden_dim=width, num_heads=max(1, width // 64), mlp_dim=4 * width,
+            num_layers=layers, num_classes=10, pooling="gap", class_token=False, dtype=_policy(precision),
+        )  # fmt: skip
+        return Job(arguments, batch_size, training, seconds=0.3, least=least)
+
+    return [
+        job(64, 2, 1, 1, 20),  # a step
+        job(64, 2, 1, 4, 20),  # blocks
+        job(768, 2, 1, 1),  # weights
+        *(job(width, 7, 16, 1) for width in WIDTHS),
+        job(192, 15, 8, 1),
+        job(192, 28, 2, 1),  # scores
+        job(192, 33, 2, 1),  # scores that are not held at once
+    ]
+
+
+def fit(training: bool, precision: str | None, seconds: list[float]) -> Machine:
+    """Returns the machine whose predictions are the nearest to the measured steps of `jobs`, relative to each."""
+    backend, found = keras.backend.backend(), this_device()
+    columns = ["step", "block", "parameter", *WIDTHS, "score", "long_score"]
+    rows = []
+    for job in jobs(training, precision):
+        blocks, width, dense, scores, is_long, weights = work(job.arguments, job.batch_size, backend)
+        row = dict.fromkeys(columns, 0.0) | {"step": 1.0, "block": blocks, "parameter": weights if training else 0.0}
+        row[max(width, WIDTHS[0])] = dense
+        row["long_score" if is_long else "score"] = scores
+        rows.append(list(row.values()))
+    found_constants = dict(zip(columns, _positive_least_squares(np.array(rows) / np.array(seconds)[:, None], np.ones(len(seconds)))))
+    return Machine(
+        backend, found.name, found.threads, _policy(precision), training,
+        found_constants["step"], found_constants["block"], found_constants["parameter"],
+        {width: found_constants[width] for width in WIDTHS}, found_constants["score"], found_constants["long_score"],
+    )  # fmt: skip
+
+
+def _positive_least_squares(matrix, target):
+    """Returns the least-squares solution without negative numbers: a negative one is left out, and the rest solved again."""
+    scale = np.maximum(np.abs(matrix).max(axis=0), 1e-300)
+    kept = np.flatnonzero(scale > 1e-299)
+    while True:
+        solution = np.linalg.lstsq(matrix[:, kept] / scale[kept], target, rcond=None)[0]
+        if (solution >= 0).all():
+            break
+        kept = kept[solution >= 0]
+    result = np.zeros(matrix.shape[1])
+    result[kept] = solution / scale[kept]
+    return [float(value) for value in result]
+
+
+def _policy(precision: Any) -> str:
+    return keras.dtype_policies.get(precision or keras.config.dtype_policy()).name
+
+
+def _read(path):
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if found.pop("version") != VERSION:
+            return None
+        return Machine(**found | {"dense": {int(width): value for width, value in found["dense"].items()}})
+    except FileNotFoundError:
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError):  # another version's, or one that a user has edited: it is measured again
+        return None
