@@ -19,7 +19,7 @@ def test_figures_of_a_preset(capsys):
 
 def test_parts_add_up(capsys):
     _, out, _ = call(capsys, "ViTTi16")
-    parameters = [int(line.split()[1].replace(",", "")) for line in out.split("GMACs")[1].strip().split("\n")]
+    parameters = [int(line.split()[1].replace(",", "")) for line in out.split("GMACs")[1].split("\n\n")[0].strip().split("\n")]
     assert sum(parameters) == 5_717_416
 
 
