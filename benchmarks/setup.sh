@@ -18,7 +18,7 @@ make() { # name, packages...
 
 torch=(torch==2.13.0) tensorflow=(tensorflow-cpu==2.21.0) jax=(jax==0.10.2)
 [ -z "$system" ] || torch=() tensorflow=() jax=()
-make keras "${tensorflow[@]}" "${jax[@]}" "${torch[@]}" keras==3.15.1 -e "$root[plot]" kagglehub pyyaml sentencepiece tokenizers regex rich
+make keras "${tensorflow[@]}" "${jax[@]}" "${torch[@]}" keras==3.15.1 openvino==2026.4.1 -e "$root[plot]" kagglehub pyyaml sentencepiece tokenizers regex rich
 # Without tensorflow-text, which its image models do not need and which asks for another TensorFlow.
 "$folder/keras/bin/pip" install --quiet --no-deps keras-hub==0.32.0
 make torch "${torch[@]}" transformers==5.24.0 onnx onnxscript onnxruntime==1.32.0 openvino==2026.4.1 safetensors pyyaml huggingface_hub \

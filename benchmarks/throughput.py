@@ -65,6 +65,7 @@ class Group(NamedTuple):
 OURS = "keras_vit, JAX; keras_vit, torch; " if on_gpu() else "keras_vit, TF predict_on_batch; keras_vit, TF XLA; "
 KERAS_HUB = "keras-hub, JAX" if on_gpu() else "keras-hub, TF tf.function"
 PEERS = "timm, torch compile; " + ("" if on_gpu() else "openvino, CPU; ") + KERAS_HUB
+OPENVINO = () if on_gpu() else ("Ti", "S", "B")  # our models on OpenVINO beside timm's ONNX there
 GROUPS = {
     "quick": Group("inference", "B/16", 8, "float32", OURS.split("; ")[0]),
     "batch8": Group(
@@ -105,6 +106,10 @@ GROUPS = {
     "B16_384": Group("inference", "B/16", 8, "float32", OURS + PEERS, 384),
     "R50_B16": Group("inference", "R50+B/16", 8, "float32", OURS + "keras_vit, JAX; timm, torch compile"),
     "R26_S32": Group("inference", "R26+S/32", 8, "float32", OURS + "keras_vit, JAX; timm, torch compile"),
+    **{
+        f"openvino_{model}": Group("inference", f"{model}/16", 8, "float32", "keras_vit, OpenVINO", anchor="openvino, CPU")
+        for model in OPENVINO
+    },
     # A training step, Keras's `train_on_batch`, holds gigabytes: few processes in a group.
     "train": Group(
         "train",

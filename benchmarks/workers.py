@@ -26,7 +26,7 @@ MODELS = {  # keras_vit's name, timm's name, hidden_dim, num_layers, num_heads, 
     "R26+S/32": ("R26ViTS32", "vit_small_r26_s32_224", 384, 12, 6, 1536, 32),
 }
 CLASSES = 1000
-BACKENDS = {"TF": "tensorflow", "JAX": "jax", "torch": "torch"}
+BACKENDS = {"TF": "tensorflow", "JAX": "jax", "torch": "torch", "OpenVINO": "openvino"}
 
 
 class Row(NamedTuple):
@@ -95,6 +95,8 @@ def keras_step(model, row):
     import keras
 
     images, labels = data(row)
+    if row.runtime == "OpenVINO":  # it takes arrays
+        return lambda: model.predict_on_batch(images)
     x = keras.ops.convert_to_tensor(images)
     xla = row.runtime in ("TF XLA", "JAX")
     if row.kind == "train":

@@ -98,12 +98,16 @@ def classify(model, images, transform, top, labels, skip=()):
         labels: as `labels_of` returns them.
         skip: paths that are named on stderr and left out if they cannot be read; others are an error.
     """
+    import keras
     import numpy as np
     from keras import ops
 
     from keras_vit.checkpoints.imagenet import best
 
     logits = model.get_config()["classifier_activation"] in (None, "linear")
+    # A single batch is done before a function for many is compiled; OpenVINO compiles all the same.
+    once = len(images) <= BATCH_SIZE and keras.backend.backend() != "openvino"
+    forward = model if once else model.predict_on_batch
     for first in range(0, len(images), BATCH_SIZE):
         readable = []
         for image in images[first : first + BATCH_SIZE]:
@@ -115,7 +119,7 @@ def classify(model, images, transform, top, labels, skip=()):
                 print("keras-vit: Skipped:", *str(error).split(), file=sys.stderr)
         if not readable:
             continue
-        scores = model(np.stack([pixels for _, pixels in readable]))
+        scores = forward(np.stack([pixels for _, pixels in readable]))
         scores = ops.convert_to_numpy(ops.softmax(scores) if logits else scores)
         for (image, _), row in zip(readable, scores):
             yield image, [{"class": int(i), **labels[i], "score": float(row[i])} for i in best(row, top)]

@@ -11,6 +11,7 @@ from tqdm import tqdm
 from keras_vit.backbone import check_blocks, find_vision_transformer
 from keras_vit.image_input import check_images
 from keras_vit.layers import checks
+from keras_vit.runtime.trainer import FunctionalModel
 
 POOLINGS = ("token", "gap", "token_gap", "map", None)
 
@@ -80,7 +81,7 @@ def feature_model(model, pooling=None, blocks=None):
     features = [_pooled(vit, vit.get_layer(f"block_{i}").output, pooling) for i in chosen]
     if own and blocks is None and c.representation_size:
         features = [vit.get_layer("pre_logits")(features[0])]
-    return keras.Model(vit.input, features[0] if one else ops.stack(features, axis=1), name=f"{vit.name}_features")
+    return FunctionalModel(vit.input, features[0] if one else ops.stack(features, axis=1), name=f"{vit.name}_features")
 
 
 def features_of(forward, vit, images):

@@ -70,10 +70,11 @@ def interpolation_matrix(old_size: int, new_size: Any, method: str, new_grid: An
     """
     check_method(method)
     kernel, antialias, align_corners, size_offset = METHODS[method]
-    static = isinstance(new_size, (int, np.integer))
+    # One side of a grid may be known and the other not: a traced function whose images had two widths.
+    static = isinstance(new_size, (int, np.integer)) and isinstance(new_grid, bool)
     xp = np if static else ops
     real = np.float64 if static else "float32"
-    new_length = real(new_size) if static else ops.cast(new_size, real)
+    new_length = real(new_size) if static else ops.cast(ops.convert_to_tensor(new_size), real)
     index = xp.arange(new_size, dtype=real) if static else ops.cast(ops.arange(new_size), real)
     if align_corners:
         scale = 1.0

@@ -5,6 +5,8 @@ import contextlib
 import keras
 from keras import ops
 
+from keras_vit.runtime.openvino import check_training
+
 
 def gradients(function, inputs):
     """Returns the gradients of a scalar with respect to tensors, and what else the function computed.
@@ -16,6 +18,7 @@ def gradients(function, inputs):
     Returns:
         A pair of lists: the gradient of the scalar for each of `inputs` (zeros where it does not depend on it), and the further tensors.
     """
+    check_training()
     backend = keras.backend.backend()
     if backend == "jax":
         import jax

@@ -5,6 +5,7 @@ import functools
 import keras
 from keras import ops
 
+from keras_vit.runtime import openvino
 from keras_vit.runtime.devices import replicas
 from keras_vit.runtime.fused import fused, fused_in_steps
 from keras_vit.runtime.gpu import half_on_gpu
@@ -26,6 +27,8 @@ def layer_normalization(inputs, gamma, beta, epsilon):
     """
     if keras.backend.backend() == "torch" and fast_paths():
         return _by_torch(inputs, gamma, beta, epsilon)
+    if keras.backend.backend() == "openvino" and fast_paths():
+        return openvino.layer_normalization(inputs, gamma, beta, epsilon)
     if half_on_gpu(inputs):
         return _in_one_pass(inputs, gamma, beta, epsilon)
     if step() == "training":
@@ -168,8 +171,9 @@ def standardize(kernel, by, epsilon):
 @functools.cache
 def _standardize(by, epsilon):
     def standardized(kernel):
-        mean, variance = ops.moments(kernel, axes=(0, 1, 2), keepdims=True)
-        return (kernel - mean) / (ops.sqrt(variance) + epsilon if by == "std" else ops.sqrt(variance + epsilon))
+        centered = kernel - ops.mean(kernel, axis=(0, 1, 2), keepdims=True)
+        variance = ops.mean(ops.square(centered), axis=(0, 1, 2), keepdims=True)
+        return centered / (ops.sqrt(variance) + epsilon if by == "std" else ops.sqrt(variance + epsilon))
 
     return standardized
 

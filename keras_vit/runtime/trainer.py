@@ -1,12 +1,12 @@
 """What our models add to Keras's trainer: fast steps on TensorFlow's CPU, replicas, and gradient accumulation.
 
-Everything is a public method of `keras.Model` that is overridden, but for two that Keras keeps to itself: `_maybe_symbolic_build` and
-`_make_function`.
+Everything is a public method of `keras.Model` that is overridden, but for three that Keras keeps to itself: `_maybe_symbolic_build`,
+`_make_function` and, on OpenVINO, `_get_compiled_model`.
 """
 
 import keras
 
-from keras_vit.runtime import accumulation, batch, distributed, prediction
+from keras_vit.runtime import accumulation, batch, distributed, openvino, prediction
 from keras_vit.runtime.agreement import check_agreement
 from keras_vit.runtime.devices import processes, replicas
 from keras_vit.runtime.step import tracing
@@ -119,4 +119,12 @@ class _TensorFlowTrainer(_Trainer):
         return tracing(None if self.jit_compile else kind)
 
 
-Trainer = _TensorFlowTrainer if keras.backend.backend() == "tensorflow" else _Trainer
+class _OpenVINOTrainer(openvino.Inference, _Trainer):
+    pass
+
+
+Trainer = {"tensorflow": _TensorFlowTrainer, "openvino": _OpenVINOTrainer}.get(keras.backend.backend(), _Trainer)
+
+
+class FunctionalModel(Trainer, keras.Model):
+    """A functional model that predicts as fast as a `VisionTransformer`. Arguments as of `keras.Model`."""

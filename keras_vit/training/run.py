@@ -17,6 +17,7 @@ from keras_vit.messages import counted
 from keras_vit.presets import preset
 from keras_vit.runtime.agreement import check_agreement
 from keras_vit.runtime.devices import processes
+from keras_vit.runtime.openvino import check_training
 from keras_vit.training import settings
 from keras_vit.training.devices.memory import check_memory, memory_error
 from keras_vit.training.devices.strategy import check_batch, devices
@@ -102,6 +103,7 @@ class Run:
         patience: int | None = None,
         **recipe_values: object,
     ):
+        check_training()
         given = dict(
             data=data, model=model, weights=weights, recipe=recipe, data_options=data_options, train_images=train_images,
             architecture=architecture, teacher=teacher, image_size=image_size, seed=seed, mixed_precision=mixed_precision,

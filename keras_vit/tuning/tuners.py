@@ -24,6 +24,7 @@ from keras_vit.extras import install
 from keras_vit.files import disown, own, replacing, require_space
 from keras_vit.layers import checks
 from keras_vit.messages import duration, say
+from keras_vit.runtime.openvino import check_training
 from keras_vit.tuning.hypermodel import OBJECTIVE
 from keras_vit.tuning.study import open_study, read_history, reason, write_best, write_json
 from keras_vit.tuning.workers import client, serve
@@ -300,7 +301,8 @@ class Progress(Display):
 
 
 def check_packages(tuner: str) -> None:
-    """Raises ImportError if a package is missing that a tuner needs."""
+    """Raises ImportError if a package is missing that a tuner needs, and ValueError on a backend that cannot train."""
+    check_training()
     for package in (*NEEDED.get(keras.backend.backend(), ()), *NEEDED.get(tuner, ())):
         if importlib.util.find_spec(package) is None:
             raise ImportError(f"Keras Tuner needs {package}, which is not installed: {install('tune')}")

@@ -80,6 +80,9 @@ def test_sizes_known_at_run_time_only(method):
     )
     for size in ((7, 9), (2, 3), (5, 4), (5, 8), (1, 1)):
         assert_close(resample(*size), resample_grid(table, size, method))
+    one_side = tf.function(lambda columns: resample_grid(tf.constant(table), (5, columns), method))
+    for columns in (4, 7):
+        assert_close(one_side(tf.constant(columns)), resample_grid(table, (5, columns), method))
 
 
 def test_unknown_method():
