@@ -1,6 +1,7 @@
 """The Vision Transformer within a model, and its feature maps for dense tasks."""
 
 from collections.abc import Sequence
+from typing import overload
 
 import keras
 from keras import ops
@@ -8,18 +9,23 @@ from keras import ops
 from keras_vit.vision_transformer import VisionTransformer
 
 
-def find_vision_transformer(model: keras.Model, argument: str = "model") -> VisionTransformer:
+@overload
+def find_vision_transformer(model: keras.Model, argument: str = "model") -> VisionTransformer: ...
+@overload
+def find_vision_transformer(model: keras.Model, argument: str = "model", *, optional: bool) -> VisionTransformer | None: ...
+def find_vision_transformer(model: keras.Model, argument: str = "model", *, optional: bool = False) -> VisionTransformer | None:
     """Returns the `VisionTransformer` that a model is, or holds among its layers.
 
     Args:
         model: a `VisionTransformer`, or a Keras model, such as a Sequential, that calls one.
         argument: str. Name of the caller's argument, for the error.
+        optional: bool. Whether None is returned, and nothing raised, if there is none. Defaults to False.
 
     Returns:
         The `VisionTransformer`.
 
     Raises:
-        ValueError: if there is none, or more than one.
+        ValueError: if there is none and it is not optional, or if there is more than one.
 
     Example:
     >>> vit = keras_vit.VisionTransformer((32, 32, 3), 8, 64, 2, 4, 128, include_top=False)
@@ -30,6 +36,8 @@ def find_vision_transformer(model: keras.Model, argument: str = "model") -> Visi
     found = [layer for layer in layers if isinstance(layer, VisionTransformer)]
     if len(found) == 1:
         return found[0]
+    if not found and optional:
+        return None
     what = f"a {type(model).__name__}" + (f" that holds {len(found)} of them" if found else "")
     hint = ""
     if not found and isinstance(model, keras.Model):

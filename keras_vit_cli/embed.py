@@ -35,8 +35,7 @@ def embed(
     vit = open_model(model, weights)
     loaded, settings = open_data(source, vit, data, data_option, strict)
     settings |= {"model": absolute(model), "weights": weights and absolute(weights)}
-    pooling = pooling and pooling.value
-    found = write_features(output, vit, loaded, split.value, pooling, batch_size, settings)
+    found = write_features(output, vit, loaded, split.value, pooling and pooling.value, batch_size, settings)
     count, width = found.features.shape
     print(f"{output}: {count:,} images, {width} features each")
 

@@ -3,7 +3,7 @@
 import enum
 import json
 import pathlib
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -60,8 +60,10 @@ def evaluate(
     classifier = open_model(model)
     if features:
         loaded, _ = open_data(model, classifier, data, data_option, strict)
-        chosen = dict(knn=knn, linear_probe=linear_probe, pooling=pooling and pooling.value, blocks=blocks, batch_size=batch_size)
-        result = evaluate_features(classifier, loaded, split.value, **chosen)
+        chosen: dict[str, Any] = dict(
+            knn=knn, linear_probe=linear_probe, pooling=pooling and pooling.value, blocks=blocks, batch_size=batch_size
+        )
+        result = evaluate_features(classifier, loaded, split.value, pooling=pooling and pooling.value, **chosen)
         if output is not None:
             write_json(output, result)
         if as_json:

@@ -75,17 +75,17 @@ def tune(
     given = {name: value for name, value in given.items() if value is not None}
     with quiet():
         from keras_vit.training import settings
-    config = settings.complete(settings.read_config(config) if config else {}, given)
-    if "data" not in config:
+    settled = settings.complete(settings.read_config(config) if config else {}, given)
+    if "data" not in settled:
         raise ValueError("`--data` is missing: name a data source, such as digits")
     for name in NOT_SEARCHED:
-        if name in config:
-            raise ValueError(f"A search has no `{name}`. Received: {name} = {config[name]}")
-    space = space or ("finetune" if "weights" in config else "from_scratch")
+        if name in settled:
+            raise ValueError(f"A search has no `{name}`. Received: {name} = {settled[name]}")
+    space = space or ("finetune" if "weights" in settled else "from_scratch")
     rows = read_space(space) if space.endswith(".toml") else space
-    limits = dict(max_parameters=max_parameters, max_macs=max_macs, patience=config.get("patience") if patience is None else patience)
+    limits = dict(max_parameters=max_parameters, max_macs=max_macs, patience=settled.get("patience") if patience is None else patience)
     try:
-        search = open_search(output, config, rows, tuner, trials, wait, limits)
+        search = open_search(output, settled, rows, tuner, trials, wait, limits)
         search.search()
     except KeyboardInterrupt:
         print(f"\nkeras-vit: stopped; go on with: {shlex.join(['keras-vit', *sys.argv[1:]])}", file=sys.stderr)

@@ -167,7 +167,7 @@ GOOGLE = [
 BIG_VISION = [("SimpleViTS16", "jax_300ep_in1k", "vit_s16_i1k_300ep", 224, 1000, 80.0, 22.12)]
 
 # The paper's models, as Google brought them to transformers. Top-1 from its table 5 (384 pixels) and from vit_jax (224).
-HUGGING_FACE = [
+HUGGING_FACE: list[tuple] = [
     ("ViTB16", "hf_in21k", "hf://google/vit-base-patch16-224-in21k", 224, 0, None, 86.39),
     ("ViTB16", "hf_in21k_ft_in1k", "hf://google/vit-base-patch16-224", 224, 1000, 81.2, 86.57),
     ("ViTB16", "hf_in21k_ft_in1k_384", "hf://google/vit-base-patch16-384", 384, 1000, 83.97, 86.86),
@@ -221,7 +221,7 @@ def list_weights(model: str | None = None) -> list[Weights]:
     [('augreg2_in21k_ft_in1k', 86.25)]
     """
     names = list_models("*" if model is None else model)
-    if not names:
+    if model is not None and not names:
         find_preset(model)
     return [weights for name in names for weights in CATALOGUE if weights.model == name]
 
@@ -256,7 +256,7 @@ def find(source: str | os.PathLike[str]) -> Weights | None:
     return next((weights for weights in CATALOGUE if weights.source == str(source).rstrip("/")), None)
 
 
-def source(model: str, weights: Any) -> dict[str, str]:
+def source(model: str, weights: Any) -> dict[str, Any]:
     """Returns the keyword argument `source` of `pretrained.load` for the `weights` argument of a preset.
 
     Args:

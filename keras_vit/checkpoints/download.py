@@ -212,11 +212,11 @@ def _is_loopback(host):
 
 
 class _SafeRedirects(urllib.request.HTTPRedirectHandler):
-    def redirect_request(self, request, fp, code, msg, headers, newurl):
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
         _check_url(newurl)
-        if request.type == "https" and not urllib.parse.urlsplit(newurl).scheme == "https":
-            raise ValueError(f"An https source must not lead to http. Received: {request.full_url}, redirected to {newurl}")
-        return super().redirect_request(request, fp, code, msg, headers, newurl)
+        if req.type == "https" and not urllib.parse.urlsplit(newurl).scheme == "https":
+            raise ValueError(f"An https source must not lead to http. Received: {req.full_url}, redirected to {newurl}")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _download(url, target, sha256, size):

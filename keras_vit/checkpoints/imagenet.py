@@ -20,7 +20,7 @@ def imagenet_classes() -> tuple[tuple[str, str], ...]:
         Russakovsky et al., "ImageNet Large Scale Visual Recognition Challenge", 2015. The labels are WordNet 3.0's.
     """
     lines = pathlib.Path(__file__).with_name("imagenet.txt").read_text("utf-8").splitlines()
-    return tuple(tuple(line.split(" ", 1)) for line in lines)
+    return tuple((line.partition(" ")[0], line.partition(" ")[2]) for line in lines)
 
 
 def imagenet_labels() -> tuple[str, ...]:

@@ -85,7 +85,8 @@ def write_features(path, model, data, split="all", pooling=None, batch_size=32, 
         parts = [part for name in names for part in _embed_split(folder, forward, vit, data, name, batch_size, verbose)]
         arrays = {key: np.concatenate([part[key] for part in parts]) for key in KEYS[:4]}
         with replacing(path) as temporary:
-            np.savez(temporary, **arrays, class_names=np.array(data.class_names, str), settings=json.dumps(settings))
+            arrays |= {"class_names": np.array(data.class_names, str), "settings": np.array(json.dumps(settings))}
+            np.savez(temporary, allow_pickle=False, **arrays)
     finally:
         disown(folder)
     shutil.rmtree(folder)
@@ -111,7 +112,7 @@ def read_features(path) -> Features:
     if set(found) != set(KEYS):
         raise ValueError(f"A file of features must be one that `keras-vit embed` wrote. Received: {path}")
     names = tuple(map(str, found["class_names"]))
-    return Features(*(found[key] for key in KEYS[:4]), names, json.loads(str(found["settings"])))
+    return Features(*[found[key] for key in KEYS[:4]], class_names=names, settings=json.loads(str(found["settings"])))
 
 
 def check_path(path):

@@ -124,5 +124,5 @@ def fit_kernel(kernel: np.ndarray, shape: tuple[int, ...], resample: str) -> np.
         colors = kernel.sum(axis=2, keepdims=True) if wanted == 1 else np.take(kernel, np.arange(wanted) % 3, axis=2) * (3.0 / wanted)
         kernel = colors.astype("float32")
     if kernel.shape[:2] != tuple(shape[:2]):
-        kernel = resample_patch_kernel(kernel, shape[:2], resample)
+        kernel = resample_patch_kernel(kernel, (shape[0], shape[1]), resample)
     return kernel

@@ -4,6 +4,7 @@ Each method is a small (new, old) matrix for rows and another for columns, appli
 same numbers on every backend, and takes sizes that are known only at run time (graph mode, `fit`, `predict`, export).
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,7 +27,7 @@ def _cubic(a):
 
 
 class Method(NamedTuple):
-    kernel: object
+    kernel: Callable
     antialias: bool = False
     align_corners: bool = False
     size_offset: float = 0.0
@@ -74,7 +75,7 @@ def interpolation_matrix(old_size: int, new_size: Any, method: str, new_grid: An
     static = isinstance(new_size, (int, np.integer)) and isinstance(new_grid, bool)
     xp = np if static else ops
     real = np.float64 if static else "float32"
-    new_length = real(new_size) if static else ops.cast(ops.convert_to_tensor(new_size), real)
+    new_length = np.float64(new_size) if static else ops.cast(ops.convert_to_tensor(new_size), real)
     index = xp.arange(new_size, dtype=real) if static else ops.cast(ops.arange(new_size), real)
     if align_corners:
         scale = 1.0

@@ -74,12 +74,12 @@ class ResNetStem(KeepsSublayers, keras.layers.Layer):
         return 4 * 2 ** max(0, len(self.block_counts) - 1)
 
     def build(self, input_shape: tuple) -> None:
-        conv = dict(
+        conv: dict[str, Any] = dict(
             standardization=self.standardization,
             epsilon=self.standardization_epsilon,
             dtype=self.dtype_policy,
         )
-        norm = dict(groups=self.num_groups, epsilon=self.norm_epsilon, dtype=self.dtype_policy)
+        norm: dict[str, Any] = dict(groups=self.num_groups, epsilon=self.norm_epsilon, dtype=self.dtype_policy)
         self.root = StandardizedConv2D(self.width, 7, 2, name="root", **conv)
         self.root_norm = GroupNormalization(name="root_norm", **norm)
         self.root.build(input_shape)
@@ -127,7 +127,7 @@ class BottleneckUnit(KeepsSublayers, keras.layers.Layer):
     """Applies a residual unit of 1x1, 3x3 and 1x1 convolutions; the last is four times as wide. Only ResNetStem builds it."""
 
     def __init__(self, width: int, stride: int, conv: dict[str, Any], norm: dict[str, Any], **kwargs: Any):
-        super().__init__(dtype=conv["dtype"], **kwargs)
+        super().__init__(**{"dtype": conv["dtype"], **kwargs})
         self.width = width
         self.stride = stride
         self.conv = conv

@@ -4,6 +4,8 @@ Everything is a public method of `keras.Model` that is overridden, but for three
 `_make_function` and, on OpenVINO, `_get_compiled_model`.
 """
 
+from typing import Any
+
 import keras
 
 from keras_vit.runtime import accumulation, batch, distributed, openvino, prediction
@@ -123,7 +125,7 @@ class _OpenVINOTrainer(openvino.Inference, _Trainer):
     pass
 
 
-Trainer = {"tensorflow": _TensorFlowTrainer, "openvino": _OpenVINOTrainer}.get(keras.backend.backend(), _Trainer)
+Trainer: Any = {"tensorflow": _TensorFlowTrainer, "openvino": _OpenVINOTrainer}.get(keras.backend.backend(), _Trainer)
 
 
 class FunctionalModel(Trainer, keras.Model):

@@ -59,7 +59,7 @@ class Distillation(Trainer, keras.Model):
         self.student, self.kind, self.alpha, self.temperature = student, kind, alpha, temperature
         outputs = outputs_of_class_tokens(student)
         self._heads = keras.Model(student.input, [outputs[name] for name in ("head", "distillation_head", "outputs")])
-        self._teach = None
+        self._teach: Any = None
         if teacher is not None:
             self.set_teacher(teacher)
         self.built = True
@@ -103,7 +103,7 @@ class Distillation(Trainer, keras.Model):
         if not training:
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         self._check_teacher()
-        class_logits, distillation_logits, _ = y_pred
+        class_logits, distillation_logits = y_pred[:2]
         activate, said = self.student.get_layer("predictions"), self._teach(x)
         by_labels = super().compute_loss(x, y, activate(class_logits), sample_weight, training)
         if self.kind == "hard":

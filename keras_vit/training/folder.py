@@ -9,7 +9,7 @@ CONFIG, CHECKPOINTS, MODEL, HISTORY, BATCH = "config.toml", "checkpoints", "mode
 BEST = "checkpoints/best.weights.h5"
 
 
-def check_folder(folder: pathlib.Path) -> None:
+def check_folder(folder: pathlib.Path | None) -> None:
     """Refuses a folder that holds a run, or anything else that a run would not put there before it begins. None is no folder."""
     if folder is None:
         return

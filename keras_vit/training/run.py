@@ -7,6 +7,7 @@ import pathlib
 import sys
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import keras
 
@@ -101,7 +102,7 @@ class Run:
         devices: str | None = None,
         keep_best: bool | None = None,
         patience: int | None = None,
-        **recipe_values: object,
+        **recipe_values: Any,
     ):
         check_training()
         given = dict(
@@ -114,17 +115,17 @@ class Run:
         # The config holds everything but objects.
         self._arrays = None if isinstance(given.get("data"), str) else given.pop("data", None)
         self._start = None if isinstance(model, str) else given.pop("model", None)
-        recipe = given.pop("recipe") if isinstance(recipe, Recipe) else None
+        mine = given.pop("recipe") if isinstance(recipe, Recipe) else None
         base = {} if config is None else dict(config) if isinstance(config, dict) else settings.read_config(config)
         self.output = None if output is None else pathlib.Path(output)
         self.resumed = resume and self.output is not None and (self.output / CONFIG).is_file()
-        if self.resumed:
-            self.config = settings.agree(settings.read_config(self.output), base | (settings.values_of(recipe) if recipe else {}) | given)
+        if self.output is not None and self.resumed:
+            self.config = settings.agree(settings.read_config(self.output), base | (settings.values_of(mine) if mine else {}) | given)
         else:
             check_folder(self.output)
             if self._start is not None and "recipe" not in base:
                 given.setdefault("recipe", "finetune")
-            self.config = settings.complete(base, given, recipe)
+            self.config = settings.complete(base, given, mine)
             if self._start is not None:
                 del self.config["model"]  # the default one
         if self._arrays is None and "data" not in self.config and not self.resumed:
@@ -134,7 +135,7 @@ class Run:
         self._model = self._trainer = self._checkpoints = self._phase = None
 
     @classmethod
-    def open(cls, folder: str | pathlib.Path, **given: object) -> "Run":
+    def open(cls, folder: str | pathlib.Path, **given: Any) -> "Run":
         """Returns the run in a folder, to resume or to evaluate it.
 
         Args:
@@ -236,9 +237,10 @@ class Run:
         if "teacher" in self.config:
             with self._scope():
                 self._trainer = Distillation(self._model, open_model(self.config["teacher"]))
-        for phase in reversed(self.recipe.phases()):
+        phases = self.recipe.phases()
+        for phase in reversed(phases):
             freeze(self._model, phase.frozen_blocks)  # refuses blocks that the model has not, before anything is trained
-        self._compile(phase)
+        self._compile(phases[0])
         return self._trainer
 
     def _compile(self, phase):

@@ -105,7 +105,7 @@ class ViTHyperModel(keras_tuner.HyperModel):
             image_size = shape[0] or 224
         self.train_images = options.pop("train_images", None)
         self.options = options | ({} if image_size is None else {"image_size": image_size})
-        self.source = decoded_once(open_source(data, self.options), min(available_bytes() / 2, 2**40))  # for all trials
+        self.source = decoded_once(open_source(data, self.options), int(min(available_bytes() / 2, 2**40)))  # for all trials
         found = load(self.source, 1, seed=seed, train_images=self.train_images)
         self.class_names, self.image_shape, self.images = found.class_names, found.image_shape, found.sizes["train"]
         if len(self.class_names) < 2:

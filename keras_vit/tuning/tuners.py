@@ -40,7 +40,7 @@ class LastingOracle:
     """Makes an oracle survive kills at any moment and the loss of workers. A mixin."""
 
     def __init__(self, **kwargs: Any):
-        super().__init__(objective=OBJECTIVE, **kwargs)
+        super().__init__(**{"objective": OBJECTIVE, **kwargs})
         self._ended_before = 0  # trials that ended before this process
         self._kills = {}  # trial: (its newest checkpoint when it was killed, number of kills at that checkpoint)
 

@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 import keras
 import numpy as np
 
+from keras_vit.backbone import find_vision_transformer
 from keras_vit.visualize.attention_maps import attention_maps
 from keras_vit.visualize.attention_rollout import attention_rollout
 from keras_vit.visualize.figures import axes_of, enlarge, pixels_of, pixels_to_show, show
 from keras_vit.visualize.grad_cam import grad_cam
-from keras_vit.visualize.inside import check_images, read_by_head, vision_transformer
+from keras_vit.visualize.inside import check_images, read_by_head
 from keras_vit.visualize.overlay import overlay
 from keras_vit.visualize.patch_pca import component_colors
 from keras_vit.visualize.relevance import relevance
@@ -121,7 +122,7 @@ def draw_relevances(model: keras.Model, images: Any, classes: Any, titles: Any, 
 
 def _cell(model):
     """Returns the pixels of a patch if the model pads images, so that its grid is larger than them; else None."""
-    vit = vision_transformer(model)
+    vit = find_vision_transformer(model, optional=True)
     if vit is None or not vit.config.dynamic_padding:
         return None
     stride = vit.get_layer("stem").stride if vit.config.stem else 1

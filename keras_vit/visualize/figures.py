@@ -6,9 +6,9 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_vit.backbone import find_vision_transformer
 from keras_vit.extras import install
 from keras_vit.layers import checks
-from keras_vit.visualize.inside import vision_transformer
 
 COLORS = "viridis"  # perceptually uniform: its lightness alone tells the values apart, in gray and to the color-blind
 
@@ -52,7 +52,7 @@ def pixels_to_show(name: str, images: Any) -> np.ndarray:
 
 def pixels_of(model: keras.Model, images: Any) -> np.ndarray:
     """Returns what a model takes as pixels from 0 to 255, channels last: undoes the normalization of a model that takes normalized ones."""
-    images, vit = np.asarray(images, "float32"), vision_transformer(model)
+    images, vit = np.asarray(images, "float32"), find_vision_transformer(model, optional=True)
     if vit is None:
         return images
     config = vit.get_config()

@@ -8,11 +8,11 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_vit.backbone import find_vision_transformer
 from keras_vit.layers import AttentionPooling, ClassToken, PatchEmbedding, RegisterTokens, TransformerEncoderBlock
 from keras_vit.runtime.attention import attention_weights
 from keras_vit.runtime.gradients import no_gradients
 from keras_vit.runtime.intermediates import observing
-from keras_vit.vision_transformer import VisionTransformer
 
 
 class ForwardPass(NamedTuple):
@@ -125,7 +125,7 @@ def read_by_head(model: keras.Model) -> str:
     """Returns the name of the tokens that a model's head reads: "class", "classes" (class and distillation token), "class_patches",
     "patches" or "pooling"."""
     kinds = {type(layer) for layer in layers_of(model)}
-    vit = vision_transformer(model)
+    vit = find_vision_transformer(model, optional=True)
     pooling = vit.config.pooling if vit else None
     if AttentionPooling in kinds:
         return "pooling"
@@ -165,11 +165,6 @@ def query_tokens(model: keras.Model, query: Any, grid: tuple[int, int]) -> np.nd
         names = ", ".join(repr(name) for name in named if name != "classes")
         raise ValueError(f"`query` must be one of {names}, or a patch (row, column), for this model. Received: query={query!r}")
     return weights
-
-
-def vision_transformer(model: keras.Model):
-    """Returns the VisionTransformer that a model is or holds; None if it holds only its layers."""
-    return next((layer for layer in layers_of(model) if isinstance(layer, VisionTransformer)), None)
 
 
 def layers_of(model: keras.Model) -> list:

@@ -4,8 +4,8 @@ from typing import Any, NamedTuple
 
 import keras
 
+from keras_vit.backbone import find_vision_transformer
 from keras_vit.visualize.figures import axes_of
-from keras_vit.visualize.inside import vision_transformer
 
 INK, FILL, TOKENS, PREFIX = "#222222", "#eef3f8", "#9ecae1", {"class": "#e6842a", "distillation": "#8c6bb1", "register": "#bdbdbd"}
 WIDTH, GAP, HEIGHT, TOP = 2.4, 1.3, 1.5, 5.6  # of a box, and between two: inches, if no axes are given
@@ -43,9 +43,7 @@ def model_figure(model: keras.Model, ax: Any = None) -> Any:
     Example:
     >>> ax = keras_vit.visualize.model_figure(keras_vit.VisionTransformer((32, 48, 3), 8, 64, 4, 2, 128))
     """
-    vit = vision_transformer(model)
-    if vit is None:
-        raise ValueError(f"`model` must be a keras_vit.VisionTransformer, or a model that holds one. Received: a {type(model).__name__}")
+    vit = find_vision_transformer(model)
     way, block = stages(vit), block_parts(vit.get_config())
     width = max(len(way) * (WIDTH + GAP) + GAP, len(block) * 1.75 + 3.0)
     ax = axes_of(ax, 0.7 * width, 0.7 * TOP)

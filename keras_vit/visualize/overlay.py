@@ -70,7 +70,7 @@ def overlay(
         )
     values = resample_grid(map[..., None], whole, "bilinear")[..., 0] if smooth else enlarge(map, *whole)
     scale = ScalarMappable(Normalize(low, high), colormaps[COLORS])
-    gray = pixels @ np.float32([0.299, 0.587, 0.114])
+    gray = pixels @ np.array([0.299, 0.587, 0.114], "float32")
     shading = (DARKEST + (1.0 - DARKEST) * gray)[..., None]
     drawn = GRAY * gray[..., None] + (1.0 - GRAY) * shading * scale.to_rgba(values[:rows, :columns])[..., :3]
     ax.imshow(drawn, interpolation="nearest" if min(rows, columns) < 100 else "antialiased")

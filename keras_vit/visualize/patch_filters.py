@@ -5,9 +5,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_vit.backbone import find_vision_transformer
 from keras_vit.layers import PatchEmbedding, checks
 from keras_vit.visualize.figures import axes_of, mosaic, show
-from keras_vit.visualize.inside import check_model, layers_of, to_array, vision_transformer
+from keras_vit.visualize.inside import check_model, layers_of, to_array
 
 
 def patch_filters(model: keras.Model, count: int = 28, ax: Any = None) -> Any:
@@ -47,7 +48,7 @@ def patch_filters(model: keras.Model, count: int = 28, ax: Any = None) -> Any:
 
 def kernel_on_pixels(model: keras.Model) -> np.ndarray:
     """Returns the kernel `(rows, columns, channels, filters)` of the first convolution of a model's images."""
-    vit = vision_transformer(model)
+    vit = find_vision_transformer(model, optional=True)
     stem = vit is not None and vit.config.stem and vit.get_layer("stem")
     if stem:
         kernel = next(weight for weight in stem.weights if len(weight.shape) == 4)

@@ -5,9 +5,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_vit.backbone import find_vision_transformer
 from keras_vit.layers import checks
 from keras_vit.visualize.figures import axes_of, enlarge, mosaic, pixels_of, pixels_to_show, show
-from keras_vit.visualize.inside import block_numbers, check_images, check_model, count_blocks, forward_pass, in_batches, vision_transformer
+from keras_vit.visualize.inside import block_numbers, check_images, check_model, count_blocks, forward_pass, in_batches
 
 
 def patch_components(model: keras.Model, images: Any, block: int | None = None, components: int = 3, batch_size: int = 8) -> np.ndarray:
@@ -35,7 +36,7 @@ def patch_components(model: keras.Model, images: Any, block: int | None = None, 
     """
     check_model(model)
     (number,) = block_numbers(-1 if block is None else block, count_blocks(model))
-    vit, grids = vision_transformer(model), []
+    vit, grids = find_vision_transformer(model, optional=True), []
 
     def features(images):
         seen = forward_pass(model, images)

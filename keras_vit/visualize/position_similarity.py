@@ -7,9 +7,10 @@ import keras
 import numpy as np
 from keras import ops
 
+from keras_vit.backbone import find_vision_transformer
 from keras_vit.layers import PositionEmbedding
 from keras_vit.visualize.figures import COLORS, axes_of, mosaic, show
-from keras_vit.visualize.inside import check_model, layers_of, to_array, vision_transformer
+from keras_vit.visualize.inside import check_model, layers_of, to_array
 
 MOST = 8  # positions a side that have a tile of their own: more could not be seen
 
@@ -58,8 +59,9 @@ def positions_of(model: keras.Model) -> np.ndarray:
     (layer,) = layers
     if layer.kind == "learned":
         return to_array(layer.table)
-    vit = vision_transformer(model)
-    width, grid = vit.config.hidden_dim, vit.grid_size if None not in vit.grid_size else (14, 14)
+    vit = find_vision_transformer(model)
+    width, (rows, columns) = vit.config.hidden_dim, vit.grid_size
+    grid = rows or 14, columns or 14
     tokens = ops.zeros((1, layer.num_prefix_tokens + grid[0] * grid[1], width))
     return to_array(layer(tokens, ops.zeros((1, *grid, 1))))[0, layer.num_prefix_tokens :].reshape(*grid, width)
 

@@ -30,16 +30,16 @@ def build(optimizer=sgd, compiled=(), accumulation_steps=1, stock=False, **overr
     return model
 
 
-def lora():
-    model = build()
+def lora(**arguments):
+    model = build(None, **arguments)
     add_lora(model, 2)
-    model.compile(AdamW(1e-3, epsilon=1e-3), "categorical_crossentropy", jit_compile=False)
+    model.compile(Lamb(1e-2, weight_decay=0.1, epsilon=1e-3), "categorical_crossentropy", jit_compile=False)
     return model
 
 
-def distillation():
-    trainer = Distillation(build(distillation_token=True), build())
-    trainer.compile(sgd(), "categorical_crossentropy", jit_compile=False)
+def distillation(**arguments):
+    trainer = Distillation(build(distillation_token=True, **arguments), build())
+    trainer.compile(sgd(clipvalue=1e-2, global_clipnorm=None), "categorical_crossentropy", jit_compile=False)
     return trainer
 
 
@@ -70,34 +70,21 @@ BASES = {  # what one device trains: how the model is made, with which arguments
         dict(optimizer=partial(AdamW, 1e-3, global_clipnorm=0.05, layer_decay=0.75, use_ema=True, ema_overwrite_frequency=3, epsilon=1e-3)),
         partial(mixed, 7),
     ),
-    "Lamb": (build, dict(optimizer=partial(Lamb, 1e-2, weight_decay=0.1, epsilon=1e-3), remat=True), partial(data, 80, 8)),
-    "stem": (
-        build,
-        dict(
-            optimizer=partial(sgd, clipvalue=1e-2, global_clipnorm=None),
-            patch_size=1,
-            stem=dict(kind="conv", filters=(8,), strides=(4,)),
-        ),
-        partial(data, 75, 8),
-    ),
+    "LoRA": (lora, dict(remat=True), partial(data, 80, 8)),
+    "distillation": (distillation, dict(patch_size=1, stem=dict(kind="conv", filters=(8,), strides=(4,))), partial(data, 75, 8)),
     "bfloat16": (build, dict(dtype="mixed_bfloat16", compiled=dict(metrics=[])), partial(data, 80, 8)),
-    "LoRA": (lora, {}, partial(data, 40, 8)),
-    "distillation": (distillation, {}, partial(data, 40, 8)),
     "drop path": DROP_PATH,
     "drop path again": DROP_PATH,
 }
-VARIANTS = {  # what several devices train: which of these, with which other arguments
+VARIANTS = {  # what several devices train: which of these, with which other arguments. Each feature once: a graph more costs seconds.
     "SGD, global clip, sample weights, a last batch of one image": ("SGD", {}),
-    "steps_per_execution": ("SGD", dict(compiled=dict(steps_per_execution=4))),
-    "accumulation_steps": ("SGD", dict(accumulation_steps=3)),
+    "steps_per_execution, accumulation_steps": ("SGD", dict(compiled=dict(steps_per_execution=4), accumulation_steps=3)),
     "jit_compile": ("SGD", dict(compiled=dict(jit_compile=True))),
     "SGD, clip, accumulation of Keras": ("Keras's accumulation", {}),
     "AdamW, layer decay, average, mixup, batches that do not divide": ("AdamW", {}),
-    "Lamb, remat": ("Lamb", {}),
-    "clip by value, convolutional stem, ragged last batch": ("stem", {}),
+    "Lamb, LoRA, remat": ("LoRA", {}),
+    "distillation, clip by value, convolutional stem, ragged last batch": ("distillation", {}),
     "mixed_bfloat16": ("bfloat16", {}),
-    "LoRA": ("LoRA", {}),
-    "distillation": ("distillation", {}),
 }
 
 

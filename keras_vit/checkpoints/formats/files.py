@@ -51,17 +51,16 @@ def open_tensors(path: str | os.PathLike[str]) -> Tensors:
     ...     tensors.shapes["cls"], tensors["cls"].dtype
     ((1, 1, 8), dtype('float32'))
     """
-    path = pathlib.Path(path).expanduser()
-    if path.is_dir():
-        folder, path = path, find_checkpoint(path)
-        if path is None:
-            raise ValueError(f"A checkpoint folder holds one of: {KNOWN_FORMATS}. Received: path={folder}")
-    if not path.is_file():
-        raise ValueError(f"`path` must be an existing checkpoint file or folder. Received: path={path}")
-    whole = _SHARD.sub("", path.name)
-    if whole != path.name and (path.parent / f"{whole}.index.json").is_file():
-        path = path.parent / f"{whole}.index.json"  # one shard is not a whole model
-    return _open_shards(path) if path.name.endswith(".index.json") else _open_file(path)
+    given = pathlib.Path(path).expanduser()
+    file = find_checkpoint(given) if given.is_dir() else given
+    if file is None:
+        raise ValueError(f"A checkpoint folder holds one of: {KNOWN_FORMATS}. Received: path={given}")
+    if not file.is_file():
+        raise ValueError(f"`path` must be an existing checkpoint file or folder. Received: path={given}")
+    whole = _SHARD.sub("", file.name)
+    if whole != file.name and (file.parent / f"{whole}.index.json").is_file():
+        file = file.parent / f"{whole}.index.json"  # one shard is not a whole model
+    return _open_shards(file) if file.name.endswith(".index.json") else _open_file(file)
 
 
 def _open_file(path):

@@ -159,7 +159,7 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
         preprocessing={} if "preprocessing" in overrides else _preprocessing(processor, kind),
         position_resample=resample,
     )
-    details = dict(unused_map=has_map and siglip_classifier, unused_head=head is not None and not include_top)
+    details: dict[str, Any] = dict(unused_map=has_map and siglip_classifier, unused_head=head is not None and not include_top)
     untold = () if config.keys() - {"image_processor"} else ("num_heads", "activation", "norm_epsilon", "position_grid")
     details["assumed"] = (*untold, *(() if processor else ("preprocessing",)))
     return arguments, dict(split_gate=split_gate, **details)
@@ -300,7 +300,7 @@ FAMILIES = {
 }
 FAMILIES["dinov2_with_registers"] = FAMILIES["dinov2"]
 # The pooling before each classifier. Models without a classifier end with the tokens, except SigLIP and CLIP.
-POOLINGS = {"vit": ("token",), "deit": ("token",), "siglip": ("gap",)}
+POOLINGS: dict[str, tuple] = {"vit": ("token",), "deit": ("token",), "siglip": ("gap",)}
 POOLINGS["dinov2"] = POOLINGS["dinov2_with_registers"] = ("token", "gap", "token_gap")
 HEADLESS_POOLINGS = {"siglip": ("map", "gap", None), "clip": ("token",)}
 
@@ -365,7 +365,7 @@ def file(a: dict[str, Any]) -> File:
             name = re.sub(pattern, replacement, name)
         return name
 
-    *size, channels = a["input_shape"]
+    size, channels = a["input_shape"][:2], a["input_shape"][2]
     config = dict(
         hidden_size=a["hidden_dim"],
         num_hidden_layers=a["num_layers"],

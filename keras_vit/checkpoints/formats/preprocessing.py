@@ -110,7 +110,7 @@ def from_processor(file: dict[str, Any], model_type: str) -> dict[str, Any]:
     squash = "height" in size
     found["crop_mode"] = "squash" if squash else "center"
 
-    crop = file.get("crop_size", default["crop_size"])
+    crop: Any = file.get("crop_size", default["crop_size"])
     if not file.get("do_center_crop", default["crop_size"] is not None) or crop is None:
         return {**found, "crop_fraction": 1.0}
     if isinstance(crop, dict):

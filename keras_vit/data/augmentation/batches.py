@@ -179,7 +179,7 @@ def whole_labels() -> Callable:
 
 def beta(alpha: float, seed: Any) -> Any:
     """Draws from Beta(alpha, alpha)."""
-    one, other = tf.unstack(tf.random.stateless_gamma((2,), seed, alpha, dtype=tf.float64))
+    one, other = tf.unstack(tf.random.stateless_gamma((2,), seed, tf.constant(alpha, tf.float64), dtype=tf.float64))
     return tf.cast(one / (one + other), tf.float32)
 
 

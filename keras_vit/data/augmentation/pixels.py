@@ -20,7 +20,7 @@ def autocontrast(image: Any) -> Any:
     lowest = tf.cast(tf.argmax(present, axis=0), tf.float64)
     highest = 255.0 - tf.cast(tf.argmax(present[::-1], axis=0), tf.float64)
     scale = 255.0 / (highest - lowest)
-    table = tf.clip_by_value(LEVELS[:, None] * scale - lowest * scale, 0.0, 255.0)
+    table = tf.clip_by_value(tf.constant(LEVELS[:, None], tf.float64) * scale - lowest * scale, 0.0, 255.0)
     return look_up(tf.where(highest > lowest, table, LEVELS[:, None].astype("float64")), image)
 
 

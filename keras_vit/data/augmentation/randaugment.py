@@ -30,7 +30,7 @@ def whole(most: int):
     return lambda magnitude: tf.floor(magnitude / 10.0 * most)
 
 
-def share(most: int):
+def share(most: float):
     return lambda magnitude: magnitude / 10.0 * most
 
 

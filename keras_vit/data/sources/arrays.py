@@ -62,10 +62,10 @@ def arrays(
     images, labels = (np.concatenate(column) if len(columns) > 1 else column[0] for column in zip(*columns.values()))
     labels, class_names = read_labels(labels, class_names, multi_label)
     strata = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1) if labels.ndim == 2 else labels
-    image_shape = images.shape[1:3] if image_size is None else checks.positive_pair("image_size", image_size)
+    rows, columns = images.shape[1:3] if image_size is None else checks.positive_pair("image_size", image_size)
     splits = held_out(splits, strata, {"test": test_fraction, "validation": validation_fraction})
-    made = {name: in_memory(images[order], labels[order], image_shape) for name, order in splits.items()}
-    return Source(class_names, (*image_shape, 3), made)
+    made = {name: in_memory(images[order], labels[order], (rows, columns)) for name, order in splits.items()}
+    return Source(class_names, (rows, columns, 3), made)
 
 
 def read_images(images: Any):
@@ -100,7 +100,7 @@ def label_array(labels: Any) -> np.ndarray:
     return labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels
 
 
-def read_labels(labels: Any, class_names: tuple[str, ...] | list[str] | None = None, multi_label=None):
+def read_labels(labels: Any, class_names: Sequence[str] | None = None, multi_label=None):
     """Returns labels as class indices `(n,)`, or as `(n, classes)` of 0 and 1, and the names of the classes."""
     several = labels.ndim == 2
     if multi_label and not several:
@@ -133,7 +133,7 @@ def read_labels(labels: Any, class_names: tuple[str, ...] | list[str] | None = N
     return labels, class_names
 
 
-def indices_of(labels: Any, class_names: tuple[str, ...] | list[str]):
+def indices_of(labels: Any, class_names: Sequence[str] | None):
     """Returns class names as indices, and the names in order."""
     labels = labels.tolist()
     names = tuple(sorted({*labels})) if class_names is None else tuple(map(str, class_names))

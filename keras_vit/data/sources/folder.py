@@ -17,7 +17,7 @@ MOST_NAMED = 10  # files that are named, of those that are counted
 
 
 def folder(
-    path: str | os.PathLike,
+    path: str | bytes | os.PathLike,
     image_size: int | tuple[int, int] = 224,
     strict: bool = False,
     validation_fraction: float = 0.1,

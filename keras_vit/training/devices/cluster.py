@@ -12,7 +12,7 @@ class Cluster(NamedTuple):
     """`addresses`, "host:port" of every worker, the chief first; `index` of this one among them."""
 
     addresses: tuple
-    index: int
+    index: int  # pyright: ignore[reportIncompatibleMethodOverride] (a tuple has a method of this name)
 
 
 def find() -> Cluster | None:
@@ -24,7 +24,7 @@ def find() -> Cluster | None:
     if os.environ.get("TF_CONFIG"):
         return of_tf_config(os.environ["TF_CONFIG"])
     if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1 and "SLURM_PROCID" in os.environ:
-        return of_slurm(os.environ)
+        return of_slurm(dict(os.environ))
     return None
 
 
@@ -96,6 +96,7 @@ def wait_for(cluster: Cluster, seconds: float) -> None:
     with server:  # which answers by itself, until TensorFlow's takes its place
         missing = {i: address for i, address in enumerate(cluster.addresses) if i != cluster.index}
         while missing:
+            reason = "it is not there"
             for number, address in list(missing.items()):
                 host, _, port = address.rpartition(":")
                 try:

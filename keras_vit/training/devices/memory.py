@@ -60,7 +60,7 @@ def device_bytes(
     return int(4 * held * (1 + COPIES[optimizer])), int(4 * (held + gathered)), int(PEAK * activations)
 
 
-def check_memory(model: keras.Model, batch_size: int, optimizer: str = "AdamW", ema: bool = False, available: int | None = None) -> None:
+def check_memory(model: keras.Model, batch_size: int, optimizer: str = "AdamW", ema: bool = False, available: float | None = None) -> None:
     """Refuses a batch that does not fit into memory, and names the micro-batches that do.
 
     Args:
@@ -68,7 +68,7 @@ def check_memory(model: keras.Model, batch_size: int, optimizer: str = "AdamW", 
         batch_size: int. Images that are computed at once.
         optimizer: str. As in `training_bytes`. Defaults to "AdamW".
         ema: bool. As in `training_bytes`. Defaults to False.
-        available: int or None. Available bytes; None takes `available_bytes()`. Defaults to None.
+        available: float or None. Available bytes; None takes `available_bytes()`. Defaults to None.
 
     Raises:
         ValueError: if the estimate exceeds the available memory.

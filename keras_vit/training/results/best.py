@@ -1,6 +1,7 @@
 """The best epoch of a run, and when a run no longer improves: both follow from the history alone, so that a resumed run agrees."""
 
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -18,7 +19,7 @@ class BestEpoch(keras.callbacks.Callback):
         history: function that returns the epochs that are finished, a list of dicts with `val_accuracy`.
     """
 
-    def __init__(self, path: pathlib.Path, history: list[dict]):
+    def __init__(self, path: pathlib.Path, history: Callable[[], list[dict]]):
         super().__init__()
         self.path, self.history = path, history
 

@@ -96,7 +96,7 @@ def draw_confusion(figure: Any, matrix: np.ndarray, class_names: tuple[str, ...]
         axes.text(column, row, matrix[row, column], ha="center", va="center", color=ink, fontsize=9)
 
 
-def chosen_mistakes(labels: Any, probabilities: Any, images: Any = None, most: int = 24) -> np.ndarray:
+def chosen_mistakes(labels: Any, probabilities: Any, images: Any = None, most: int = 24) -> list[int]:
     """Returns the rows to show: misclassified images, most confident first; without any, those of the least confidence.
 
     Args:

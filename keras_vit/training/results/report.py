@@ -171,11 +171,11 @@ def write_page(
 
 def picture(heading: str, alternative: str, light: bytes, dark: bytes | None = None) -> str:
     """Returns the HTML of a picture, in the PNG data of one or two color schemes, under its heading."""
-    source, dark = ("" if png is None else f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in (light, dark))
+    source, dark_source = (png and f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in (light, dark))
     width = int.from_bytes(light[16:20])  # in the header of a PNG
     image = f'<img alt="{html.escape(alternative)}" style="min-width: {0.62 * width:.0f}px; max-width: {width}px" src="{source}">'
-    if dark:
-        image = f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark}">{image}</picture>'
+    if dark_source:
+        image = f'<picture><source media="(prefers-color-scheme: dark)" srcset="{dark_source}">{image}</picture>'
     return f'<h2>{html.escape(heading)}</h2>\n<div class="wide">{image}</div>'
 
 
