@@ -12,7 +12,7 @@ from keras_vit.training.optimizers import learning_rate_factors, orthogonal
 
 
 def tiny_model(**overrides):
-    arguments = dict(input_shape=(8, 8, 3), patch_size=4, hidden_dim=8, num_layers=3, num_heads=2, mlp_dim=16, num_classes=3)
+    arguments = dict(input_shape=(8, 8, 3), patch_size=4, hidden_dim=8, num_layers=2, num_heads=2, mlp_dim=16, num_classes=3)
     return keras_vit.VisionTransformer(**arguments | overrides)
 
 
@@ -39,7 +39,7 @@ def test_factors_are_those_of_mae():
 
 
 def test_every_weight_of_a_model_has_its_layers_factor():
-    model = tiny_model(stem=dict(kind="conv", filters=(4, 4), strides=(1, 1)), num_register_tokens=1, patch_size=4)
+    model = tiny_model(num_layers=3, stem=dict(kind="conv", filters=(4, 4), strides=(1, 1)), num_register_tokens=1, patch_size=4)
     paths = [v.path for v in model.trainable_variables]
     found = dict(zip(paths, learning_rate_factors(paths, 0.5)))
     for path, factor in found.items():
@@ -143,7 +143,7 @@ def test_muon_is_adamw_where_there_is_no_hidden_matrix():
 
 
 def test_muon_learns():
-    model = tiny_model(stem=dict(kind="conv", filters=(4, 4), strides=(1, 1)))
+    model = tiny_model(num_layers=3, stem=dict(kind="conv", filters=(4, 4), strides=(1, 1)))
     model.compile(Muon(0.01, weight_decay=0.1, layer_decay=0.9, global_clipnorm=1.0), "categorical_crossentropy")
     before = {v.path: keras.ops.convert_to_numpy(v) for v in model.trainable_variables}
     history = model.fit(*batch(), epochs=15, verbose=0).history["loss"]

@@ -1,13 +1,13 @@
 import keras
 import numpy as np
 import pytest
-from helpers import VARIANTS, assert_close, random_images, tiny
+from helpers import VARIANTS, all_or, assert_close, random_images, requires_tensorflow, tiny
 from visualize.cases import FOUND, golden_model, nested
 
 from keras_vit.visualize import relevance
 
 
-@pytest.mark.parametrize("name", ["plain", "non_square_image", "deit3", "qk_norm", "gap"])
+@pytest.mark.parametrize("name", all_or("plain", "gap")(["plain", "non_square_image", "deit3", "qk_norm", "gap"]))
 def test_as_the_reference(name):
     model, images = golden_model(name)
     expected, (rows, columns) = FOUND[f"{name}_relevance"], model.grid_size
@@ -17,6 +17,7 @@ def test_as_the_reference(name):
     assert_close(found, read[:, -patches:].reshape(2, rows, columns), 2e-5)
 
 
+@requires_tensorflow  # the choice is Python's
 def test_the_class_is_the_predicted_one_a_number_or_a_name():
     model = tiny(num_classes=3)
     images = random_images(model)
@@ -36,6 +37,7 @@ def test_the_class_is_the_predicted_one_a_number_or_a_name():
             relevance(model, images, target=target)
 
 
+@requires_tensorflow  # the search is Keras's
 def test_of_a_model_of_the_user_s_own():
     """The score is what stands before a softmax, wherever that is."""
     vit = tiny(include_top=False)
@@ -54,7 +56,7 @@ def test_of_a_model_of_the_user_s_own():
 
 
 def test_of_every_kind_of_model():
-    for name in ("map", "token_gap", "distilled", "post_norm", "mae", "resnet_stem", "pre_logits", "random"):
+    for name in all_or("map", "post_norm")(["map", "token_gap", "distilled", "post_norm", "mae", "resnet_stem", "pre_logits", "random"]):
         model = tiny(**VARIANTS[name])
         found = relevance(model, random_images(model), target=0)
         assert found.shape == (2, 2, 3) and found.min() >= 0 and found.max() > 0, name
