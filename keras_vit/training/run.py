@@ -119,7 +119,7 @@ class Run:
         base = {} if config is None else dict(config) if isinstance(config, dict) else settings.read_config(config)
         self.output = None if output is None else pathlib.Path(output)
         self.resumed = resume and self.output is not None and (self.output / CONFIG).is_file()
-        if self.output is not None and self.resumed:
+        if self.resumed:
             self.config = settings.agree(settings.read_config(self.output), base | (settings.values_of(mine) if mine else {}) | given)
         else:
             check_folder(self.output)
@@ -201,15 +201,10 @@ class Run:
         if size is None and isinstance(source, str) and (base is not None or source not in SOURCES):  # they have a size of their own
             size = (base.input_shape[1] or 224) if base is not None else preset(config["model"]).get("input_shape", (224,))[0]
         return load(
-            source,
-            batch_size=self.recipe.batch_size,
-            shard=processes(),
-            augmentation=self.recipe.augmentation,
-            seed=config["seed"],
-            preprocessing=None if base is None else base.preprocessing,
-            train_images=config.get("train_images"),
+            source, batch_size=self.recipe.batch_size, shard=processes(), augmentation=self.recipe.augmentation, seed=config["seed"],
+            preprocessing=None if base is None else base.preprocessing, train_images=config.get("train_images"),
             **{} if isinstance(source, Source) else config.get("data_options", {}) | ({} if size is None else {"image_size": size}),
-        )
+        )  # fmt: skip
 
     @property
     def model(self) -> keras.Model:
@@ -237,10 +232,9 @@ class Run:
         if "teacher" in self.config:
             with self._scope():
                 self._trainer = Distillation(self._model, open_model(self.config["teacher"]))
-        phases = self.recipe.phases()
-        for phase in reversed(phases):
+        for phase in reversed(self.recipe.phases()):
             freeze(self._model, phase.frozen_blocks)  # refuses blocks that the model has not, before anything is trained
-        self._compile(phases[0])
+        self._compile(self.recipe.phases()[0])
         return self._trainer
 
     def _compile(self, phase):
@@ -335,8 +329,8 @@ class Run:
         # With the size that the source chose: its default may change.
         settings.write_config(config | {"image_size": data.image_shape[0], "class_names": list(data.class_names)}, self.output / CONFIG)
         sizes = ", ".join(f"{size:,} {split}" for split, size in data.sizes.items())
-        size = "{} x {}".format(*data.image_shape)
-        self._say(f"{config.get('data', 'arrays')}: {sizes} images of {size}, {len(data.class_names)} classes")
+        rows, columns, _ = data.image_shape
+        self._say(f"{config.get('data', 'arrays')}: {sizes} images of {rows} x {columns}, {len(data.class_names)} classes")
         self._say(f"{self.name}: {self._model.count_params():,} parameters, recipe {config['recipe']}")
         self._say(self._devices[2])
 
