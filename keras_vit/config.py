@@ -172,7 +172,7 @@ class ViTConfig:
         """Returns all arguments, as plain values that JSON can hold. `from_dict` reads them."""
         dtype = keras.dtype_policies.serialize(self.dtype) if isinstance(self.dtype, keras.DTypePolicy) else self.dtype
         named = {name: activations.config(getattr(self, name)) for name in ("activation", "classifier_activation")}
-        named |= {"stem": stem_dict(self.stem), "rotary": rotary_dict(self.rotary)}
+        named |= {"stem": stem_dict(self.stem), "rotary": rotary_dict(rotary_config(self.rotary))}
         return {**self._fields(), **named, "dtype": _plain(unshared(dtype))}
 
     def _fields(self):

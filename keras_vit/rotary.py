@@ -54,7 +54,8 @@ def rotary_config(rotary: Any) -> RotaryConfig | None:
     names = [field.name for field in dataclasses.fields(RotaryConfig)]
     if not isinstance(rotary, dict) or not set(rotary) <= set(names):
         raise ValueError(f"`rotary` must be None or a dict with keys of {', '.join(map(repr, names))}. Received: rotary={rotary!r}")
-    return RotaryConfig(**{key: tuple(value) if isinstance(value, list) else value for key, value in rotary.items()})
+    arguments: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in rotary.items()}
+    return RotaryConfig(**arguments)
 
 
 def rotary_dict(rotary: RotaryConfig | None) -> dict[str, Any] | None:

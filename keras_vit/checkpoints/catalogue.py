@@ -194,11 +194,15 @@ def _google_weights(folder, model, tag, file, *columns, **more):
     return _weights(model, tag, f"https://storage.googleapis.com/{folder}/{file}.npz", *columns, HALF, **more)
 
 
+def _hugging_face_weights(*row):
+    return _weights(*row, HALF, 1.0, **SQUASH_BILINEAR)
+
+
 CATALOGUE = [
     *(_timm_weights(*row) for row in TIMM),
     *(_google_weights("vit_models", *row, crop=1.0, **SQUASH_BILINEAR) for row in GOOGLE),
     *(_google_weights("big_vision", *row, crop=0.875, interpolation="area") for row in BIG_VISION),
-    *(_weights(*row, HALF, 1.0, **SQUASH_BILINEAR) for row in HUGGING_FACE),
+    *(_hugging_face_weights(*row) for row in HUGGING_FACE),
 ]
 
 

@@ -145,7 +145,7 @@ def step_memory(
         int(gradients),
         int(activations),
         int(held),
-        4 * batch_size * math.prod(c.input_shape),
+        4 * batch_size * math.prod(side or 0 for side in c.input_shape),
     )
 
 

@@ -3,6 +3,7 @@
 Each returns the value as a plain Python type, because NumPy's types cannot be written to a JSON file.
 """
 
+import math
 import numbers
 from collections.abc import Iterable
 from typing import Any
@@ -48,7 +49,7 @@ def rate(name: str, value: Any) -> float:
 
 def number(name: str, value: Any, least: float | None = None, above: float | None = None) -> float:
     """Returns a value as a float, or raises ValueError if it is no finite number, less than `least`, or not greater than `above`."""
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool) and np.isfinite(value)
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
     if not real or (least is not None and value < least) or (above is not None and value <= above):
         bound = f" of at least {least:g}" if least is not None else f" above {above:g}" if above is not None else ""
         raise ValueError(f"`{name}` must be a number{bound}. Received: {name}={value!r}")

@@ -77,7 +77,7 @@ def benchmark(
     }
 
 
-def timm_name(preset: str, side: int) -> str:
+def timm_name(preset: str, side: int | None) -> str:
     """Returns timm's name of a preset for images of this side, or the preset's where timm has none.
 
     Example:

@@ -119,7 +119,7 @@ class Run:
         base = {} if config is None else dict(config) if isinstance(config, dict) else settings.read_config(config)
         self.output = None if output is None else pathlib.Path(output)
         self.resumed = resume and self.output is not None and (self.output / CONFIG).is_file()
-        if self.resumed:
+        if self.output is not None and self.resumed:
             self.config = settings.agree(settings.read_config(self.output), base | (settings.values_of(mine) if mine else {}) | given)
         else:
             check_folder(self.output)
