@@ -12,7 +12,7 @@ from keras_vit_cli.models import DATA, POOLING, SOURCES, Pooling, data_of, open_
 
 def embed(
     model: Annotated[str, typer.Option(help=f"Preset, with --weights; or {SOURCES}.")],
-    output: Annotated[pathlib.Path, typer.Option(help="File for the features, a new one that ends with .npz.")],
+    output: Annotated[pathlib.Path, typer.Option(help="File for the features, a new one that ends with .npz or .parquet.")],
     data: Annotated[str, typer.Option(help=DATA)] = None,
     weights: Annotated[str, typer.Option(help="Tag of the preset, or weights as for --model.")] = None,
     split: Annotated[Split, typer.Option(help="Which images.")] = Split.ALL,

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from keras_vit_cli.console import quiet, table
-from keras_vit_cli.models import DATA, POOLING, SOURCES, Pooling, config_of, data_of, open_data, open_model
+from keras_vit_cli.models import DATA, ENGINE, POOLING, SOURCES, Engine, Pooling, config_of, data_of, open_data, open_model
 
 MOST_CLASSES = 40
 
@@ -31,6 +31,7 @@ def evaluate(
     linear_probe: Annotated[bool, typer.Option("--linear-probe", help="Evaluate features by logistic regression.")] = False,
     blocks: Annotated[str, typer.Option(help="Of --knn and --linear-probe: all, or numbers of blocks, such as 0,5,-1.")] = None,
     pooling: Annotated[Pooling, typer.Option(help=f"Of --knn and --linear-probe. {POOLING}")] = None,
+    engine: Annotated[Engine, typer.Option(help=f"Of --knn. {ENGINE}")] = Engine.SCIKIT_LEARN,
     output: Annotated[pathlib.Path, typer.Option(help="Folder for the figures and pictures, a new or an empty one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ):
@@ -39,7 +40,7 @@ def evaluate(
     Shows accuracy, top-5 accuracy, calibration error, confusion matrix, a table of the classes, and images per second. Images are resized
     and cropped as the weights' authors did. Without test images the validation images are taken, and named so.
 
-    --knn and --linear-probe evaluate a model's features, also of weights without a head, by scikit-learn: probes are fitted to the
+    --knn and --linear-probe evaluate a model's features, also of weights without a head, by scikit-learn or faiss: probes are fitted to the
     features of the training images. Neighbors are those of the highest cosine similarity, and vote by exp(similarity / 0.07).
     """
     features = knn is not None or linear_probe
@@ -61,9 +62,9 @@ def evaluate(
     if features:
         loaded, _ = open_data(model, classifier, data, data_option, strict)
         chosen: dict[str, Any] = dict(
-            knn=knn, linear_probe=linear_probe, pooling=pooling and pooling.value, blocks=blocks, batch_size=batch_size
+            knn=knn, linear_probe=linear_probe, pooling=pooling and pooling.value, blocks=blocks, batch_size=batch_size, engine=engine.value
         )
-        result = evaluate_features(classifier, loaded, split.value, pooling=pooling and pooling.value, **chosen)
+        result = evaluate_features(classifier, loaded, split.value, **chosen)
         if output is not None:
             write_json(output, result)
         if as_json:

@@ -9,6 +9,11 @@ SOURCES = "MODEL:TAG (see `keras-vit list --weights`), a run's folder, a file or
 DATA = "digits, fashion_mnist, tfds:NAME, or a folder with a folder of images for each class. [default: the run's]"
 
 
+class Engine(enum.StrEnum):
+    SCIKIT_LEARN = "scikit-learn"
+    FAISS = "faiss"
+
+
 class Pooling(enum.StrEnum):
     TOKEN = "token"
     GAP = "gap"
@@ -16,6 +21,7 @@ class Pooling(enum.StrEnum):
     MAP = "map"
 
 
+ENGINE = "What searches neighbors, exactly. faiss is faster from some ten thousand images on."
 POOLING = (
     "token: the class token; gap: mean of the patch tokens; token_gap: both; map: attention pooling. [default: what the model's head reads]"
 )

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from keras_vit_cli.console import quiet, table
-from keras_vit_cli.models import SOURCES, open_model
+from keras_vit_cli.models import ENGINE, SOURCES, Engine, open_model
 
 
 def similar(
@@ -17,6 +17,7 @@ def similar(
     output: Annotated[pathlib.Path, typer.Option(help="PNG file for a contact sheet of the images.")] = None,
     model: Annotated[str, typer.Option(help=f"The model, if it has been moved. {SOURCES}. [default: that of the index]")] = None,
     data: Annotated[str, typer.Option(help="The data, if they have been moved. [default: those of the index]")] = None,
+    engine: Annotated[Engine, typer.Option(help=ENGINE)] = Engine.SCIKIT_LEARN,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ):
     """Finds similar images.
@@ -40,7 +41,7 @@ def similar(
     if source is None:
         raise ValueError(f"`--model` is missing: the features do not tell which model they are of. Received: {index}")
     (query,) = embed_query(open_model(source, weights), [image], features)
-    found = find(features, query, count)
+    found = find(features, query, count, engine.value)
     if output is not None:
         images = [shown, *images_of(features, [row["row"] for row in found], data)]
         titles = ["searched for", *(f"{row['label']}\n{row['similarity']:.3f}" for row in found)]

@@ -44,12 +44,15 @@ def shrink_presets():
 
 
 def shorten():
-    """Makes recipes one epoch long and spaces small."""
+    """Makes recipes one epoch long and spaces small, and measures no machine."""
     import dataclasses
 
+    from keras_vit.profiling import calibration
+    from keras_vit.profiling.steps import Steps
     from keras_vit.training import RECIPES
     from keras_vit.tuning import SPACES
 
+    calibration.measure = lambda jobs: [Steps([0.01 * number], 0) for number, _ in enumerate(jobs, start=1)]
     for name, recipe in RECIPES.items():
         RECIPES[name] = dataclasses.replace(recipe, epochs=1, steps=None, warmup_epochs=0, head_epochs=min(recipe.head_epochs, 1))
     SPACES["from_scratch"] |= {

@@ -55,11 +55,7 @@ def cost(model: Any, batch_size: int = 1, bytes_per_value: int = 4, **overrides:
 def cost_by_part(model: Any, bytes_per_value: int = 4, **overrides: Any) -> dict[str, Cost]:
     """Returns `{part: Cost}` for one image: stem, patch_embedding, tokens, blocks, norm, pooling, head. Arguments as in `cost`."""
     c = ViTConfig.of(model, **overrides)
-    n, patches, (height, width) = c.num_tokens, c.num_patches, c.image_size
-    if n is None or patches is None or height is None or width is None:
-        raise ValueError(
-            f"The cost of a model is that of an image of known size: give `input_shape`. Received: input_shape={c.input_shape}"
-        )
+    n, patches, height, width = known_sizes(c)
     d, channels = c.hidden_dim, c.channels
     parts = {}
 
@@ -87,6 +83,16 @@ def cost_by_part(model: Any, bytes_per_value: int = 4, **overrides: Any) -> dict
         heads = 1 + c.distillation_token
         parts["head"] = Cost(*(heads * value for value in _dense(feature, c.num_classes, 1)))
     return {part: c._replace(activation_bytes=bytes_per_value * c.activation_bytes) for part, c in parts.items()}
+
+
+def known_sizes(c: ViTConfig) -> tuple[int, int, int, int]:
+    """Returns (tokens, patches, rows, columns of pixels) of an image; a ValueError if `input_shape` leaves them open."""
+    n, patches, (height, width) = c.num_tokens, c.num_patches, c.image_size
+    if n is None or patches is None or height is None or width is None:
+        raise ValueError(
+            f"The cost of a model is that of an image of known size: give `input_shape`. Received: input_shape={c.input_shape}"
+        )
+    return n, patches, height, width
 
 
 def _dense(inputs, outputs, rows, bias=True):

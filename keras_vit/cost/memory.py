@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import keras
 
 from keras_vit.config import ViTConfig
-from keras_vit.cost.counts import cost_by_part
+from keras_vit.cost.counts import cost_by_part, known_sizes
 from keras_vit.names import Table
 from keras_vit.runtime import attention_by_head, fused_attention
 
@@ -118,20 +118,21 @@ def step_memory(
     (346270624, 692541248)
     """
     c = ViTConfig.of(model, **overrides)
-    backend = backend or keras.backend.backend()
+    backend = _known(backend or keras.backend.backend())
     values, weights = bytes_of(c)
+    n, _, height, width = known_sizes(c)
     parts = cost_by_part(c.replace(remat=False))
     parameters = sum(part.parameters for part in parts.values())
     trained = parameters
     if not overrides and isinstance(model, keras.Model):
         trained = sum(math.prod(v.shape) for v in model.trainable_variables)
     tokens, hidden, scores = kept_by_block(c, backend)
-    factors = (TRAINING if training else INFERENCE)[_known(backend), values]
+    factors = (TRAINING if training else INFERENCE)[backend, values]
     # With class-token pooling the last block computes little more than keys and values.
     whole = c.num_layers - (c.pooling == "token")
     others = sum(part.activation_bytes for name, part in parts.items() if name != "blocks") // 4
     kept, kept_scores = factors.tokens * tokens + factors.hidden * hidden, factors.scores * scores
-    blocks, inputs = (factors.again, whole * c.num_tokens * c.hidden_dim) if c.remat and training else (whole, 0)
+    blocks, inputs = (factors.again, whole * n * c.hidden_dim) if c.remat and training else (whole, 0)
     numbers, others = blocks * kept + inputs + factors.last_tokens * tokens, factors.others * others
     # Inference has freed the image's pixels when a block is computed; training keeps them.
     numbers = numbers + others if training else max(numbers, others - factors.last_scores * scores)
@@ -145,7 +146,7 @@ def step_memory(
         int(gradients),
         int(activations),
         int(held),
-        4 * batch_size * math.prod(side or 0 for side in c.input_shape),
+        4 * batch_size * c.channels * height * width,
     )
 
 
@@ -159,7 +160,7 @@ def bytes_of(c: ViTConfig) -> tuple[int, int]:
 def kept_by_block(c: ViTConfig, backend: str) -> tuple[int, int, int]:
     """Returns the numbers that a backward pass needs of one block for one image: (of width D, of width mlp_dim, attention scores)."""
     block = cost_by_part(c.replace(remat=False))["blocks"].activation_bytes // (4 * c.num_layers)
-    n = c.num_tokens
+    n, *_ = known_sizes(c)
     scores = c.num_heads * n * n
     hidden = (2 if c.mlp == "mlp" else 3) * n * c.mlp_dim
     return block - scores - hidden, hidden, 0 if attention_is_long(c, backend) else scores
@@ -167,10 +168,10 @@ def kept_by_block(c: ViTConfig, backend: str) -> tuple[int, int, int]:
 
 def attention_is_long(c: ViTConfig, backend: str) -> bool:
     """Returns whether attention is computed without holding all scores, as `runtime` chooses it on a processor."""
-    return c.num_tokens >= (fused_attention.LONG if backend == "torch" else attention_by_head.LONG)
+    return known_sizes(c)[0] >= (fused_attention.LONG if backend == "torch" else attention_by_head.LONG)
 
 
-def _known(backend):
+def _known(backend: Any) -> str:
     if backend not in ("tensorflow", "jax", "torch"):
         raise ValueError(f"Memory is estimated for tensorflow, jax and torch. Received: backend={backend!r}")
     return backend

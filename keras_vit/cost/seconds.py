@@ -4,7 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 from keras_vit.config import ViTConfig
-from keras_vit.cost.counts import cost_by_part
+from keras_vit.cost.counts import cost_by_part, known_sizes
 from keras_vit.cost.memory import COPIES, attention_is_long
 
 # What recomputation adds to a training step, of the dense part's time (docs/performance.md).
@@ -94,7 +94,7 @@ def work(model: Any, batch_size: int, backend: str, optimizer: str = "AdamW") ->
     """Returns what a step of a batch computes. Arguments as in `step_seconds`."""
     c = ViTConfig.of(model)
     parts = cost_by_part(c)
-    n, d = c.num_tokens, c.hidden_dim
+    (n, *_), d = known_sizes(c), c.hidden_dim
     whole = c.num_layers - (c.pooling == "token")
     block = parts["blocks"].macs / c.num_layers - 2 * n * n * d
     dense = whole * block + sum(part.macs for name, part in parts.items() if name != "blocks")

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import keras
 
 from keras_vit.config import ViTConfig
-from keras_vit.cost.counts import cost
+from keras_vit.cost.counts import cost, known_sizes
 from keras_vit.cost.memory import Memory, step_memory
 from keras_vit.cost.seconds import Machine, Seconds, step_seconds
 from keras_vit.layers import checks
@@ -85,7 +85,7 @@ def estimate_step(
     checks.integer("batch_size", batch_size)
     c = ViTConfig.of(model, **overrides)
     counts = cost(c, batch_size)
-    n = c.num_tokens
+    n, *_ = known_sizes(c)
     attention = batch_size * 2 * c.num_layers * n * n * c.hidden_dim
     if machine is not None:
         _check_machine(machine, training)

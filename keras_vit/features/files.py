@@ -13,6 +13,7 @@ from tqdm import tqdm
 
 from keras_vit.backbone import find_vision_transformer
 from keras_vit.features.embedding import feature_model, features_of
+from keras_vit.features.parquet import read_parquet, require_pyarrow, write_parquet
 from keras_vit.files import disown, own, replacing
 from keras_vit.layers import checks
 
@@ -47,7 +48,7 @@ def write_features(path, model, data, split="all", pooling=None, batch_size=32, 
     Finished shards lie in a folder beside the file, its name with ".shards" added. The same call resumes behind them after a kill.
 
     Args:
-        path: path of a new file, which ends with ".npz".
+        path: path of a new file, which ends with ".npz" or ".parquet". Parquet needs pyarrow.
         model: a `keras_vit.VisionTransformer`, or a model whose first layer is one.
         data: a `keras_vit.data.Data`.
         split: "test", "validation", "train" or "all".
@@ -85,8 +86,11 @@ def write_features(path, model, data, split="all", pooling=None, batch_size=32, 
         parts = [part for name in names for part in _embed_split(folder, forward, vit, data, name, batch_size, verbose)]
         arrays = {key: np.concatenate([part[key] for part in parts]) for key in KEYS[:4]}
         with replacing(path) as temporary:
-            arrays |= {"class_names": np.array(data.class_names, str), "settings": np.array(json.dumps(settings))}
-            np.savez(temporary, allow_pickle=False, **arrays)
+            if path.suffix == ".parquet":
+                write_parquet(temporary, **arrays, class_names=data.class_names, settings=settings)
+            else:
+                arrays |= {"class_names": np.array(data.class_names, str), "settings": np.array(json.dumps(settings))}
+                np.savez(temporary, allow_pickle=False, **arrays)
     finally:
         disown(folder)
     shutil.rmtree(folder)
@@ -108,6 +112,8 @@ def read_features(path) -> Features:
     """
     if not pathlib.Path(path).is_file():
         raise ValueError(f"No such file of features. Received: {path}. `keras-vit embed` writes one")
+    if pathlib.Path(path).suffix == ".parquet":
+        return Features(*read_parquet(path))
     found = _arrays(path)
     if set(found) != set(KEYS):
         raise ValueError(f"A file of features must be one that `keras-vit embed` wrote. Received: {path}")
@@ -118,8 +124,10 @@ def read_features(path) -> Features:
 def check_path(path):
     """Returns the path of a new file of features; any other is a ValueError."""
     path = pathlib.Path(path)
-    if path.suffix != ".npz":
-        raise ValueError(f"A file of features must end with .npz. Received: output={path}")
+    if path.suffix not in (".npz", ".parquet"):
+        raise ValueError(f"A file of features must end with .npz or .parquet. Received: output={path}")
+    if path.suffix == ".parquet":
+        require_pyarrow()  # before minutes of computing
     if path.exists():
         raise ValueError(f"The file of features exists. Received: output={path}. Name a new one, or delete it")
     return path

@@ -13,37 +13,70 @@ from keras_vit.layers import checks
 TEMPERATURE = 0.07
 
 
-def nearest(index, features, k=20):
+ENGINES = ("scikit-learn", "faiss")
+
+
+def nearest(index, features, k=20, engine="scikit-learn"):
     """Returns the nearest features of an index by cosine similarity.
 
     Args:
         index: array `(m, width)`, the features to search in.
         features: array `(n, width)`, the features to search for.
         k: int. Number of neighbors.
+        engine: "scikit-learn" or "faiss", which is faster from some ten thousand features on. Both search exactly. Defaults to
+            "scikit-learn".
 
     Returns:
         (numbers, similarities): rows of `index` and their cosine similarities, both `(n, k)`, the nearest first.
 
     Raises:
         ValueError: if `k` is larger than the index, or the features are of different widths.
-        ImportError: if scikit-learn is not installed.
+        ImportError: if the engine is not installed.
 
     Example:
     >>> numbers, similarities = nearest(np.eye(3), np.array([[0.0, 2.0, 1.0]]), k=2)
     >>> numbers, similarities.round(2)
     (array([[1, 2]]), array([[0.89, 0.45]]))
     """
-    neighbors = scikit_learn("neighbors")
+    search = _search(engine)
     index, features = np.asarray(index), np.asarray(features)
     if index.ndim != 2 or features.ndim != 2 or index.shape[1] != features.shape[1]:
         raise ValueError(f"Features must be arrays (n, width) of one width. Received: shapes {index.shape} and {features.shape}")
     if checks.integer("k", k) > len(index):
         raise ValueError(f"`k` must not be larger than the {len(index)} features to search in. Received: k={k}")
-    distances, numbers = neighbors.NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute").fit(index).kneighbors(features)
-    return numbers, 1.0 - distances
+    return search(index, features, k)
 
 
-def knn_probabilities(train_features, train_labels, features, num_classes, k=20, temperature=TEMPERATURE):
+def _search(engine):
+    """Returns the function of an engine; an ImportError says how to install it."""
+    if checks.one_of("engine", engine, ENGINES) == "scikit-learn":
+        neighbors = scikit_learn("neighbors")
+
+        def by_scikit_learn(index, features, k):
+            distances, numbers = (
+                neighbors.NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute").fit(index).kneighbors(features)
+            )
+            return numbers, 1.0 - distances
+
+        return by_scikit_learn
+    try:
+        import faiss
+    except ImportError:
+        raise ImportError(f"The engine faiss needs faiss: {install('faiss')}") from None
+
+    def by_faiss(index, features, k):
+        index, features = (np.array(each, "float32", order="C") for each in (index, features))
+        for each in (index, features):
+            faiss.normalize_L2(each)  # in place
+        flat = faiss.IndexFlatIP(index.shape[1])
+        flat.add(index)
+        similarities, numbers = flat.search(features, k)
+        return numbers, similarities
+
+    return by_faiss
+
+
+def knn_probabilities(train_features, train_labels, features, num_classes, k=20, temperature=TEMPERATURE, engine="scikit-learn"):
     """Classifies features by a vote of their nearest neighbors, which count by `exp(cosine similarity / temperature)`.
 
     Args:
@@ -53,6 +86,7 @@ def knn_probabilities(train_features, train_labels, features, num_classes, k=20,
         num_classes: int.
         k: int. Number of neighbors that vote. Defaults to 20.
         temperature: float. The lower, the more the nearest count. Defaults to 0.07.
+        engine: as in `nearest`.
 
     Returns:
         A float array `(n, num_classes)`, shares of the votes.
@@ -71,7 +105,7 @@ def knn_probabilities(train_features, train_labels, features, num_classes, k=20,
            [1. , 0. ]])
     """
     labels = class_labels(train_labels)
-    numbers, similarities = nearest(train_features, features, k)
+    numbers, similarities = nearest(train_features, features, k, engine)
     votes = np.exp((similarities - similarities[:, :1]) / temperature)
     shares = np.zeros((len(votes), num_classes))
     np.add.at(shares, (np.arange(len(votes))[:, None], labels[numbers]), votes)
@@ -112,7 +146,16 @@ def probe_probabilities(train_features, train_labels, features, num_classes, str
 
 
 def evaluate_features(
-    model, data, split="test", knn=None, linear_probe=False, pooling=None, blocks=None, batch_size=32, verbose=True
+    model,
+    data,
+    split="test",
+    knn=None,
+    linear_probe=False,
+    pooling=None,
+    blocks=None,
+    batch_size=32,
+    verbose=True,
+    engine="scikit-learn",
 ) -> dict:
     """Evaluates the features of a model: fits classifiers to those of the training images and applies them to another split.
 
@@ -126,6 +169,7 @@ def evaluate_features(
         blocks: sequence of ints, "all" or None. Blocks whose features are evaluated. Defaults to None, the feature of the model's head.
         batch_size: int. Images that are computed at once.
         verbose: bool. Whether a progress bar is shown on stderr.
+        engine: str. Of the k-NN classifier, as in `nearest`.
 
     Returns:
         dict with `split`, `images`, `train_images` and `results`, a list of dicts with `method` ("20-NN" or "linear probe"), `block` (None
@@ -144,7 +188,8 @@ def evaluate_features(
     checks.one_of("split", split, ("test", "validation"))
     if knn is None and not linear_probe:
         raise ValueError("Nothing to evaluate: give `knn` or `linear_probe`")
-    scikit_learn("neighbors")  # before minutes of computing
+    for needed in ("scikit-learn",) * linear_probe + (engine,) * (knn is not None):
+        _search(needed)  # before minutes of computing
     if knn is not None and checks.integer("knn", knn) > data.sizes["train"]:
         raise ValueError(f"`knn` must not be larger than the {data.sizes['train']} training images. Received: knn={knn}")
     if split == "test" and data.test is data.validation:
@@ -159,7 +204,7 @@ def evaluate_features(
         known, new = (each.reshape(len(each), len(numbers), -1)[:, position] for each in (train_features, features))
         found = {}
         if knn is not None:
-            found[f"{knn}-NN"] = knn_probabilities(known, train_labels, new, count, knn)
+            found[f"{knn}-NN"] = knn_probabilities(known, train_labels, new, count, knn, engine=engine)
         if linear_probe:
             found["linear probe"] = probe_probabilities(known, train_labels, new, count)
         results += [{"method": name, "block": number} | _accuracies(each, labels) for name, each in found.items()]

@@ -34,13 +34,14 @@ def embed_query(model, paths, index: Features) -> np.ndarray:
     return embed(model, list(paths), index.settings["pooling"], verbose=False)
 
 
-def similar(index: Features, query, k=10) -> list[dict]:
+def similar(index: Features, query, k=10, engine="scikit-learn") -> list[dict]:
     """Returns the images of an index that are the nearest to another one, by cosine similarity.
 
     Args:
         index: the `Features` to search in.
         query: array `(width,)`, the feature of the other image.
         k: int. Number of images. Defaults to 10.
+        engine: as in `nearest`.
 
     Returns:
         A list of dicts, the nearest first: `row` in the index, `similarity`, `split`, `index` within the split and `label`, the name of its
@@ -55,7 +56,7 @@ def similar(index: Features, query, k=10) -> list[dict]:
     >>> similar(index, np.array([0.1, 2.0]), k=1)
     [{'row': 1, 'similarity': 0.99..., 'split': 'test', 'index': 3, 'label': 'dog'}]
     """
-    numbers, similarities = nearest(index.features, np.asarray(query)[None], k)
+    numbers, similarities = nearest(index.features, np.asarray(query)[None], k, engine)
     return [
         {
             "row": int(row),

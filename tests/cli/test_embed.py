@@ -63,7 +63,7 @@ def test_wrong_usage(capsys, tmp_path, run):
     (tmp_path / "there.npz").touch()
     for arguments, message in (
         (["--output", tmp_path / "there.npz"], "exists"),
-        (["--output", tmp_path / "f.parquet"], "must end with .npz"),
+        (["--output", tmp_path / "f.csv"], "must end with .npz or .parquet"),
         (["--output", tmp_path / "f.npz", "--pooling", "map"], "no attention pooling"),
         (["--output", tmp_path / "f.npz", "--data", "digit"], "Unknown data source"),
         (["--output", tmp_path / "f.npz", "--pooling", "mean"], "mean"),

@@ -6,6 +6,7 @@ from PIL import Image
 
 import keras_vit
 from keras_vit.features import files, read_features, write_features
+from keras_vit.features.parquet import write_parquet
 
 SMALL = dict(input_shape=(16, 16, 3), patch_size=8, hidden_dim=8, num_layers=2, num_heads=2, mlp_dim=16, num_classes=3)
 
@@ -136,3 +137,21 @@ def test_a_file_resumes_where_it_was_killed(tmp_path, monkeypatch):
     for other, rule in (("none.npz", "No such file"), ("one.npy", "must be one that"), ("text.npz", "must be one that")):
         with pytest.raises(ValueError, match=rule):
             read_features(tmp_path / other)
+
+
+@pytest.mark.parametrize("labels", [np.arange(12) % 3, np.eye(3, dtype="int32")[np.arange(12) % 3]])
+def test_a_parquet_file_holds_what_an_archive_does(tmp_path, labels):
+    parquet = pytest.importorskip("pyarrow.parquet")
+    data, model = keras_vit.data.load((pixels(12), np.arange(12) % 3), batch_size=4), tiny()
+    found = [write_features(tmp_path / f"f.{kind}", model, data, verbose=False, settings={"a": 1}) for kind in ("npz", "parquet")]
+    for one, other in zip(*found):
+        assert type(one) is type(other) and np.array_equal(one, other) and getattr(one, "dtype", None) == getattr(other, "dtype", None)
+    assert parquet.read_table(tmp_path / "f.parquet").column_names == ["features", "label", "split", "index"]
+    several = tmp_path / "several.parquet"
+    write_parquet(several, **found[0]._replace(labels=labels)._asdict())
+    assert np.array_equal(read_features(several).labels, labels) and read_features(several).labels.dtype == labels.dtype
+    (tmp_path / "text.parquet").write_text("no table")
+    parquet.write_table(parquet.read_table(several).replace_schema_metadata(None), tmp_path / "foreign.parquet")
+    for name in ("text", "foreign"):
+        with pytest.raises(ValueError, match="must be one that"):
+            read_features(tmp_path / f"{name}.parquet")

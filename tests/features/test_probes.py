@@ -1,4 +1,5 @@
 import importlib
+import sys
 
 import numpy as np
 import pytest
@@ -29,6 +30,18 @@ def test_votes_are_those_of_the_definition():
     np.testing.assert_allclose(knn_probabilities(known, labels, new, 5, k=7), expected, atol=1e-9)
     numbers, found = nearest(known, 100.0 * new, k=7)
     assert np.array_equal(numbers, np.argsort(-similarities, axis=-1)[:, :7]) and (np.diff(found) <= 0).all()
+
+
+def test_faiss_finds_the_same():
+    pytest.importorskip("faiss")
+    (known, labels), (new, _) = clusters(), clusters(20, seed=1)
+    before = known.copy(), new.copy()
+    (numbers, similarities), (theirs, others) = (nearest(known, new, 7, engine) for engine in ("scikit-learn", "faiss"))
+    assert np.array_equal(numbers, theirs)
+    np.testing.assert_allclose(similarities, others, atol=1e-6)
+    votes = [knn_probabilities(known, labels, new, 4, 7, engine=engine) for engine in ("scikit-learn", "faiss")]
+    np.testing.assert_allclose(*votes, atol=1e-4)
+    assert np.array_equal(before[0], known) and np.array_equal(before[1], new)
 
 
 def test_a_linear_probe_knows_separable_classes_and_no_units():
@@ -70,6 +83,7 @@ def test_wrong_input(monkeypatch):
     for call, rule in (
         (lambda: nearest(known, known[:, :2]), "of one width"),
         (lambda: nearest(known, known, k=61), "larger than the 60"),
+        (lambda: nearest(known, known, engine="annoy"), "`engine` must be"),
         (lambda: knn_probabilities(known, np.eye(4)[labels], known, 4), "one class an image"),
         (lambda: probe_probabilities(known, 0 * labels, known, 4), "images of one class"),
     ):
@@ -82,6 +96,9 @@ def test_wrong_input(monkeypatch):
     monkeypatch.setattr(importlib, "import_module", missing)
     with pytest.raises(ImportError, match=r"scikit-learn: pip install .*\[features\]"):
         nearest(known, known)
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(ImportError, match=r"faiss: pip install .*\[faiss\]"):
+        nearest(known, known, engine="faiss")
 
 
 def test_pictures():
