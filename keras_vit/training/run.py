@@ -12,7 +12,6 @@ from typing import Any
 import keras
 
 from keras_vit.config import ViTConfig
-from keras_vit.cost.device import accelerated
 from keras_vit.files import replacing
 from keras_vit.messages import counted
 from keras_vit.presets import preset
@@ -242,8 +241,7 @@ class Run:
         options = {"jit_compile": self.config["jit_compile"]} if "jit_compile" in self.config else {}
         with self._scope():
             phase.compile(self._trainer, self.data.steps_per_epoch, parts, **options)
-        if not accelerated():
-            check_memory(self._model, -(-phase.batch_size // (processes()[1] * parts)), phase.optimizer, phase.ema_momentum is not None)
+        check_memory(self._model, -(-phase.batch_size // (processes()[1] * parts)), phase.optimizer, phase.ema_momentum is not None)
         self._phase = phase
 
     def show_batch(self) -> pathlib.Path:

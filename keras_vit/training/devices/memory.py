@@ -6,7 +6,7 @@ import keras
 
 from keras_vit.config import ViTConfig
 from keras_vit.cost import cost_by_part, step_memory
-from keras_vit.cost.device import available_bytes
+from keras_vit.cost.device import accelerated, available_bytes
 from keras_vit.cost.memory import COPIES
 
 PEAK = 2.0  # what a device of several holds at the peak of a step, over what the backward pass needs to be kept
@@ -68,7 +68,7 @@ def check_memory(model: keras.Model, batch_size: int, optimizer: str = "AdamW", 
         batch_size: int. Images that are computed at once.
         optimizer: str. As in `training_bytes`. Defaults to "AdamW".
         ema: bool. As in `training_bytes`. Defaults to False.
-        available: float or None. Available bytes; None takes `available_bytes()`. Defaults to None.
+        available: float or None. Available bytes; None takes `available_bytes()` of a processor. Defaults to None.
 
     Raises:
         ValueError: if the estimate exceeds the available memory.
@@ -76,7 +76,10 @@ def check_memory(model: keras.Model, batch_size: int, optimizer: str = "AdamW", 
     Example:
     >>> keras_vit.training.check_memory(keras_vit.ViTMicro4(num_classes=10), batch_size=32)
     """
-    available = available_bytes() if available is None else available
+    if available is None:
+        if accelerated():  # whose memory is its own; the framework says what it lacks
+            return
+        available = available_bytes()
     needed = training_bytes(model, batch_size, optimizer, ema)
     if needed <= available:
         return
