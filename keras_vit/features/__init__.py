@@ -1,4 +1,4 @@
-"""The features of images: computed, kept in files, and judged."""
+"""Features of images: compute, store, search and evaluate them."""
 
 import importlib
 
@@ -23,7 +23,7 @@ __all__ = [
     "write_features",
 ]
 
-PICTURES = ("contact_sheet", "scatter")  # which bring `visualize`, that a model does not need
+PICTURES = ("contact_sheet", "scatter")  # they import `visualize`, which nothing else here needs
 
 
 def __getattr__(name):

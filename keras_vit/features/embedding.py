@@ -24,27 +24,27 @@ def embed(
     batch_size: int = 32,
     verbose: bool = True,
 ) -> np.ndarray:
-    """Returns the features of images, to search, cluster or classify them by.
+    """Returns the features of images, for search, clustering or classification.
 
     Args:
-        model: a `keras_vit.VisionTransformer`, or a model whose first layer is one. What follows it is not computed.
-        images: array `(n, rows, columns, channels)`, what the model takes; or a list of paths of image files, which are resized and
+        model: a `keras_vit.VisionTransformer`, or a model whose first layer is one. The layers after it are not computed.
+        images: array `(n, rows, columns, channels)` as the model takes it; or a list of paths of image files, which are resized and
             cropped as `keras_vit.data.evaluation_transform` does; or a `tf.data.Dataset`, a `keras.utils.PyDataset` or another iterable
-            of batches: images, or tuples `(images, labels)`, whose labels are left out.
+            of batches: images, or tuples `(images, labels)`, whose labels are ignored.
         pooling: how the tokens become one vector. "token" is the class token (with a distillation token, the mean of both), "gap" the
-            mean of the patch tokens, "token_gap" both, one behind the other, and "map" the model's attention pooling. Defaults to None,
+            mean of the patch tokens, "token_gap" both, concatenated, and "map" the model's attention pooling. Defaults to None,
             the feature that the model's head reads.
-        blocks: int, sequence of ints or None. Blocks whose features are returned, counted from 0, or from the end if negative. They go
-            through the model's last normalization. Defaults to None, the last block, without an axis of its own.
-        batch_size: int. Images that are computed at once. A dataset has batches of its own. Defaults to 32.
+        blocks: int, sequence of ints or None. Blocks whose features are returned, counted from 0, or from the end if negative. The
+            model's last normalization is applied to them. Defaults to None, the last block, without an axis of its own.
+        batch_size: int. Number of images per batch. A dataset has its own batches. Defaults to 32.
         verbose: bool. Whether a progress bar is shown on stderr. Defaults to True.
 
     Returns:
         A float32 array `(n, features)`, in the order of the images; with a sequence of `blocks` `(n, blocks, features)`.
 
     Raises:
-        ValueError: if the model holds no `VisionTransformer`, lacks the tokens of `pooling` or a block, or the images are none that it
-            takes.
+        ValueError: if the model holds no `VisionTransformer`, lacks the tokens of `pooling` or a block, or does not
+            take these images.
 
     Example:
     >>> model = keras_vit.VisionTransformer((32, 32, 3), 8, 64, 4, 2, 128, num_classes=10)
@@ -58,7 +58,7 @@ def embed(
     batches, steps = _batches(vit, images, checks.integer("batch_size", batch_size))
     found = [features_of(forward, vit, batch) for batch in tqdm(batches, "Embedding", steps, unit="batch", disable=not verbose)]
     if not found:
-        raise ValueError("`images` must hold an image. Received: none, or an iterator that is used up")
+        raise ValueError("`images` must hold an image. Received: none, or an iterator that is exhausted")
     return np.concatenate(found)
 
 
@@ -97,7 +97,7 @@ def features_of(forward, vit, images):
 
 
 def _check_first(model, vit):
-    """Refuses layers between the images and the ViT: they would not be applied."""
+    """Raises an error for layers between the images and the ViT, because they would not be applied."""
     if model is vit or not isinstance(getattr(model, "layers", None), list):
         return
     first = next(layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer))
@@ -139,13 +139,13 @@ def _batches(vit, images, batch_size):
     if isinstance(images, keras.utils.PyDataset):
         steps = images.num_batches
         if steps is None:
-            raise ValueError("`images` must end. Received: a PyDataset without a number of batches")
+            raise ValueError("`images` must be finite. Received: a PyDataset without a number of batches")
         return (_images(images[i]) for i in range(steps)), steps
     if not isinstance(images, Iterable):
         raise ValueError(f"`images` must be an array, a list of paths or a dataset of batches. Received: {type(images).__name__}")
     steps = int(images.cardinality()) if hasattr(images, "cardinality") else len(images) if hasattr(images, "__len__") else None
     if steps == -1:
-        raise ValueError("`images` must end. Received: an endless tf.data.Dataset. Use `dataset.take(count)`")
+        raise ValueError("`images` must be finite. Received: an infinite tf.data.Dataset. Use `dataset.take(count)`")
     return map(_images, images), None if steps is None or steps < 0 else steps
 
 

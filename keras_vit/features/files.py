@@ -1,4 +1,4 @@
-"""Features in a file, computed shard by shard: a process that was killed resumes behind the last whole shard."""
+"""Features in a file, computed shard by shard: a killed process resumes after the last complete shard."""
 
 import json
 import pathlib
@@ -17,13 +17,13 @@ from keras_vit.features.parquet import read_parquet, require_pyarrow, write_parq
 from keras_vit.files import disown, own, replacing
 from keras_vit.layers import checks
 
-SHARD = 64  # batches: seconds to minutes of work that a kill may cost
+SHARD = 64  # batches: a kill costs at most their computation, seconds to minutes
 SETTINGS = "settings.json"
 KEYS = ("features", "labels", "splits", "indices", "class_names", "settings")
 
 
 class Features(NamedTuple):
-    """What a file of features holds.
+    """The content of a file of features.
 
     Args:
         features: float32 array `(n, features)`.
@@ -43,9 +43,9 @@ class Features(NamedTuple):
 
 
 def write_features(path, model, data, split="all", pooling=None, batch_size=32, settings=None, verbose=True) -> Features:
-    """Computes the features of a data set and writes them into a file.
+    """Computes the features of a data set and writes them to a file.
 
-    Finished shards lie in a folder beside the file, its name with ".shards" added. The same call resumes behind them after a kill.
+    Finished shards are kept in a folder beside the file, named like it with ".shards" added. After a kill the same call resumes there.
 
     Args:
         path: path of a new file, which ends with ".npz" or ".parquet". Parquet needs pyarrow.
@@ -54,7 +54,7 @@ def write_features(path, model, data, split="all", pooling=None, batch_size=32, 
         split: "test", "validation", "train" or "all".
         pooling: as in `keras_vit.embed`.
         batch_size: int. Images that are computed at once.
-        settings: dict of what else is to be kept in the file, of values that JSON takes. Another call must agree with it to resume.
+        settings: dict or None. Further values to keep in the file, which JSON can write. To resume, a call must give the same.
         verbose: bool. Whether a progress bar is shown on stderr.
 
     Returns:
@@ -104,7 +104,7 @@ def read_features(path) -> Features:
         path: path of the file.
 
     Raises:
-        ValueError: if the file is missing, or not of this kind.
+        ValueError: if the file does not exist, or is no file of features.
 
     Example:
     >>> read_features("digits.npz").class_names  # doctest: +SKIP
@@ -122,19 +122,19 @@ def read_features(path) -> Features:
 
 
 def check_path(path):
-    """Returns the path of a new file of features; any other is a ValueError."""
+    """Returns the path of a new file of features. Raises ValueError if it exists or does not end with .npz."""
     path = pathlib.Path(path)
     if path.suffix not in (".npz", ".parquet"):
         raise ValueError(f"A file of features must end with .npz or .parquet. Received: output={path}")
     if path.suffix == ".parquet":
         require_pyarrow()  # before minutes of computing
     if path.exists():
-        raise ValueError(f"The file of features exists. Received: output={path}. Name a new one, or delete it")
+        raise ValueError(f"The file of features already exists. Received: output={path}. Choose another name, or delete it")
     return path
 
 
 def fingerprint(model):
-    """Returns a number that tells weights apart."""
+    """Returns a checksum of the weights."""
     value = 0
     for variable in model.weights:
         value = zlib.crc32(ops.convert_to_numpy(variable).tobytes(), value)
@@ -142,7 +142,7 @@ def fingerprint(model):
 
 
 def _agree(folder, settings):
-    """Records the settings that shards are computed with, or checks that they are those of shards that are there."""
+    """Records the settings of the shards, or checks that they match those of existing shards."""
     path = folder / SETTINGS
     if not path.exists():
         with replacing(path) as temporary:
@@ -154,12 +154,12 @@ def _agree(folder, settings):
         key = different[0]
         raise ValueError(
             f"Unfinished features in {folder} were computed with {key}={before.get(key)!r}. Received: {key}={now.get(key)!r}. "
-            "Resume with the same settings, or delete that folder to begin anew"
+            "Resume with the same settings, or delete that folder to start again"
         )
 
 
 def splits_of(data, split):
-    """Returns the names of the splits that "all" stands for, or of the one that is named; of two that are one, the first."""
+    """Returns the names of the splits to embed. "all" stands for every split; of two names for the same images, only the first."""
     checks.one_of("split", split, (*data.splits, "all"))
     if split != "all":
         return [split]

@@ -1,4 +1,4 @@
-"""Pictures of features: a contact sheet of images, and a scatter."""
+"""Pictures of features: a contact sheet of images, and a scatter plot."""
 
 import math
 
@@ -20,7 +20,7 @@ def contact_sheet(images, titles, heading=None):
     Args:
         images: sequence of arrays `(rows, columns, 3)` of values from 0 to 255, of any sizes.
         titles: sequence of str, one an image.
-        heading: str or None. What stands above all.
+        heading: str or None. Title of the figure.
 
     Returns:
         A matplotlib figure.
@@ -53,7 +53,7 @@ def contact_sheet(images, titles, heading=None):
 
 
 def scatter(features, labels, class_names, images=None, method="pca", ax=None, thumbnails=60, seed=0):
-    """Draws features in two dimensions, a point an image in the color of its class, and some images as thumbnails.
+    """Draws features in two dimensions, a point per image in the color of its class, and some images as thumbnails.
 
     Points of one class lie together if the features tell classes apart. PCA keeps distances as far as two axes can. t-SNE shows which
     images are neighbors: the sizes of its groups and the distances between them mean nothing.

@@ -1,4 +1,4 @@
-"""What features are worth: a k-NN classifier and a linear probe, as DINOv2's evaluation uses them."""
+"""Evaluation of features by a k-NN classifier and a linear probe, as in DINOv2."""
 
 import importlib
 
@@ -85,7 +85,7 @@ def knn_probabilities(train_features, train_labels, features, num_classes, k=20,
         features: array `(n, width)`.
         num_classes: int.
         k: int. Number of neighbors that vote. Defaults to 20.
-        temperature: float. The lower, the more the nearest count. Defaults to 0.07.
+        temperature: float. The lower, the more weight the nearest neighbors have. Defaults to 0.07.
         engine: as in `nearest`.
 
     Returns:
@@ -157,7 +157,7 @@ def evaluate_features(
     verbose=True,
     engine="scikit-learn",
 ) -> dict:
-    """Evaluates the features of a model: fits classifiers to those of the training images and applies them to another split.
+    """Evaluates the features of a model: fits classifiers to the training images and applies them to another split.
 
     Args:
         model: a `keras_vit.VisionTransformer`, or a model whose first layer is one. Its head is not used.
@@ -176,7 +176,7 @@ def evaluate_features(
         for the feature of the head), `accuracy`, and `top5_accuracy` where there are more than five classes.
 
     Raises:
-        ValueError: if there is nothing to evaluate, the split is no such one, or as `keras_vit.embed`, `knn_probabilities` and
+        ValueError: if there is nothing to evaluate, the split is unknown, or as `keras_vit.embed`, `knn_probabilities` and
             `probe_probabilities`.
         ImportError: if scikit-learn is not installed.
 
@@ -187,9 +187,9 @@ def evaluate_features(
     """
     checks.one_of("split", split, ("test", "validation"))
     if knn is None and not linear_probe:
-        raise ValueError("Nothing to evaluate: give `knn` or `linear_probe`")
+        raise ValueError("Nothing to evaluate. Pass `knn` or `linear_probe`")
     for needed in ("scikit-learn",) * linear_probe + (engine,) * (knn is not None):
-        _search(needed)  # before minutes of computing
+        _search(needed)  # raises now if it is missing, and not after minutes of computation
     if knn is not None and checks.integer("knn", knn) > data.sizes["train"]:
         raise ValueError(f"`knn` must not be larger than the {data.sizes['train']} training images. Received: knn={knn}")
     if split == "test" and data.test is data.validation:
@@ -229,7 +229,7 @@ def _accuracies(probabilities, labels):
 
 
 def class_labels(labels):
-    """Returns labels as an int array `(n,)`; others are a ValueError."""
+    """Returns labels as an int array `(n,)`. Raises ValueError if they are not one class per image."""
     labels = np.asarray(labels)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise ValueError(f"Labels must be one class an image, ints (n,). Received: {labels.dtype} of shape {labels.shape}")

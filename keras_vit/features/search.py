@@ -1,4 +1,4 @@
-"""The images of a file of features: which are the nearest to others, and what they look like."""
+"""Search in a file of features: the nearest images to another one, and their pixels."""
 
 import numpy as np
 
@@ -8,7 +8,7 @@ from keras_vit.features.probes import nearest
 
 
 def embed_query(model, paths, index: Features) -> np.ndarray:
-    """Returns the features of images, computed as those of an index were.
+    """Returns the features of images, computed in the same way as those of an index.
 
     Args:
         model: the `keras_vit.VisionTransformer` that the index was computed with.
@@ -35,7 +35,7 @@ def embed_query(model, paths, index: Features) -> np.ndarray:
 
 
 def similar(index: Features, query, k=10, engine="scikit-learn") -> list[dict]:
-    """Returns the images of an index that are the nearest to another one, by cosine similarity.
+    """Returns the images of an index that are nearest to another image, by cosine similarity.
 
     Args:
         index: the `Features` to search in.
@@ -77,12 +77,12 @@ def label_of(index, row):
 
 
 def images_of(index: Features, rows, data=None) -> list[np.ndarray]:
-    """Reads images of an index from the data that it was computed from, as they are there: not resized or cropped.
+    """Reads images of an index from its data set, neither resized nor cropped.
 
     Args:
         index: the `Features`. Their settings name the data, as `keras-vit embed` writes them.
         rows: sequence of ints. Rows of the index.
-        data: str or None. Where the data are now, if they have been moved.
+        data: str or None. The current place of the data, if they were moved.
 
     Returns:
         A list of arrays `(rows, columns, 3)` of values from 0 to 255.
@@ -100,7 +100,7 @@ def images_of(index: Features, rows, data=None) -> list[np.ndarray]:
 
     data = data or index.settings.get("data")
     if data is None:
-        raise ValueError("The features do not tell which data they are of. Name the data, such as digits or the path of a folder")
+        raise ValueError("The features do not name their data. Pass `data`, such as digits or the path of a folder")
     source = open_source(data, dict(index.settings.get("data_options", {})))
     for name, size in index.settings["splits"].items():
         if source.splits[name].size != size:

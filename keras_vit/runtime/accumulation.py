@@ -10,7 +10,7 @@ def gradients(model, x, y, sample_weight, images, weight=None):
     Args:
         model: a compiled model.
         x, y, sample_weight: the batch.
-        images: `x`, or what `batch.never_empty` made of it.
+        images: `x`, or the result of `batch.never_empty(x)`.
         weight: float or scalar tensor that the loss is multiplied by, or None.
     """
     import tensorflow as tf
@@ -30,7 +30,7 @@ def gradients(model, x, y, sample_weight, images, weight=None):
 
 
 def accumulated(gradients_of, data, steps, variables, weight=None):
-    """Returns the gradients of a batch, computed one micro-batch after another in a loop, in the memory of one.
+    """Returns the gradients of a batch, computed micro-batch by micro-batch in a loop, in the memory of one micro-batch.
 
     Args:
         gradients_of: as `gradients` without `model`.
@@ -54,4 +54,4 @@ def accumulated(gradients_of, data, steps, variables, weight=None):
         return more[0], more[1:]
 
     start, sums = add(tf.constant(0), [tf.zeros_like(variable) for variable in variables], images // steps)
-    return add(start, sums, images - start)[1]  # the rest, if `steps` does not divide the batch
+    return add(start, sums, images - start)[1]  # the remaining images, if `steps` does not divide the batch

@@ -1,4 +1,4 @@
-"""A check that all processes that train together were given the same things."""
+"""A check that all processes of one training run have the same settings, model and data."""
 
 import json
 import zlib
@@ -10,13 +10,13 @@ from keras_vit.runtime.devices import CLUSTER, processes
 
 
 def check_agreement(facts):
-    """Checks that processes that train together agree. Every process must call it.
+    """Checks that all processes of a training run have the same values. Every process must call it.
 
     Args:
-        facts: dict from a description to a value that `json` can write.
+        facts: dict from a name, for the error, to a value that `json` can write.
 
     Raises:
-        ValueError: if workers differ; it names the facts, and the workers that differ from the first.
+        ValueError: if a value differs between workers. The error names it, and the workers that differ from worker 0.
     """
     if processes()[1] == 1:
         return

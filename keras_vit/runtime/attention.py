@@ -1,4 +1,4 @@
-"""Scaled dot-product attention: one function that chooses the form."""
+"""Scaled dot-product attention: one function that chooses the implementation."""
 
 import keras
 from keras import ops
@@ -11,12 +11,12 @@ from keras_vit.runtime.switch import fast_paths
 def scaled_dot_product_attention(query, key, value, dropout=None):
     """Returns `softmax(query key^T / sqrt(head_dim)) value`, all of shape `(batch, heads, tokens, head_dim)`.
 
-    The choice, in this order:
+    The first that applies:
 
-    - whole matrix products if the weights are needed: for dropout, or because they are observed;
-    - one kernel (torch's own, cuDNN's on JAX's GPUs) where `fused_attention` has one;
-    - head by head for long sequences on a processor;
-    - else whole matrix products in this layout: 5 % faster than `ops.dot_product_attention` on TensorFlow, 9 % on JAX's CPU.
+    - full matrix products if the weights are needed, for dropout or for an observer;
+    - one fused kernel (torch's own, cuDNN's for JAX on GPUs) where `fused_attention` has one;
+    - head by head for long sequences on a CPU;
+    - else full matrix products in this layout: 5 % faster than `ops.dot_product_attention` on TensorFlow, 9 % on JAX's CPU.
 
     Args:
         query, key, value: float tensors.

@@ -1,14 +1,14 @@
-"""Attention of long sequences, one head after another, so that the scores of all heads are never in memory together."""
+"""Attention of long sequences, head by head: the scores of all heads are never in memory at the same time."""
 
 import keras
 from keras import ops
 
-LONG = 1024  # tokens, from which one head after another takes about the time of all at once, or less (`python benchmarks/kernels.py`)
-ROWS = 640  # queries whose scores are held at a time
+LONG = 1024  # from this many tokens on, head by head takes no longer than all heads at once (`python benchmarks/kernels.py`)
+ROWS = 640  # queries whose scores are in memory at a time
 
 
 def pays(query, key):
-    """Returns whether `attention_by_head` is as fast as whole matrix products for `(batch, heads, tokens, head_dim)`."""
+    """Returns whether `attention_by_head` is as fast as full matrix products for `(batch, heads, tokens, head_dim)`."""
     tokens = query.shape[2]
     if tokens is None or tokens < LONG or key.shape[2] != tokens or keras.backend.backend() == "torch":
         return False
@@ -18,17 +18,17 @@ def pays(query, key):
         return jax.default_backend() == "cpu" and keras.distribution.distribution() is None
     import tensorflow as tf
 
-    return not tf.config.list_logical_devices("GPU")  # there many heads together are what is fast
+    return not tf.config.list_logical_devices("GPU")  # a GPU is fast only with many heads at once
 
 
 def attention_by_head(query, key, value):
-    """Returns `softmax(query key^T) value`, exactly, in memory that grows with the number of tokens and not with its square.
+    """Returns the exact `softmax(query key^T) value` in memory that grows linearly with the number of tokens.
 
-    It holds the scores of at most `ROWS` queries of one head of one image. The backward pass does the same: it computes them again.
-    On TensorFlow and JAX.
+    At any time, the scores of at most `ROWS` queries of one head of one image are in memory. The backward pass recomputes them in the
+    same way. For TensorFlow and JAX.
 
     Args:
-        query, key, value: `(batch, heads, tokens, head_dim)`, of a number of tokens that is known.
+        query, key, value: `(batch, heads, tokens, head_dim)` with a static number of tokens.
 
     Returns:
         A tensor of the shape of `query`.
@@ -58,7 +58,7 @@ def _in_rows(x):
 
 def _gradients(query, key, value, output, upstream):
     queries, keys, values = [], 0, 0
-    # The mean gradient of a query's weights, as a sum over the head's width and not over all keys.
+    # The mean gradient of a query's weights: a sum over the head's width is shorter than one over all keys.
     means = ops.sum(_full(output) * _full(upstream), axis=-1, keepdims=True)
     for rows, outer, mean in zip(*map(_in_rows, (query, upstream, means))):
         weights = _weights(rows, key)
@@ -78,7 +78,7 @@ def _on_tensorflow(query, key, value):
             lambda head: function(*head), tensors, parallel_iterations=1, fn_output_signature=specs if results > 1 else specs[0]
         )
 
-    # By hand: the gradient of a loop would keep what each iteration computed.
+    # A gradient of our own, because TensorFlow's gradient of a loop keeps the results of every iteration.
     @tf.custom_gradient
     def attend(*tensors):
         output = over_heads(_attend, tensors, 1)

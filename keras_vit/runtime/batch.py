@@ -1,10 +1,10 @@
-"""Batches as structures of tensors, on TensorFlow."""
+"""Functions of batches, which are nested structures of TensorFlow tensors."""
 
 import keras
 
 
 def map_tensors(function, values):
-    """Returns the structure `values` with `function` applied to its tensors."""
+    """Returns the structure with `function` applied to each tensor; None stays None."""
     return keras.tree.map_structure(lambda value: None if value is None else function(value), values)
 
 
@@ -16,7 +16,7 @@ def rows(values):
 
 
 def cut(values, start, size):
-    """Returns `size` rows from `start` on."""
+    """Returns `size` rows of a batch, from row `start`."""
     import tensorflow as tf
 
     def piece(value):
@@ -27,7 +27,7 @@ def cut(values, start, size):
 
 
 def never_empty(values):
-    """Returns the batch, with one black image if it is empty: convolutions and their gradients fail on no images."""
+    """Returns the batch, or one black image in place of an empty batch, on which convolutions and their gradients fail."""
     import tensorflow as tf
 
     def fill(value):

@@ -10,8 +10,8 @@ from keras_vit.runtime.switch import fast_paths
 def bare(layer):
     """Returns `layer.call` on torch, which skips the overhead of `Layer.__call__`; on other backends the layer itself.
 
-    The layer must be built and its inputs of its compute type. On torch that overhead takes longer than a small sublayer's own work;
-    elsewhere a graph is traced once.
+    The layer must be built, and its inputs must have its compute dtype. On torch the overhead of every call takes longer than a small
+    sublayer's own work. Other backends trace a graph once.
     """
     if keras.backend.backend() != "torch" or not fast_paths():
         return layer
@@ -24,7 +24,7 @@ def bare(layer):
 
 
 def _with_bias(layer, x):
-    """Returns a dense layer's output by one kernel; Keras adds the bias by another."""
+    """Returns the output of a dense layer, computed by one kernel. Keras uses a second kernel for the bias."""
     import torch
 
     kernel, bias = (weight.value if isinstance(weight, keras.Variable) else weight for weight in (layer.kernel, layer.bias))

@@ -11,7 +11,7 @@ class _Cluster:
 
     Attributes:
         index: int. Number of this process.
-        count: int. How many processes there are.
+        count: int. Number of processes.
         strategy: `tf.distribute.Strategy` of all of them, or None if this process is alone.
     """
 
@@ -29,7 +29,7 @@ def enter_cluster(index, count, strategy):
 
 
 def processes():
-    """Returns (number of this process, number of all processes that train together); (0, 1) for a single process.
+    """Returns (index of this process, number of processes) of a training run; (0, 1) for a single process.
 
     Process 0, the chief, writes the files of a run.
 
@@ -45,7 +45,7 @@ def processes():
 
 
 def replicas():
-    """Returns over how many replicas the current scope of `tf.distribute` divides a batch; 1 outside of any, and on other backends."""
+    """Returns the number of replicas in the current scope of `tf.distribute`; 1 outside of a scope and on other backends."""
     if keras.backend.backend() != "tensorflow":
         return 1
     import tensorflow as tf
@@ -54,7 +54,7 @@ def replicas():
 
 
 def in_replica():
-    """Returns whether this is code of one of several replicas of `tf.distribute`."""
+    """Returns whether the caller runs in one of several replicas of `tf.distribute`."""
     if replicas() == 1:
         return False
     import tensorflow as tf
@@ -63,7 +63,7 @@ def in_replica():
 
 
 def model_mesh():
-    """Returns the mesh of devices that heads and hidden units are divided over (tensor parallelism on JAX), or None."""
+    """Returns the device mesh over which heads and hidden units are sharded (tensor parallelism on JAX), or None."""
     if keras.backend.backend() != "jax":
         return None
     mesh = getattr(keras.distribution.distribution(), "device_mesh", None)

@@ -1,7 +1,7 @@
-"""What Keras 3.15 lacks under `tf.distribute`, as functions that the trainer calls.
+"""Workarounds for faults of Keras 3.15 under `tf.distribute`, as functions that the trainer calls.
 
-Each stands for one fault of Keras, which `tests/training/mirrored.py` or `tests/training/workers.py` shows: once a release of Keras
-mends it, that test fails and the function can go.
+`tests/training/mirrored.py` and `tests/training/workers.py` show each fault. Once a release of Keras fixes one, its test fails, and the
+function can be removed.
 """
 
 import zlib
@@ -14,20 +14,20 @@ from keras_vit.runtime.devices import replicas
 def specification(iterator):
     """Returns the specification of one replica's share of a batch.
 
-    Keras adds up the replicas' shares of a first batch to build a model, and they may have different shapes.
+    To build a model, Keras adds the replicas' shares of the first batch; this fails if their shapes differ.
     """
 
     def of_one_replica(spec):
-        return getattr(spec, "_component_specs", (spec,))[0]  # a PerReplicaSpec holds one for each
+        return getattr(spec, "_component_specs", (spec,))[0]  # a PerReplicaSpec has one for each replica
 
     return keras.tree.map_structure(of_one_replica, iterator._distributed_dataset.element_spec)
 
 
 def check_scopes(model):
-    """Checks that a model was built, compiled and called in the scope of one strategy. Keras's own errors do not say so.
+    """Checks that a model was built, compiled and called in the scope of one strategy. Keras's own errors do not name the cause.
 
     Raises:
-        ValueError: if not.
+        ValueError: if the scopes differ.
     """
     import tensorflow as tf
 
@@ -51,7 +51,7 @@ def _describe(strategy):
 
 
 def facts(model, iterator):
-    """Returns what must be equal on all workers, so that they train as one device does, for `check_agreement`."""
+    """Returns the facts for `check_agreement`: what must be equal on all workers for them to train as one device does."""
     import tensorflow as tf
 
     from keras_vit.version import __version__
@@ -64,7 +64,7 @@ def facts(model, iterator):
         "`steps_per_execution` and `accumulation_steps`": (model.steps_per_execution, model.accumulation_steps),
         "batches": (iterator.num_batches, dataset.element_spec),
     }
-    # Where each worker reads a shard of its own, only the form of the data can be compared.
+    # If each worker reads its own shard, only the structure of the data can be compared.
     if dataset.options().experimental_distribute.auto_shard_policy != tf.data.experimental.AutoShardPolicy.OFF:
         found["first batch of data"] = [zlib.crc32(tensor.numpy().tobytes()) for tensor in keras.tree.flatten(list(dataset.take(1)))]
     return found
@@ -73,7 +73,7 @@ def facts(model, iterator):
 def make_function(model, step_function):
     """Returns the function that takes `steps_per_execution` steps of an iterator on all replicas.
 
-    With replicas, Keras's loop of steps, its mean of the replicas' metrics and its XLA fail or are inexact.
+    On several replicas, Keras's loop over steps, its mean of metrics and its use of XLA fail or are inexact.
     """
     import tensorflow as tf
 
@@ -121,7 +121,8 @@ def check_synchronized(model, rows):
     """Checks that batch normalization over all replicas can be computed.
 
     Raises:
-        ValueError: if it cannot, with micro-batches or XLA. In the graph: if a replica has no image.
+        ValueError: if micro-batches or XLA are in use.
+        tf.errors.InvalidArgumentError: in the step, if a replica has no image.
     """
     import tensorflow as tf
 
@@ -129,15 +130,15 @@ def check_synchronized(model, rows):
         return
     if model.accumulation_steps > 1 or model.jit_compile:
         raise ValueError(
-            "Replicas that share the statistics of batch normalization cannot do so within parts of a batch, or within XLA. "
+            "Batch normalization over all replicas works neither with micro-batches nor with XLA. "
             f"Received: accumulation_steps={model.accumulation_steps}, jit_compile={model.jit_compile}"
         )
-    few = "Batch normalization needs an image on every replica: leave the rest of the data out (drop_remainder=True)"
+    few = "Batch normalization needs an image on every replica: drop the last, smaller batch (drop_remainder=True)"
     tf.debugging.assert_positive(rows, few)
 
 
 def share(rows):
-    """Returns the weight of a replica's loss. Keras weights replicas alike, also if they have different numbers of images."""
+    """Returns the weight of a replica's loss. Keras gives all replicas the same weight, even if their numbers of images differ."""
     import tensorflow as tf
 
     images = tf.cast(rows, "float32")

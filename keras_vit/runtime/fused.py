@@ -1,4 +1,4 @@
-"""Functions that XLA compiles to one pass through memory, within a step of TensorFlow's CPU."""
+"""Functions that XLA fuses to one pass through memory, within a step on TensorFlow's CPU."""
 
 import functools
 
@@ -18,11 +18,11 @@ def fused_in_steps(function, *inputs):
 def fused(function, *inputs):
     """Returns `function(*inputs)`, compiled by XLA to one pass through memory, and its gradient to another.
 
-    The backward pass keeps the inputs alone and computes the rest again.
+    Only the inputs are kept for the backward pass, which recomputes the rest.
 
     Args:
-        function: takes and returns float tensors. It must be made once, because its compiled form is cached, and use no variables.
-        *inputs: its arguments.
+        function: maps float tensors to float tensors, without variables. Pass the same object at each call: its compiled form is cached.
+        *inputs: float tensors.
     """
     return _fused(function)(*inputs)
 

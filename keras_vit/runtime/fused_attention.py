@@ -1,4 +1,4 @@
-"""Attention in one kernel: torch's own or, for JAX on GPUs, cuDNN's."""
+"""Attention in one fused kernel: torch's own or, for JAX on GPUs, cuDNN's."""
 
 import functools
 import logging
@@ -7,11 +7,11 @@ import keras
 from keras import ops
 
 log = logging.getLogger("keras_vit")
-LONG = 256  # tokens, from which torch's kernel is faster on a processor; before, it takes as long
+LONG = 256  # from this many tokens on, torch's kernel is faster on a CPU; below, it takes as long
 
 
 def exists(query, key):
-    """Returns whether the backend has a kernel for `(batch, heads, tokens, head_dim)` that is faster than whole matrix products."""
+    """Returns whether the backend has a kernel for `(batch, heads, tokens, head_dim)` that is faster than full matrix products."""
     backend = keras.backend.backend()
     if backend == "torch":
         return query.device.type != "cpu" or query.shape[2] >= LONG
@@ -34,7 +34,7 @@ def fused_attention(query, key, value, scale=1.0):
 
 @functools.cache
 def _by_cudnn_works(head_dim, dtype):
-    """Returns whether this GPU and its cuDNN compute such attention and its gradient. It tries."""
+    """Returns whether this GPU and its cuDNN compute this attention and its gradient, by trying it."""
     import jax
 
     x = jax.numpy.zeros((1, 1, 3, head_dim), dtype)
@@ -42,7 +42,7 @@ def _by_cudnn_works(head_dim, dtype):
         with jax.ensure_compile_time_eval():
             jax.block_until_ready(jax.grad(lambda x: _by_cudnn(x, x, x, 1.0).sum())(x))
     except (NotImplementedError, RuntimeError, ValueError) as error:
-        log.warning("Attention of heads of width %s in %s goes without cuDNN, more slowly: %s", head_dim, dtype, error)
+        log.warning("cuDNN has no attention for heads of width %s in %s; a slower form is used: %s", head_dim, dtype, error)
         return False
     return True
 

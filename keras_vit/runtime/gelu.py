@@ -14,8 +14,8 @@ from keras_vit.runtime.switch import fast_paths
 def gelu(x):
     """Returns `x * (1 + erf(x / sqrt(2))) / 2`.
 
-    Keras computes it by `erfc`. That takes twice the time where XLA compiles it, and tf2onnx writes a file that onnxruntime refuses.
-    TensorFlow's graphs fuse either form with the matrix product and the bias before it (`GeluExact`).
+    Keras uses `erfc`, which takes twice the time under XLA, and which tf2onnx exports to a file that onnxruntime refuses. TensorFlow's
+    graphs fuse either form with the matrix product and the bias before it (`GeluExact`).
     """
     backend, dtype = keras.backend.backend(), keras.backend.standardize_dtype(x.dtype)
     if not fast_paths() or dtype == "float64" or keras.backend.is_keras_tensor(x):
@@ -26,7 +26,7 @@ def gelu(x):
         return _by_sigmoid()(x)
     if backend == "jax":
         return ops.cast(_on_jax(ops.cast(x, "float32")), dtype)
-    # torch has a kernel of its own. In half precision, where it is not fused, `1 + erf` would round small results to zero.
+    # torch has its own kernel. In half precision, which is not fused, `1 + erf` would round small results to zero.
     return _by_erf(x) if backend == "tensorflow" and dtype == "float32" else ops.gelu(x, approximate=False)
 
 
@@ -42,7 +42,7 @@ LINEAR, CUBIC = 1.60009169, 0.0695037
 
 @functools.cache
 def _by_sigmoid():
-    """Returns the GELU of bfloat16 for XLA on a GPU: four fifths of the time of `erf`. The gradient keeps the input alone."""
+    """Returns the GELU of bfloat16 for XLA on a GPU: four fifths of the time of `erf`. Only the input is kept for the gradient."""
     import jax
 
     def parts(x):
@@ -67,7 +67,7 @@ def _on_jax(x):
     return 0.5 * x * (1.0 + _erf()(x * 0.5**0.5))
 
 
-# The rational approximation of Eigen and XLA, of highest powers first. It is within 3e-7 of erf.
+# The rational approximation of Eigen and XLA, highest powers first. Its error is at most 3e-7.
 NUMERATOR = (0.00022905065861350646, 0.0034082910107109506, 0.050955695062380861, 0.18520832239976145, 1.128379143519084)
 DENOMINATOR = (
     -1.1791602954361697e-7,
@@ -85,7 +85,7 @@ ONE = 3.7439211627767994  # from here on erf is 1 in float32
 def _erf():
     """Returns `erf` of float32 for JAX, written out.
 
-    JAX 0.10 exports its own `erf` as an operation that TensorFlow 2.21 does not know. Written out it is as fast: XLA expands it alike.
+    JAX 0.10 exports its own `erf` as an operation that TensorFlow 2.21 does not know. This form is as fast: XLA expands `erf` likewise.
     """
     import jax
 

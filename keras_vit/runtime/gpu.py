@@ -1,4 +1,4 @@
-"""Whether a GPU computes a tensor. Some forms are faster there, and only there."""
+"""Whether a tensor is computed on a GPU. Some implementations are faster only there."""
 
 import keras
 
@@ -6,7 +6,7 @@ from keras_vit.runtime.switch import fast_paths
 
 
 def on_gpu(x):
-    """Returns whether JAX or torch computes `x` on a GPU, with fast paths in use. On TensorFlow no form depends on it."""
+    """Returns whether JAX or torch computes `x` on a GPU, and fast paths are on. No implementation depends on it on TensorFlow."""
     if keras.backend.backend() == "jax":
         import jax
 

@@ -9,7 +9,7 @@ from keras_vit.runtime.openvino import check_training
 
 
 def gradients(function, inputs):
-    """Returns the gradients of a scalar with respect to tensors, and what else the function computed.
+    """Returns the gradients of a scalar with respect to tensors, and the further results of the function.
 
     Args:
         function: takes a list of tensors, returns a scalar tensor and a list of further tensors.
@@ -40,7 +40,7 @@ def gradients(function, inputs):
 
 
 def no_gradients():
-    """Returns a context in which torch keeps nothing for a backward pass; other backends keep nothing anyway."""
+    """Returns a context in which torch records nothing for a backward pass. Other backends need none."""
     if keras.backend.backend() != "torch":
         return contextlib.nullcontext()
     import torch

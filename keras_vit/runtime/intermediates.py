@@ -1,4 +1,4 @@
-"""Intermediate values of a forward pass: read, or replaced, from outside the layer that computes them."""
+"""Intermediate values of a forward pass, which callers can read or replace."""
 
 import contextlib
 import contextvars
@@ -8,10 +8,10 @@ _observer = contextvars.ContextVar("observer", default=None)
 
 @contextlib.contextmanager
 def observing(observer):
-    """While active, the layers hand their intermediate values to `observer`, and go on with what it returns.
+    """While active, layers pass their intermediate values to `observer` and continue with what it returns.
 
-    Without it a model computes what it always does; in particular attention keeps no weights. It applies to calls of a model, which
-    run the layers' Python code, and not to functions that are compiled already, such as a second `predict`.
+    It applies to calls that run the layers' Python code, such as `model(images)`, and not to functions that are compiled already, such
+    as a second `predict`. Without an observer a model computes as usual, and attention keeps no weights.
 
     Args:
         observer: function `(name, value, layer)`, which returns the value or another in its place. `name` is "patches" (the grid of

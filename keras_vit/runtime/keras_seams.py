@@ -1,14 +1,14 @@
-"""The one file that touches what Keras keeps to itself, where Keras 3.15 leaves no other way.
+"""The one file that sets private attributes of Keras, where Keras 3.15 offers no other way.
 
-Each function names the fault. `tests/runtime/test_keras_seams.py` fails once a release of Keras makes it unnecessary.
+Each function names the fault that it works around. `tests/runtime/test_keras_seams.py` fails once a release of Keras makes it unnecessary.
 """
 
 
 def create_with(variable, make):
-    """Sets what an uncreated variable is created with.
+    """Sets the initial values of a variable that does not exist yet.
 
-    The fault: a variable's first values come from the initializer that its layer chose, and `assign` needs a variable that exists. So
-    weights that a checkpoint holds would be drawn at random first, which takes longer than to read them and twice the memory.
+    The fault: a variable's initial values come from the initializer of its layer, and `assign` needs a variable that exists. So weights
+    of a checkpoint would first be drawn at random, which takes longer than reading them, and twice the memory.
 
     Args:
         variable: `keras.Variable` made within `keras.StatelessScope(initialize_variables=False)`. Keras creates it when the next scope
@@ -19,9 +19,9 @@ def create_with(variable, make):
 
 
 def begin_fit_at(model, epoch):
-    """Makes the running `fit` begin at an epoch, or, with None, leaves that to its `initial_epoch` again.
+    """Makes the running `fit` begin at an epoch or, with None, at its `initial_epoch` again.
 
-    The fault: `fit` asks its callbacks nothing before it chooses its first epoch. Keras's own `BackupAndRestore` sets this attribute, too.
+    The fault: callbacks have no say in the first epoch of `fit`. Keras's own `BackupAndRestore` sets this attribute, too.
 
     Args:
         model: `keras.Model` whose `fit` has called `on_train_begin`.

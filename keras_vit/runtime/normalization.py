@@ -1,4 +1,4 @@
-"""Normalizations, by fewer kernels than Keras's on TensorFlow's CPU."""
+"""Normalization with fewer kernels than Keras's on TensorFlow's CPU."""
 
 import functools
 
@@ -14,11 +14,11 @@ from keras_vit.runtime.switch import fast_paths
 
 
 def layer_normalization(inputs, gamma, beta, epsilon):
-    """Returns the layer normalization over the last axis, or None where Keras's form is the fastest.
+    """Returns the layer normalization over the last axis, or None where Keras's own form is the fastest.
 
-    TensorFlow's CPU runs Keras's form as eight kernels, each a pass through memory. A training step takes two that XLA compiles, an
-    inference step one of oneDNN, in a third of the time (docs/performance.md). torch has a kernel of its own. In half precision on JAX's
-    GPUs both means are taken in one pass, as in flax.
+    TensorFlow's CPU runs Keras's form as eight kernels, each a pass through memory. Here a training step runs two kernels of XLA, and an
+    inference step one of oneDNN in a third of the time (docs/performance.md). torch has its own kernel. In half precision on JAX's GPUs
+    both means are computed in one pass, as in flax.
 
     Args:
         inputs: float tensor `(..., D)`.
@@ -39,7 +39,7 @@ def layer_normalization(inputs, gamma, beta, epsilon):
 
 
 def _by_torch(inputs, gamma, beta, epsilon):
-    """Computes the means in float32 and takes the weights in the type of the inputs."""
+    """Computes the means in float32, with the weights in the dtype of the inputs."""
     import torch
 
     gamma, beta = (ops.cast(weight, inputs.dtype) for weight in (gamma, beta))
@@ -58,8 +58,8 @@ def _in_one_pass(inputs, gamma, beta, epsilon):
 def _by_one_dnn(inputs, gamma, beta, epsilon):
     """Writes a batch normalization of tokens between two reshapes.
 
-    There is no operation for oneDNN's layer normalization. TensorFlow puts it where it finds this pattern with shapes that it cannot
-    fold; elsewhere the result is the same.
+    TensorFlow has no operation for oneDNN's layer normalization. Its graph optimizer replaces this pattern by that kernel if it cannot
+    fold the shapes. Otherwise the pattern itself computes the same result.
     """
     import tensorflow as tf
 
@@ -84,7 +84,7 @@ def _by_one_dnn(inputs, gamma, beta, epsilon):
 
 @functools.cache
 def _by_products(epsilon):
-    """Returns the normalization for XLA. Means over the width are products: XLA takes two thirds of the time that sums take."""
+    """Returns the normalization for XLA. Means over the width are matrix products, which take two thirds of the time of sums."""
     import tensorflow as tf
 
     def mean(x):
@@ -132,7 +132,7 @@ def group_normalization(inputs, gamma, beta, groups, epsilon, shortcut=None, rel
 
 @functools.cache
 def _by_groups(groups, epsilon, relu, compiled):
-    """Returns the normalization by means over pixels, then over a group's channels. Compiled, the first are products, which is faster."""
+    """Returns the normalization: means over pixels, then over a group's channels. If compiled, the first are products, which is faster."""
 
     def normalize(inputs, gamma, beta, shortcut=None):
         batch, height, width, channels = ops.shape(inputs)
@@ -179,5 +179,5 @@ def _standardize(by, epsilon):
 
 
 def batch_normalization(**arguments):
-    """Returns Keras's layer, with the statistics of the whole batch where `tf.distribute` divides it over replicas."""
+    """Returns Keras's layer. Under `tf.distribute` its statistics are those of the whole batch, over all replicas."""
     return keras.layers.BatchNormalization(**arguments, **({"synchronized": True} if replicas() > 1 else {}))

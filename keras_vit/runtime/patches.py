@@ -1,4 +1,4 @@
-"""The projection of patches: one function that chooses the form."""
+"""The projection of patches: one function that chooses the implementation."""
 
 from keras import ops
 
@@ -8,8 +8,8 @@ from keras_vit.runtime.gpu import on_gpu
 def project_patches(images, kernel, patch_size):
     """Returns the projection of each patch, a convolution whose stride is the size of its kernel.
 
-    On a GPU it is a matrix product of reshaped patches: there cuDNN pads three channels to eight, and takes eight times as long. On a
-    processor both take the same time.
+    On a GPU it is a matrix product of reshaped patches: cuDNN's convolution pads three channels to eight and takes eight times as long.
+    On a CPU both take the same time.
 
     Args:
         images: `(batch, height, width, channels)`.

@@ -1,4 +1,4 @@
-"""bfloat16 on processors that multiply float32 faster."""
+"""bfloat16 on CPUs that multiply float32 faster."""
 
 import functools
 import pathlib
@@ -10,9 +10,9 @@ from keras_vit.runtime.step import step
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class BFloat16Policy(keras.DTypePolicy):
-    """A policy of bfloat16 that computes in float32, within a step on TensorFlow's CPU, where the processor multiplies that faster.
+    """A bfloat16 policy that computes in float32 within a step on TensorFlow's CPU, if the CPU multiplies float32 faster.
 
-    Variables keep their type. Within the scope of a strategy the policy is Keras's own.
+    Variables keep their dtype. Within the scope of a strategy it behaves as Keras's own policy.
     """
 
     @property
@@ -39,9 +39,9 @@ def _widens():
 
 @functools.cache
 def _multiplies_bfloat16():
-    """Returns whether the processor multiplies bfloat16 faster than float32: Intel's with AMX only, AMD's with AVX-512."""
+    """Returns whether the CPU multiplies bfloat16 faster than float32: Intel's only with AMX, AMD's with AVX-512."""
     try:
         words = set(pathlib.Path("/proc/cpuinfo").read_text().split())
-    except OSError:  # not Linux: nothing is known, and what was asked for is done
+    except OSError:  # not Linux: the CPU is unknown, so bfloat16 stays as the user asked
         return True
     return bool({"amx_bf16", "bf16"} & words) or {"AuthenticAMD", "avx512_bf16"} <= words

@@ -7,12 +7,12 @@ from keras_vit.runtime.switch import fast_paths
 
 
 def recomputed(function, generators):
-    """Returns `function`, whose activations the backward pass computes again instead of keeping them.
+    """Returns `function` with activations that the backward pass recomputes instead of keeping them.
 
     Args:
         function: takes tensors and returns one.
-        generators: list of `SeedGenerator`, of the random layers that the function calls. Their seeds are drawn before, so that the
-            second pass sees the masks of the first.
+        generators: list of `SeedGenerator`, those of the random layers that the function calls. Their seeds are drawn once, so that the
+            recomputation has the same masks.
     """
 
     def call(*inputs):
@@ -30,10 +30,10 @@ def recomputed(function, generators):
 
 
 def _remat(function):
-    """Returns `keras.remat(function)` but, for JAX on a processor, a form of our own.
+    """Returns `keras.remat(function)`, or our own form of it for JAX on a CPU.
 
-    There XLA drops the barrier between what is computed again and what was computed before, finds both equal, and keeps everything.
-    So the second time the first input gets a zero that only the backward pass has: for this reason, too, it is not computed before.
+    On a CPU, XLA removes the barrier between the two computations, finds them equal, and keeps the activations of the first. So the
+    recomputation adds a zero to its first input that depends on the gradient: XLA can neither merge the two nor recompute early.
     """
     if keras.backend.backend() != "jax" or not fast_paths():
         return keras.remat(function)

@@ -14,8 +14,8 @@ _given = contextvars.ContextVar("seeds", default=None)
 class SeedGenerator(keras.random.SeedGenerator):
     """Keras's generator of seeds, aware of replicas and of recomputation.
 
-    Keras's own has one state on all replicas of `tf.distribute`, so that all of them would drop the same units. This one adds a
-    number of the replica; the first replica, and a single device, draw Keras's seeds.
+    Keras's own generator has one state for all replicas of `tf.distribute`, so that all would drop the same units. This one adds an
+    offset for each replica. The first replica, and a single device, draw Keras's seeds.
 
     Args:
         seed: int or None.
@@ -36,7 +36,7 @@ class SeedGenerator(keras.random.SeedGenerator):
 
 @contextlib.contextmanager
 def given(generators, seeds):
-    """While active, each generator's next seed is the one given, and its state does not change."""
+    """While active, each generator returns the seed given for it, and its state does not change."""
     token = _given.set({**(_given.get() or {}), **dict(zip(generators, seeds))})
     try:
         yield

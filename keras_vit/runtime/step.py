@@ -1,7 +1,7 @@
-"""Which kind of step is being traced: fast kernels for TensorFlow's CPU belong into steps of `fit`, `evaluate` and `predict` alone.
+"""The kind of step being traced. Fast kernels for TensorFlow's CPU are used only in the steps of `fit`, `evaluate` and `predict`.
 
-A call of a model may be exported or differentiated in other ways, and XLA compiles a step of its own as a whole. They keep Keras's
-operations, and so do other backends and GPUs.
+A plain call of a model may be exported, or differentiated in another way, and XLA fuses a step that it compiles as a whole. Both keep
+Keras's operations, and so do other backends and GPUs.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ _kind = contextvars.ContextVar("step", default=None)
 
 @contextlib.contextmanager
 def tracing(kind):
-    """While active, the graph being traced is that of a "training" or an "inference" step or, with None, of neither."""
+    """While active, the graph being traced belongs to a "training" or an "inference" step or, with None, to neither."""
     token = _kind.set(kind)
     try:
         yield

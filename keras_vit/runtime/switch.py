@@ -22,8 +22,8 @@ def use_fast_paths(on):
     """Turns every fast path of the package on or off, in this process.
 
     A fast path computes what Keras's own operations compute, to rounding, in less time or memory. With all of them off, models,
-    layers and training use Keras's operations alone. If a fault is still there then, no fast path causes it. Models that were
-    compiled or called before are traced again.
+    layers and training use only Keras's operations: a fault that remains has another cause. Models that were compiled or called before
+    are traced again.
 
     The environment variable `KERAS_VIT_FAST_PATHS=0` turns them off from the start.
 
@@ -44,7 +44,7 @@ def use_fast_paths(on):
     if on != _switch.on and keras.backend.backend() == "jax":
         import jax
 
-        jax.clear_caches()  # JAX would reuse what it traced for the same method
+        jax.clear_caches()  # else JAX would reuse what it has traced for the same method
     _switch.on = on
 
 

@@ -1,13 +1,13 @@
-"""The product of queries, keys and values where heads are divided over devices (tensor parallelism on JAX)."""
+"""The projection to queries, keys and values with heads sharded over devices (tensor parallelism on JAX)."""
 
 import keras
 from keras import ops
 
 
 def project_heads(tokens, kernel, bias, num_heads, start, stop, mesh):
-    """Returns the projection of tokens, each device computing its own heads.
+    """Returns the projection of tokens. Each device computes its own heads.
 
-    The columns of a divided kernel lie on other devices than the heads they belong to; the kernel is laid out by heads first.
+    The columns of a sharded kernel may lie on another device than their head, so the kernel is first laid out by heads.
 
     Args:
         tokens: `(rows, D)`.

@@ -1,6 +1,6 @@
 """What our models add to Keras's trainer: fast steps on TensorFlow's CPU, replicas, and gradient accumulation.
 
-Everything is a public method of `keras.Model` that is overridden, but for three that Keras keeps to itself: `_maybe_symbolic_build`,
+All of it overrides public methods of `keras.Model`, except for three private ones: `_maybe_symbolic_build`,
 `_make_function` and, on OpenVINO, `_get_compiled_model`.
 """
 
@@ -77,7 +77,7 @@ class _TensorFlowTrainer(_Trainer):
             size = batch.rows(data)
             weight = distributed.share(size)
             distributed.check_synchronized(self, size)
-            if self.jit_compile:  # XLA does not compile what replicas do together
+            if self.jit_compile:  # XLA compiles no communication between replicas
                 gradients_of = tf.function(gradients_of, jit_compile=True)
         if self.accumulation_steps > 1:
             return accumulation.accumulated(gradients_of, data, self.accumulation_steps, self.trainable_weights, weight)
@@ -98,7 +98,7 @@ class _TensorFlowTrainer(_Trainer):
 
     def predict_step(self, data):
         with self._tracing("inference"):
-            if replicas() > 1 and not self.jit_compile:  # XLA takes an empty batch
+            if replicas() > 1 and not self.jit_compile:  # XLA accepts an empty batch
                 return self._predict_some(keras.utils.unpack_x_y_sample_weight(data)[0])
             outputs = super().predict_step(data)
             if not hasattr(self, "outputs"):  # not a functional model
@@ -106,7 +106,7 @@ class _TensorFlowTrainer(_Trainer):
             return keras.tree.map_structure(lambda value, spec: keras.ops.cast(value, spec.dtype), outputs, self.output)
 
     def predict(self, x, batch_size=None, verbose="auto", steps=None, callbacks=None):
-        """Generates predictions, see `keras.Model.predict`. One batch in memory needs no pipeline of `tf.data`."""
+        """Generates predictions, see `keras.Model.predict`. One batch in memory needs no `tf.data` pipeline."""
         one_device = self.distribute_strategy.num_replicas_in_sync == 1
         if fast_paths() and one_device and steps is None and not callbacks and prediction.is_one_batch(x, batch_size):
             return prediction.predict_one_batch(self, x, verbose)

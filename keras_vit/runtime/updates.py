@@ -2,11 +2,11 @@
 
 from keras_vit.runtime.step import step
 
-WORTH_COMPILING = 1_000_000  # weights; with fewer, XLA takes longer to compile the update than it saves
+WORTH_COMPILING = 1_000_000  # weights; for fewer, compiling the update takes longer than it saves
 
 
 def apply_updates(optimizer, gradients, variables):
-    """Lets the optimizer update the variables. In a training step on TensorFlow's CPU XLA compiles a large update as a whole.
+    """Updates the variables. In a training step on TensorFlow's CPU, XLA compiles a large update as a whole.
 
     Args:
         optimizer: a Keras optimizer.
@@ -26,7 +26,7 @@ def apply_updates(optimizer, gradients, variables):
 
 
 def _compiles(optimizer):
-    """Returns whether to compile: not under a strategy, whose sums XLA does not compile, and not a user's own optimizer."""
+    """Returns whether to compile: not under a strategy, whose communication XLA cannot compile, nor for a user's own optimizer."""
     import tensorflow as tf
 
     known = type(optimizer).__module__.partition(".")[0] in ("keras", "keras_vit")

@@ -78,7 +78,7 @@ def test_wrong_input():
     for call, rule in (
         (lambda: keras_vit.embed(tiny(), images[:, :8]), "takes images of shape"),
         (lambda: keras_vit.embed(tiny(), images[0]), "One image is a batch of one"),
-        (lambda: keras_vit.embed(tiny(), iter(())), "used up"),
+        (lambda: keras_vit.embed(tiny(), iter(())), "exhausted"),
         (lambda: keras_vit.embed(tiny(), (images, np.zeros(5))), "without labels"),
         (lambda: keras_vit.embed(tiny(), 3), "Received: int"),
         (lambda: keras_vit.embed(tiny(), images, "mean"), "pooling='mean'"),
