@@ -63,6 +63,10 @@ def info(
         from keras_vit.cost import cost, cost_by_part, estimate_step
     config = ViTConfig.of(name, **overrides)
     steps = compared(config, numbers("--sizes", sizes), numbers("--patch-sizes", patch_sizes))  # refuses what no patch divides
+    if plot is not None:
+        with quiet():
+            from keras_vit.visualize.figures import axes_of
+        axes_of(None)  # whether matplotlib is there
     rows, columns = config.grid_size
     total = cost(name, batch_size, **overrides)
     machine = calibrated(dtype.value) if training or (plot is not None and quantity is Quantity.SECONDS) else None
@@ -168,7 +172,10 @@ def show_sizes(configs, batch_size, training, optimizer, machine):
     """Prints a row for each size and patch size."""
     from keras_vit.cost import estimate_step
 
-    header, rows = ["Image", "Patch", "Tokens", "GMACs", "Attention", "Memory"] + ["Images/s"] * training, []
+    header, rows = (
+        ["Image", "Patch", "Tokens", "GMACs", "Attention", f"Memory, {'training' if training else 'inference'}"] + ["Images/s"] * training,
+        [],
+    )
     for config in configs:
         step = estimate_step(config, batch_size, training, optimizer, machine)
         shape, share = " x ".join(map(str, config.image_size)), step.attention_macs / step.macs
@@ -192,4 +199,4 @@ def draw(path, config, configs, quantity, machine, optimizer):
 
 
 def gib(count):
-    return f"{count / 2**30:.2f} GiB"
+    return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:,.0f} MiB"

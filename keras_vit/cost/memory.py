@@ -130,12 +130,13 @@ def step_memory(
     factors = (TRAINING if training else INFERENCE)[backend, values]
     # With class-token pooling the last block computes little more than keys and values.
     whole = c.num_layers - (c.pooling == "token")
-    others = sum(part.activation_bytes for name, part in parts.items() if name != "blocks") // 4
+    others = sum(part.activation_bytes for name, part in parts.items() if name not in ("blocks", "stem")) // 4
+    stem = parts["stem"].activation_bytes // 4 if "stem" in parts else 0  # kept as the blocks' tokens are: nothing was fitted to it
     kept, kept_scores = factors.tokens * tokens + factors.hidden * hidden, factors.scores * scores
     blocks, inputs = (factors.again, whole * n * c.hidden_dim) if c.remat and training else (whole, 0)
     numbers, others = blocks * kept + inputs + factors.last_tokens * tokens, factors.others * others
     # Inference has freed the image's pixels when a block is computed; training keeps them.
-    numbers = numbers + others if training else max(numbers, others - factors.last_scores * scores)
+    numbers = numbers + others + factors.tokens * stem if training else max(numbers, others - factors.last_scores * scores)
     activations = batch_size * values * numbers
     held = batch_size * values * (blocks * kept_scores + factors.last_scores * scores)
     gradients = 4 * trained * factors.weights

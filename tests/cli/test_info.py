@@ -1,5 +1,7 @@
 import pytest
 
+from keras_vit.profiling import calibration
+from keras_vit.profiling.steps import Steps
 from keras_vit_cli import main
 
 
@@ -32,6 +34,34 @@ def test_the_largest_preset_is_not_built(capsys):
     assert call(capsys, "ViTe14")[0] == 0  # 3.9 billion parameters
 
 
+def test_memory_by_precision(capsys):
+    _, out, _ = call(capsys, "ViTS16", "--batch-size", "32", "--optimizer", "SGD")
+    header = out.split("Memory of a step at its peak, ")[1].split("\n")[0].split()
+    assert header == ["batch", "32", "float32", "mixed_bfloat16", "bfloat16"]
+    rows = [line for line in out.splitlines() if "iB" in line]
+    assert [row.split("  ")[0] for row in rows[::2]] == ["Inference", "Training, SGD", "Training, SGD, remat"]
+
+
+def test_a_training_step_fits_or_not(capsys, tmp_path, monkeypatch):
+    """With a machine of known speed in place of this one."""
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(calibration, "measure", lambda jobs: [Steps([0.01 * number], 0) for number, _ in enumerate(jobs, start=1)])
+    for batch, verdict in ((8, "a step of 8 images fits"), (10**6, "a step of 1000000 images does not fit")):
+        code, out, error = call(capsys, "ViTTi16", "--batch-size", str(batch), "--training", "--images", "16")
+        assert code == 0 and verdict in out and "Largest batch that fits" in out and "Epoch of 16 images" in out
+        assert ("measuring the speed of this machine" in error) == (batch == 8)  # once
+
+
+def test_sizes_are_compared_and_drawn(capsys, tmp_path):
+    pytest.importorskip("matplotlib")
+    code, out, _ = call(capsys, "ViTTi16", "--sizes", "224,384", "--patch-sizes", "32,16", "--plot", str(tmp_path / "a.svg"))
+    table = [line.split()[:5] for line in out.split("Image ")[1].splitlines()[1:5]]
+    assert code == 0 and (tmp_path / "a.svg").stat().st_size > 10_000
+    assert table == [[size, "x", size, patch, tokens] for patch, size, tokens in (
+        ("32", "224", "50"), ("32", "384", "145"), ("16", "224", "197"), ("16", "384", "577")
+    )]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "arguments, rule",
     [
@@ -39,6 +69,10 @@ def test_the_largest_preset_is_not_built(capsys):
         (["ViTB16", "--input-shape", "385,384"], "The patch must divide the image"),
         (["ViTB16", "--input-shape", "large"], "Received: large"),
         (["ViTB16", "--num-classes", "0"], "--num-classes"),
+        (["ViTB16", "--sizes", "224,100"], "The patch must divide the image"),
+        (["ViTB16", "--patch-sizes", "0"], "`--patch-sizes` must be numbers of pixels"),
+        (["ViTB16", "--plot", "a.pdf"], "must end with .png or .svg"),
+        (["ViTB16", "--optimizer", "Adam"], "Adam"),
     ],
 )
 def test_wrong_input_is_one_line_and_code_2(capsys, arguments, rule):
