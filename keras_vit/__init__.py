@@ -7,7 +7,7 @@
 import importlib
 
 from keras_vit import features, layers, presets, training, zoo
-from keras_vit.backbone import feature_maps
+from keras_vit.backbone import feature_maps, merge_tokens
 from keras_vit.checkpoints import from_pretrained
 from keras_vit.checkpoints.catalogue import list_weights
 from keras_vit.checkpoints.imagenet import decode_predictions
@@ -15,6 +15,8 @@ from keras_vit.config import ViTConfig
 from keras_vit.cost import cost, estimate_step
 from keras_vit.features import embed
 from keras_vit.presets import list_models
+from keras_vit.quantization import quantize
+from keras_vit.training.soup import soup
 from keras_vit.version import __version__
 from keras_vit.vision_transformer import VisionTransformer
 from keras_vit.zoo import *  # noqa: F403 (one function for each preset)
@@ -33,7 +35,10 @@ __all__ = [
     "layers",
     "list_models",
     "list_weights",
+    "merge_tokens",
     "presets",
+    "quantize",
+    "soup",
     "training",
     "zoo",
     *zoo.FUNCTIONS,

@@ -13,6 +13,7 @@ from keras_vit import tuning as tuning
 from keras_vit import visualize as visualize
 from keras_vit import zoo as zoo
 from keras_vit.backbone import feature_maps as feature_maps
+from keras_vit.backbone import merge_tokens as merge_tokens
 from keras_vit.checkpoints.catalogue import list_weights as list_weights
 from keras_vit.checkpoints.imagenet import decode_predictions as decode_predictions
 from keras_vit.checkpoints.pretrained import from_pretrained as from_pretrained
@@ -22,8 +23,10 @@ from keras_vit.cost.counts import cost as cost
 from keras_vit.cost.step import estimate_step as estimate_step
 from keras_vit.features.embedding import embed as embed
 from keras_vit.presets import list_models as list_models
+from keras_vit.quantization import quantize as quantize
 from keras_vit.rotary import RotaryConfig
 from keras_vit.stems import ConvStemConfig, ResNetStemConfig
+from keras_vit.training.soup import soup as soup
 from keras_vit.version import __version__ as __version__
 from keras_vit.vision_transformer import VisionTransformer as VisionTransformer
 
@@ -66,6 +69,7 @@ class Arguments(TypedDict, total=False):
     norm_after_pooling: bool
     stem: ConvStemConfig | ResNetStemConfig | dict[str, Any] | None
     dynamic_padding: bool
+    token_merging: int | tuple[int, ...] | None
     remat: bool
     include_preprocessing: bool
     preprocessing: dict[str, Any] | None

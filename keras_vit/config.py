@@ -84,6 +84,7 @@ class ViTConfig:
     norm_after_pooling: bool = False
     stem: ConvStemConfig | ResNetStemConfig | dict[str, Any] | None = None
     dynamic_padding: bool = False
+    token_merging: int | tuple[int, ...] | None = None
     remat: bool = False
     include_preprocessing: bool = True
     preprocessing: dict[str, Any] | None = None  # complete, after `__post_init__`
@@ -272,6 +273,13 @@ class ViTConfig:
         first = 0.0 if self.drop_path_schedule == "linear" else self.drop_path_rate
         return tuple(np.linspace(first, self.drop_path_rate, self.num_layers).tolist())
 
+    @property
+    def merged_tokens(self) -> tuple[int, ...]:
+        """How many tokens each block merges; zeros without `token_merging`."""
+        if self.token_merging is None or isinstance(self.token_merging, int):
+            return (self.token_merging or 0,) * self.num_layers
+        return (*self.token_merging, *(0,) * (self.num_layers - len(self.token_merging)))
+
     def per_channel(self, key: str) -> np.ndarray:
         """Returns `preprocessing[key]` for each channel, of shape (1, 1, channels); colors are averaged where images are not RGB.
 
@@ -326,6 +334,7 @@ def _check(c):
     activations.get(c.activation)
     activations.get(c.classifier_activation, "classifier_activation")
     _check_tokens(c)
+    _check_token_merging(c)
     _check_preprocessing(c)
     if c.class_names is not None:
         names = c.class_names if isinstance(c.class_names, tuple) else ()
@@ -355,6 +364,24 @@ def _check_tokens(c):
                 "`position_grid` is for learned positions; the others are computed for the grid at hand. "
                 f"Received: position_grid={c.position_grid}, position_embedding={c.position_embedding!r}"
             )
+
+
+def _check_token_merging(c):
+    given = c.token_merging
+    if given is None:
+        return
+    numbers = given if isinstance(given, tuple) else (given,)
+    if len(numbers) > c.num_layers or not all(checks.is_int(r, 0) for r in numbers):
+        raise ValueError(
+            "`token_merging` must be None, the number of tokens that each block merges, or a sequence of such numbers, "
+            f"at most one for each of the {c.num_layers} blocks. Received: token_merging={given!r}"
+        )
+    if any(numbers) and c.rotary is not None:
+        raise ValueError(
+            f"Merged tokens have no single position, which `rotary` needs. Received: token_merging={given!r}, rotary={c.rotary}"
+        )
+    if any(numbers) and c.remat:
+        raise ValueError(f"Token merging is for inference, and `remat` for training. Received: token_merging={given!r}, remat=True")
 
 
 def _check_preprocessing(c):

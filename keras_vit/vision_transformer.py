@@ -17,7 +17,9 @@ from keras_vit.layers import (
     PatchEmbedding,
     PositionEmbedding,
     RegisterTokens,
+    TokenMergingBlock,
     TransformerEncoderBlock,
+    UnmergeTokens,
     activations,
 )
 from keras_vit.layers.sublayers import KeepsSublayers, kept_changes, unshared
@@ -103,6 +105,9 @@ class VisionTransformer(KeepsSublayers, ChecksImages, Trainer, keras.Model):
             other entries are the arguments of `ConvStem` or `ResNetStem`. Defaults to None.
         dynamic_padding: bool. Whether images that the patch does not divide are padded, and not
             refused. Defaults to False.
+        token_merging: int, sequence of ints or None. Number of patch tokens that each block merges
+            (`keras_vit.merge_tokens`); of a sequence, entry i is for block i, and blocks without an
+            entry merge none. Defaults to None, none.
         remat: bool. Whether the backward pass recomputes the blocks' activations, to save memory.
             Defaults to False.
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes
@@ -316,9 +321,11 @@ def _rotations(c, policy, patches):
 
 def _encode(c, policy, tokens, rotations):
     """Returns the tokens after the last block."""
-    for i, drop_path_rate in enumerate(c.drop_path_rates):
+    places = []  # once a block merges tokens, those of the tokens that entered the first one
+    for i, (drop_path_rate, r) in enumerate(zip(c.drop_path_rates, c.merged_tokens)):
         rotation = {"rotation": rotations[i % len(rotations)]} if rotations else {}
-        tokens = TransformerEncoderBlock(
+        merges = dict(r=r, num_prefix_tokens=c.num_prefix_tokens) if r or places else {}
+        outputs = (TokenMergingBlock if merges else TransformerEncoderBlock)(
             c.num_heads,
             c.mlp_dim,
             mlp=c.mlp,
@@ -334,8 +341,10 @@ def _encode(c, policy, tokens, rotations):
             remat=c.remat,
             name=f"block_{i}",
             dtype=policy,
-        )(tokens, **rotation)
-    return tokens
+            **merges,
+        )(tokens, *places, **rotation)
+        tokens, *places = outputs if merges else (outputs,)
+    return UnmergeTokens(name="unmerge_tokens", dtype=policy)(tokens, *places) if places else tokens
 
 
 def _pool(c, policy, tokens):
@@ -397,9 +406,9 @@ def outputs_of_class_tokens(model):
     """
     c, layer = model.config, model.get_layer
     last = layer(f"block_{c.num_layers - 1}")
-    tokens, *rotation = keras.tree.flatten(last.input)
-    rotated = {"rotation": rotation[0]} if rotation else {}
-    x = _class_feature(c, layer("norm"), last(tokens, num_queries=c.num_class_tokens, **rotated))
+    tokens, *more = keras.tree.flatten(last.input)  # places of merged tokens, or rotations
+    more = dict(zip(("places" if isinstance(last, TokenMergingBlock) else "rotation",), more))
+    x = _class_feature(c, layer("norm"), last(tokens, num_queries=c.num_class_tokens, **more))
     if c.representation_size:
         x = layer("pre_logits")(x)
     if not c.include_top:

@@ -85,6 +85,9 @@ class VisionTransformer(keras.Model):
             other entries are the arguments of `ConvStem` or `ResNetStem`. Defaults to None.
         dynamic_padding: bool. Whether images that the patch does not divide are padded, and not
             refused. Defaults to False.
+        token_merging: int, sequence of ints or None. Number of patch tokens that each block merges
+            (`keras_vit.merge_tokens`); of a sequence, entry i is for block i, and blocks without an
+            entry merge none. Defaults to None, none.
         remat: bool. Whether the backward pass recomputes the blocks' activations, to save memory.
             Defaults to False.
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes
@@ -168,6 +171,7 @@ class VisionTransformer(keras.Model):
         norm_after_pooling: bool = False,
         stem: ConvStemConfig | ResNetStemConfig | dict[str, Any] | None = None,
         dynamic_padding: bool = False,
+        token_merging: int | tuple[int, ...] | None = None,
         remat: bool = False,
         include_preprocessing: bool = True,
         preprocessing: dict[str, Any] | None = None,

@@ -9,7 +9,24 @@ from typing import Annotated
 
 import typer
 
-from keras_vit_cli import benchmark, convert, embed, evaluate, explain, info, list_presets, predict, scatter, similar, train, tune
+from keras_vit_cli import (
+    benchmark,
+    convert,
+    embed,
+    evaluate,
+    explain,
+    info,
+    list_presets,
+    page,
+    predict,
+    push,
+    quantize,
+    scatter,
+    similar,
+    soup,
+    train,
+    tune,
+)
 from keras_vit_cli.console import quiet
 
 app = typer.Typer(rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]})
@@ -19,9 +36,13 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("predict")(predict.predict)
 app.command("explain")(explain.explain)
 app.command("embed")(embed.embed)
+app.command("app")(page.app)
 app.command("similar")(similar.similar)
 app.command("scatter")(scatter.scatter)
 app.command("convert")(convert.convert)
+app.command("soup")(soup.soup)
+app.command("quantize")(quantize.quantize)
+app.command("push")(push.push)
 app.command("list")(list_presets.list_presets)
 app.command("info")(info.info)
 app.command("benchmark")(benchmark.benchmark)
@@ -65,7 +86,7 @@ def describe(error):
     return str(error)
 
 
-NAMES = {"frozen_blocks": "freeze", "keep_best": "keep"}  # arguments of the package that have another name as options
+NAMES = {"frozen_blocks": "freeze", "keep_best": "keep", "overwrite": "yes"}  # arguments of the package that have another name as options
 
 
 def in_options(text, arguments):

@@ -14,13 +14,13 @@ FLOORS = [
     {"presets", "stems", "rotary", "image_input"},
     {"config"},
     {"vision_transformer"},
-    {"backbone", "cost"},
+    {"backbone", "cost", "quantization"},
     {"checkpoints"},
     {"zoo"},
     {"data", "export", "visualize"},
     {"features"},
     {"training"},
-    {"profiling", "tuning"},
+    {"app", "profiling", "tuning"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 FILES = sorted([*(ROOT / "keras_vit").rglob("*.py"), *(ROOT / "keras_vit_cli").rglob("*.py")])

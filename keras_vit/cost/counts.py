@@ -4,6 +4,7 @@ import math
 from typing import Any, NamedTuple
 
 from keras_vit.config import ViTConfig
+from keras_vit.layers.token_merging import merged_tokens
 
 
 class Cost(NamedTuple):
@@ -68,7 +69,12 @@ def cost_by_part(model: Any, bytes_per_value: int = 4, **overrides: Any) -> dict
     positions = table + (c.num_class_tokens * d if table and c.prefix_positions else 0)
     positions += c.num_layers * d if c.rotary is not None and c.rotary.learned else 0
     parts["tokens"] = Cost(c.num_prefix_tokens * d + positions + 2 * d * c.norm_embeddings, 0, n * d * c.norm_embeddings)
-    parts["blocks"] = Cost(*(c.num_layers * value for value in _block_cost(c)))
+    parts["blocks"] = Cost(0, 0, 0)
+    for r in c.merged_tokens:
+        left = n - merged_tokens(n, r, c.num_prefix_tokens)
+        parts["blocks"] += _block_cost(c, n, left)
+        n = left
+    n = c.num_tokens
     parts["norm"] = Cost(2 * d, 0, n * d)
     feature = c.feature_dim
     if c.pooling == "map":
@@ -100,16 +106,17 @@ def _dense(inputs, outputs, rows, bias=True):
     return Cost(inputs * outputs + outputs * bias, rows * inputs * outputs, rows * inputs, rows * outputs)
 
 
-def _block_cost(c):
-    d, n, heads, mlp_dim = c.hidden_dim, c.num_tokens, c.num_heads, c.mlp_dim
-    norms = Cost(2 * 2 * d, 0, 2 * n * d)
+def _block_cost(c, n, left):
+    """The cost of a block whose attention has `n` tokens, and whose feed-forward network the `left` ones after merging."""
+    d, heads, mlp_dim = c.hidden_dim, c.num_heads, c.mlp_dim
+    norms = Cost(2 * 2 * d, 0, (n + left) * d)
     # The scores after the softmax, and queries, keys and values, each in the layout that the product takes.
     attention = Cost(0, 2 * n * n * d, heads * n * n + 3 * n * d, heads * n * n + n * d)
     products = _dense(d, 3 * d, n, bool(c.qkv_bias)) + _dense(d, d, n)
     products += Cost(-d * (c.qkv_bias == "query_value"), 0, 0)  # keys have no bias
     gated = 2 if c.mlp == "swiglu" else 1
-    mlp = _dense(d, gated * mlp_dim, n) + _dense(mlp_dim, d, n) + Cost(0, 0, gated * n * mlp_dim)
-    extra = Cost(2 * d, 0, 2 * n * d) if c.layer_scale_init is not None else Cost(0, 0, 0)
+    mlp = _dense(d, gated * mlp_dim, left) + _dense(mlp_dim, d, left) + Cost(0, 0, gated * left * mlp_dim)
+    extra = Cost(2 * d, 0, (n + left) * d) if c.layer_scale_init is not None else Cost(0, 0, 0)
     qk_norm = Cost(4 * c.head_dim, 0, 2 * n * d) if c.qk_norm else Cost(0, 0, 0)
     block = norms + attention + products + mlp + extra + qk_norm
     # With remat only a block's input is kept.

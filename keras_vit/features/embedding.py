@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 from tqdm import tqdm
 
-from keras_vit.backbone import check_blocks, find_vision_transformer
+from keras_vit.backbone import check_blocks, find_vision_transformer, tokens_after
 from keras_vit.image_input import check_images
 from keras_vit.layers import checks
 from keras_vit.runtime.trainer import FunctionalModel
@@ -78,7 +78,7 @@ def feature_model(model, pooling=None, blocks=None):
         raise ValueError(f"The model has no attention pooling. Received: pooling='map', on a model with pooling={c.pooling!r}")
     one = blocks is None or checks.is_int(blocks, -c.num_layers)
     chosen = check_blocks((-1 if blocks is None else blocks,) if one else blocks, c.num_layers)
-    features = [_pooled(vit, vit.get_layer(f"block_{i}").output, pooling) for i in chosen]
+    features = [_pooled(vit, tokens_after(vit, i), pooling) for i in chosen]
     if own and blocks is None and c.representation_size:
         features = [vit.get_layer("pre_logits")(features[0])]
     return FunctionalModel(vit.input, features[0] if one else ops.stack(features, axis=1), name=f"{vit.name}_features")

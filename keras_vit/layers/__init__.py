@@ -9,6 +9,7 @@ from keras_vit.layers.position_embedding import PositionEmbedding
 from keras_vit.layers.rotary_position_embedding import RotaryPositionEmbedding
 from keras_vit.layers.patch_dropout import PatchDropout
 from keras_vit.layers.transformer_encoder_block import TransformerEncoderBlock
+from keras_vit.layers.token_merging import TokenMergingBlock, UnmergeTokens
 from keras_vit.layers.multi_head_self_attention import MultiHeadSelfAttention
 from keras_vit.layers.mlp import MLP, SwiGLU
 from keras_vit.layers.layer_normalization import LayerNormalization
@@ -34,7 +35,9 @@ __all__ = [
     "ResNetStem",
     "RotaryPositionEmbedding",
     "SwiGLU",
+    "TokenMergingBlock",
     "TransformerEncoderBlock",
+    "UnmergeTokens",
     "gelu_tanh",
     "quick_gelu",
 ]

@@ -43,6 +43,7 @@ class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
         rotation: tensor of shape `(2, ..., tokens, D / num_heads)` or None. The output of `RotaryPositionEmbedding`, by which queries and
             keys are rotated. Defaults to None.
         training: bool. Whether dropout is active. Defaults to False.
+        merging: state of a `TokenMergingBlock` or None. It gives the sizes of merged tokens and receives the keys. Defaults to None.
 
     Output shape: that of `tokens`; with `num_queries`, it replaces the number of tokens.
 
@@ -98,7 +99,13 @@ class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
         return super().__call__(*args, rotation=unrounded(rotation), **kwargs)
 
     def call(
-        self, tokens: Any, batch_size: Any = None, num_queries: int | None = None, rotation: Any = None, training: bool = False
+        self,
+        tokens: Any,
+        batch_size: Any = None,
+        num_queries: int | None = None,
+        rotation: Any = None,
+        training: bool = False,
+        merging: Any = None,
     ) -> Any:
         width = tokens.shape[-1]
         flat = batch_size is not None
@@ -107,7 +114,10 @@ class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
             tokens = ops.reshape(tokens, (-1, width))
         query, key, value = self.query_key_value(tokens, batch, num_queries, as_tensor(rotation))
         drops = self.attention_dropout_rate and training
-        heads = scaled_dot_product_attention(query, key, value, self.attention_dropout if drops else None)
+        bias = None if merging is None else merging.log_sizes
+        heads = scaled_dot_product_attention(query, key, value, self.attention_dropout if drops else None, bias)
+        if merging is not None:
+            merging.keys = key
         mixed = bare(self.projection)(ops.reshape(ops.transpose(heads, (0, 2, 1, 3)), (-1, width)))
         if training and self.dropout_rate:
             mixed = self.dropout(mixed, training=True)
@@ -156,7 +166,13 @@ class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
         return ops.unstack(ops.transpose(heads, (2, 0, 3, 1, 4)), num=parts, axis=0)
 
     def compute_output_spec(
-        self, tokens: Any, batch_size: Any = None, num_queries: int | None = None, rotation: Any = None, training: bool = False
+        self,
+        tokens: Any,
+        batch_size: Any = None,
+        num_queries: int | None = None,
+        rotation: Any = None,
+        training: bool = False,
+        merging: Any = None,
     ) -> keras.KerasTensor:
         shape = tokens.shape if num_queries is None else (tokens.shape[0], num_queries, tokens.shape[-1])
         return keras.KerasTensor(shape, dtype=self.compute_dtype)

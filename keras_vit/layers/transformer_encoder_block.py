@@ -145,7 +145,7 @@ class TransformerEncoderBlock(KeepsSublayers, keras.layers.Layer):
         inputs = (tokens,) if rotation is None else (tokens, rotation)
         return recomputed(forward, generators_of(self))(*inputs) if self.remat and training else forward(*inputs)
 
-    def _forward(self, tokens, num_queries, rotation, training):
+    def _forward(self, tokens, num_queries, rotation, training, merging=None):
         tokens = observe("tokens", tokens, self)
         if rotation is not None:
             rotation = observe("rotation", rotation, self)
@@ -156,7 +156,11 @@ class TransformerEncoderBlock(KeepsSublayers, keras.layers.Layer):
         norm1, norm2 = bare(self.norm1), bare(self.norm2)
 
         def attention(x):
-            return bare(self.attention)(x, batch_size=batch, num_queries=num_queries, rotation=rotation, training=training)
+            arguments = dict(num_queries=num_queries, rotation=rotation, training=training, merging=merging)
+            return bare(self.attention)(x, batch_size=batch, **arguments)
+
+        def merge(x):  # between the branches, in a `TokenMergingBlock`
+            return x if merging is None else merging.merge(x)
 
         def mlp(x):
             return bare(self.mlp)(x, training=training)
@@ -167,10 +171,10 @@ class TransformerEncoderBlock(KeepsSublayers, keras.layers.Layer):
             return ops.reshape(layer(ops.reshape(branch, (batch, -1, width)), training=training), (-1, width))
 
         if self.norm_first:
-            x = x + drop_path(self.drop_path1, self.layer_scale1(attention(norm1(every))))
+            x = merge(x + drop_path(self.drop_path1, self.layer_scale1(attention(norm1(every)))))
             x = x + drop_path(self.drop_path2, self.layer_scale2(mlp(norm2(x))))
         else:
-            x = norm1(x + drop_path(self.drop_path1, self.layer_scale1(attention(every))))
+            x = merge(norm1(x + drop_path(self.drop_path1, self.layer_scale1(attention(every)))))
             x = norm2(x + drop_path(self.drop_path2, self.layer_scale2(mlp(x))))
         return ops.reshape(x, (batch, -1, width))
 

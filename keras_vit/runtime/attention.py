@@ -8,7 +8,7 @@ from keras_vit.runtime.intermediates import observe, observed
 from keras_vit.runtime.switch import fast_paths
 
 
-def scaled_dot_product_attention(query, key, value, dropout=None):
+def scaled_dot_product_attention(query, key, value, dropout=None, bias=None):
     """Returns `softmax(query key^T / sqrt(head_dim)) value`, all of shape `(batch, heads, tokens, head_dim)`.
 
     The first that applies:
@@ -21,20 +21,23 @@ def scaled_dot_product_attention(query, key, value, dropout=None):
     Args:
         query, key, value: float tensors.
         dropout: function `(weights, training=True)` for attention weights, or None.
+        bias: float tensor `(batch, tokens)` that is added to the scores of the keys, or None.
     """
     if dropout is None and not observed() and fast_paths():
-        if fused_attention.exists(query, key):
-            return fused_attention.fused_attention(query, key, value, query.shape[-1] ** -0.5)
-        if attention_by_head.pays(query, key):
+        if fused_attention.exists(query, key, bias):
+            return fused_attention.fused_attention(query, key, value, query.shape[-1] ** -0.5, bias)
+        if bias is None and attention_by_head.pays(query, key):
             return attention_by_head.attention_by_head(_scaled(query), key, value)
-    weights = observe("weights", attention_weights(query, key))
+    weights = observe("weights", attention_weights(query, key, bias))
     return ops.matmul(weights if dropout is None else dropout(weights, training=True), value)
 
 
-def attention_weights(query, key):
-    """Returns `softmax(query key^T / sqrt(head_dim))`, `(batch, heads, queries, keys)`. The softmax is computed in float32."""
+def attention_weights(query, key, bias=None):
+    """Returns `softmax(query key^T / sqrt(head_dim) + bias)`, `(batch, heads, queries, keys)`. The softmax is computed in float32."""
     scores = ops.matmul(_scaled(query), ops.transpose(key, (0, 1, 3, 2)))
-    return ops.cast(ops.softmax(ops.cast(scores, keras.backend.result_type(scores.dtype, "float32"))), scores.dtype)
+    full = ops.cast(scores, keras.backend.result_type(scores.dtype, "float32"))
+    full = full if bias is None else full + bias[:, None, None, :]
+    return ops.cast(ops.softmax(full), scores.dtype)
 
 
 def _scaled(query):

@@ -10,12 +10,15 @@ log = logging.getLogger("keras_vit")
 LONG = 256  # from this many tokens on, torch's kernel is faster on a CPU; below, it takes as long
 
 
-def exists(query, key):
-    """Returns whether the backend has a kernel for `(batch, heads, tokens, head_dim)` that is faster than full matrix products."""
+def exists(query, key, bias=None):
+    """Returns whether the backend has a kernel for `(batch, heads, tokens, head_dim)` that is faster than full matrix products.
+
+    With a `bias` of the keys, only torch has.
+    """
     backend = keras.backend.backend()
     if backend == "torch":
         return query.device.type != "cpu" or query.shape[2] >= LONG
-    if backend != "jax" or keras.distribution.distribution() is not None:
+    if backend != "jax" or bias is not None or keras.distribution.distribution() is not None:
         return False
     import jax
 
@@ -23,12 +26,13 @@ def exists(query, key):
     return jax.default_backend() == "gpu" and dtype in ("bfloat16", "float16") and _by_cudnn_works(query.shape[-1], dtype)
 
 
-def fused_attention(query, key, value, scale=1.0):
-    """Returns `softmax(scale query key^T) value` for `(batch, heads, tokens, head_dim)`. The scores are never stored."""
+def fused_attention(query, key, value, scale=1.0, bias=None):
+    """Returns `softmax(scale query key^T + bias) value` for `(batch, heads, tokens, head_dim)`. The scores are never stored."""
     if keras.backend.backend() == "torch":
         import torch
 
-        return torch.nn.functional.scaled_dot_product_attention(query, key, value, scale=scale)
+        bias = None if bias is None else bias[:, None, None, :].to(query.dtype)
+        return torch.nn.functional.scaled_dot_product_attention(query, key, value, bias, scale=scale)
     return _by_cudnn(query, key, value, scale)
 
 

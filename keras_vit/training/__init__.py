@@ -15,4 +15,5 @@ from keras_vit.training.results.predictions import predict_dataset
 from keras_vit.training.results.report import write_report
 from keras_vit.training.resume import Checkpoints
 from keras_vit.training.run import Run
+from keras_vit.training.share import push
 from keras_vit.training.trainable import add_lora, freeze

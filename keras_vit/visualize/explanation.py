@@ -83,7 +83,7 @@ def draw_explanation(model: keras.Model, image: Any, map: Any, title: str = "", 
     if map.ndim == 3:
         show(right, enlarge(map, rows, columns))
     else:
-        overlay(pixels, map, right, label, smooth=smooth, cell=_cell(model))
+        overlay(pixels, map, right, label, smooth=smooth, cell=cell_of(model))
     return figure
 
 
@@ -116,11 +116,11 @@ def draw_relevances(model: keras.Model, images: Any, classes: Any, titles: Any, 
         small = min(image.shape[:2]) < 100
         show(above, pixels_to_show("images", image[None])[0], interpolation="nearest" if small else "antialiased")
         above.set_title(title, fontsize=9.5)
-        overlay(image, map, below, cell=_cell(model), colorbar=False)
+        overlay(image, map, below, cell=cell_of(model), colorbar=False)
     return figure
 
 
-def _cell(model):
+def cell_of(model):
     """Returns the pixels of a patch if the model pads images, so that its grid is larger than them; else None."""
     vit = find_vision_transformer(model, optional=True)
     if vit is None or not vit.config.dynamic_padding:

@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_vit.backbone import find_vision_transformer
-from keras_vit.layers import AttentionPooling, ClassToken, PatchEmbedding, RegisterTokens, TransformerEncoderBlock
+from keras_vit.layers import AttentionPooling, ClassToken, PatchEmbedding, RegisterTokens, TokenMergingBlock, TransformerEncoderBlock
 from keras_vit.runtime.attention import attention_weights
 from keras_vit.runtime.gradients import no_gradients
 from keras_vit.runtime.intermediates import observing
@@ -57,6 +57,11 @@ def forward_pass(function: Callable, images: Any, replace: Callable = lambda nam
         output = function(images, training=False)
     if len(grids) != 1:
         raise ValueError(f"The model must call one VisionTransformer, once. Received: a model that calls {len(grids)}")
+    if any(isinstance(layer, TokenMergingBlock) for layer in layers):
+        raise ValueError(
+            "Pictures of what a model looks at need a token for each patch, and this model merges them: use the model before "
+            "`merge_tokens`, or `model.adapt(token_merging=None)`. Received: a model with token merging"
+        )
     pooling = (layers.pop(), tokens.pop()) if isinstance(layers[-1], AttentionPooling) else None
     return ForwardPass(grids[0], layers, tokens, [rotations.get(i) for i in range(len(layers))], pooling, weights, output)
 

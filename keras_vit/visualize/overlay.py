@@ -50,6 +50,16 @@ def overlay(
     >>> ax = keras_vit.visualize.overlay(images[0], keras_vit.visualize.attention_rollout(model, images)[0], label="Share of attention")
     """
     ax = axes_of(ax)
+    drawn, scale = blend(image, map, limits, smooth, cell)
+    ax.imshow(drawn, interpolation="nearest" if min(drawn.shape[:2]) < 100 else "antialiased")
+    ax.axis("off")
+    if colorbar:
+        ax.figure.colorbar(scale, ax=ax, label=label, shrink=0.85, extend="max" if np.max(map) > scale.norm.vmax else "neither")
+    return ax
+
+
+def blend(image: Any, map: Any, limits: Any = None, smooth: bool = False, cell: Any = None) -> tuple[np.ndarray, Any]:
+    """Returns what `overlay` draws, an array `(rows, columns, 3)` of values from 0 to 1, and matplotlib's scale of its colors."""
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize
@@ -72,9 +82,4 @@ def overlay(
     scale = ScalarMappable(Normalize(low, high), colormaps[COLORS])
     gray = pixels @ np.array([0.299, 0.587, 0.114], "float32")
     shading = (DARKEST + (1.0 - DARKEST) * gray)[..., None]
-    drawn = GRAY * gray[..., None] + (1.0 - GRAY) * shading * scale.to_rgba(values[:rows, :columns])[..., :3]
-    ax.imshow(drawn, interpolation="nearest" if min(rows, columns) < 100 else "antialiased")
-    ax.axis("off")
-    if colorbar:
-        ax.figure.colorbar(scale, ax=ax, label=label, shrink=0.85, extend="max" if map.max() > high else "neither")
-    return ax
+    return GRAY * gray[..., None] + (1.0 - GRAY) * shading * scale.to_rgba(values[:rows, :columns])[..., :3], scale

@@ -185,6 +185,7 @@ def _stack(layout):
 # --- writing ---
 
 ALLOWED = dict(
+    token_merging=(None, 0),
     norm_first=(True,),
     mlp=("mlp",),
     activation=("gelu_tanh",),

@@ -284,6 +284,7 @@ FORMS = {
 }
 
 ALLOWED = dict(
+    token_merging=(None, 0),
     norm_first=(True,),
     stem=(None,),
     qk_norm=(False,),

@@ -277,6 +277,7 @@ def _conv_stem_rows(stem):
 # --- writing ---
 
 ALLOWED = dict(
+    token_merging=(None, 0),
     norm_first=(True,),
     representation_size=(None,),
     pooling=("token", "gap", "map", None),
