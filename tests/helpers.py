@@ -22,6 +22,19 @@ def all_or(*few):
     return lambda cases, name=str: [case for case in cases if keras.backend.backend() == "tensorflow" or name(case) in few]
 
 
+def command(*first):
+    """Returns a function that runs `keras-vit` with these arguments and more, and returns its exit code, stdout and stderr."""
+
+    def call(capsys, *arguments):
+        from keras_vit_cli import main
+
+        with pytest.raises(SystemExit) as ended:
+            main([*first, *map(str, arguments)])
+        return ended.value.code or 0, *capsys.readouterr()
+
+    return call
+
+
 # Loads models in a process that imported nothing but `keras_vit`, and calls them: a line of JSON in, a line out.
 OTHER_PROCESS = """
 import json, sys, keras_vit

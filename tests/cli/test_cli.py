@@ -1,13 +1,9 @@
 import pytest
+from helpers import command
 
-from keras_vit_cli import in_options, main
+from keras_vit_cli import in_options
 
-
-def call(capsys, *arguments):
-    """Returns exit code, stdout and stderr."""
-    with pytest.raises(SystemExit) as ended:
-        main(list(arguments))
-    return ended.value.code or 0, *capsys.readouterr()
+call = command()
 
 
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["-h"], ["train", "--help"], ["list", "--help"], ["info", "--help"]])

@@ -4,21 +4,17 @@ import pathlib
 import keras
 import numpy as np
 import pytest
-from helpers import assert_close, randomize
+from helpers import assert_close, command, randomize
 
 import keras_vit
 from keras_vit.checkpoints import FORMATS
-from keras_vit_cli import main
 from keras_vit_cli.convert import Format
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 PLAIN = GOLDEN / "timm" / "plain"
 
 
-def call(capsys, *arguments):
-    with pytest.raises(SystemExit) as ended:
-        main(["convert", *map(str, arguments)])
-    return ended.value.code or 0, *capsys.readouterr()
+call = command("convert")
 
 
 def outputs(model):

@@ -3,7 +3,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from helpers import randomize
+from helpers import command, randomize
 from PIL import Image
 
 import keras_vit
@@ -13,10 +13,7 @@ from keras_vit_cli import main
 TINY = dict(input_shape=(16, 16, 3), patch_size=8, hidden_dim=8, num_layers=2, num_heads=2, mlp_dim=16, num_classes=10)
 
 
-def call(capsys, *arguments):
-    with pytest.raises(SystemExit) as ended:
-        main(list(map(str, arguments)))
-    return ended.value.code or 0, *capsys.readouterr()
+call = command()
 
 
 @pytest.fixture(scope="module")

@@ -1,15 +1,9 @@
 import numpy as np
 import pytest
-from helpers import tiny
+from helpers import command, tiny
 from PIL import Image
 
-from keras_vit_cli import main
-
-
-def call(capsys, *arguments):
-    with pytest.raises(SystemExit) as ended:
-        main(["explain", *map(str, arguments)])
-    return ended.value.code or 0, *capsys.readouterr()
+call = command("explain")
 
 
 @pytest.fixture(scope="module")

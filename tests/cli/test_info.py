@@ -1,14 +1,10 @@
 import pytest
+from helpers import command
 
 from keras_vit.profiling import calibration
 from keras_vit.profiling.steps import Steps
-from keras_vit_cli import main
 
-
-def call(capsys, *arguments):
-    with pytest.raises(SystemExit) as ended:
-        main(["info", *arguments])
-    return ended.value.code or 0, *capsys.readouterr()
+call = command("info")
 
 
 def test_figures_of_a_preset(capsys):

@@ -6,23 +6,19 @@ import sys
 import keras
 import numpy as np
 import pytest
-from helpers import randomize
+from helpers import command, randomize
 from PIL import Image
 
 import keras_vit
 from keras_vit.checkpoints.imagenet import imagenet_labels
 from keras_vit.data.preprocessing import evaluation_transform
-from keras_vit_cli import main
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 PLAIN = GOLDEN / "timm" / "plain"
 TINY = dict(input_shape=(16, 16, 3), patch_size=8, hidden_dim=16, num_layers=1, num_heads=2, mlp_dim=16)
 
 
-def call(capsys, *arguments):
-    with pytest.raises(SystemExit) as ended:
-        main(["predict", *map(str, arguments)])
-    return ended.value.code or 0, *capsys.readouterr()
+call = command("predict")
 
 
 @pytest.fixture(scope="module")

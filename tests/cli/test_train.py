@@ -11,6 +11,7 @@ import tomllib
 import keras
 import numpy as np
 import pytest
+from helpers import command
 from training.devices.test_cluster import config as tf_config
 from training.devices.test_cluster import free_ports
 
@@ -23,10 +24,7 @@ ARGUMENTS = ["--config", TINY, "--data", "digits", "--image-size", "8", "--epoch
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def call(capsys, *arguments):
-    with pytest.raises(SystemExit) as ended:
-        main(["train", *map(str, arguments)])
-    return ended.value.code or 0, *capsys.readouterr()
+call = command("train")
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,9 @@ import time
 import tomllib
 
 import pytest
-from helpers import requires_tensorflow
+from helpers import command, requires_tensorflow
 
 from keras_vit.tuning import read_trials
-from keras_vit_cli import main
 
 pytestmark = requires_tensorflow
 ROOT = pathlib.Path(__file__).parents[2]
@@ -32,10 +31,7 @@ def arguments(tmp_path_factory):
     return [*DATA, "--space", str(folder / "space.toml"), "--config", str(folder / "base.toml")]
 
 
-def call(capsys, *arguments):
-    with pytest.raises(SystemExit) as ended:
-        main([*map(str, arguments)])
-    return ended.value.code or 0, *capsys.readouterr()
+call = command()
 
 
 def test_a_search_its_report_and_its_best_config(capsys, tmp_path, arguments):

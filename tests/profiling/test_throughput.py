@@ -3,10 +3,10 @@ import io
 import json
 
 import pytest
+from helpers import command
 
 from keras_vit.profiling import throughput
 from keras_vit.profiling.steps import Job, Steps, measure, steps_of
-from keras_vit_cli import main
 
 # https://github.com/huggingface/pytorch-image-models/blob/main/results/benchmark-infer-amp-nchw-pt240-cu124-rtx4090.csv and
 # benchmark-train-amp-nchw-pt112-cu113-rtx3090.csv
@@ -21,10 +21,7 @@ TIMM = {
 TINY = dict(input_shape=(16, 16, 3), patch_size=8, hidden_dim=8, num_layers=1, num_heads=2, mlp_dim=16, num_classes=3)
 
 
-def call(capsys, *arguments):
-    with pytest.raises(SystemExit) as ended:
-        main(["benchmark", *map(str, arguments)])
-    return ended.value.code or 0, *capsys.readouterr()
+call = command("benchmark")
 
 
 @pytest.fixture
