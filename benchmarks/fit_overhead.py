@@ -43,7 +43,7 @@ def main():
         return tf.data.Dataset.from_tensors(batch).repeat()
 
     def epoch(folder=None):
-        """Trains an epoch more than the folder holds. Returns (seconds, seconds of processor time) a step."""
+        """Trains one epoch beyond those in the folder. Returns the wall time and the CPU time of a step, in seconds."""
         clock, options, number = Clock(), {}, 0
         data, model = train_from(0), ours if folder else bare
         if folder:

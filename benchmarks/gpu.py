@@ -34,7 +34,7 @@ START, TURN = 150, 60  # seconds after which a row is given up: until it is warm
 
 
 class Table(NamedTuple):
-    """Rows of one table: "who, runtime", then a form or a way of `fit`. The others are divided by the anchor."""
+    """Rows of one table: "who, runtime", then a form or a way of `fit`. Other rows are divided by the anchor row."""
 
     kind: str
     model: str
@@ -123,7 +123,7 @@ def keras_run(row):
 
         images, labels = jax.device_put(images), jax.device_put(labels)
         if row.kind == "train":
-            step, wait = lambda: model.train_on_batch(images, labels), lambda _: None  # which waits itself
+            step, wait = lambda: model.train_on_batch(images, labels), lambda _: None  # `train_on_batch` itself waits for the result
         else:
             variables = [[v.value for v in some] for some in (model.trainable_variables, model.non_trainable_variables)]
             forward = jax.jit(lambda *arguments: model.stateless_call(*arguments, training=False)[0])
@@ -215,7 +215,7 @@ def serve(row):
     print("ready", flush=True)
     sys.stdin.readline()
     run(STEPS)
-    steps = 4 * STEPS if row.form.startswith("fit") else STEPS  # an epoch, whose ends count too
+    steps = 4 * STEPS if row.form.startswith("fit") else STEPS  # an epoch, whose beginning and end are part of the time
     seconds = []
     for _ in range(SERIES):
         begun = time.perf_counter()

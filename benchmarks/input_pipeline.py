@@ -42,12 +42,12 @@ def jpeg_folder(root, count):
 
 
 def decoded(path):
-    """Returns one number of the image in a file, so that nothing but decoding takes time."""
+    """Returns one number of a decoded image, so that only decoding takes time."""
     return tf.image.decode_jpeg(tf.io.read_file(path), channels=3, dct_method="INTEGER_ACCURATE")[0, 0, 0]
 
 
 def measure(dataset, batches, batch_size):
-    """Returns images a second and milliseconds of processor time an image."""
+    """Returns images per second, and milliseconds of CPU time per image."""
     iterator = iter(dataset)
     for _ in range(2):
         next(iterator)
@@ -59,7 +59,7 @@ def measure(dataset, batches, batch_size):
 
 
 class Timed:
-    """Passes a dataset's batches on, and adds up how long each was waited for."""
+    """Yields the batches of a dataset, and adds up the time spent waiting for them."""
 
     def __init__(self, dataset):
         self.dataset, self.waited = dataset, 0.0
@@ -74,7 +74,7 @@ class Timed:
 
 
 def share_of_waiting(dataset, steps):
-    """Returns the share of the time of a ViT-Ti/16's `fit` that it waits for data, and milliseconds a step."""
+    """Returns the share of time that `fit` of a ViT-Ti/16 waits for data, and milliseconds per step."""
     model = keras_vit.ViTTi16(input_shape=(224, 224, 3), num_classes=2)
     several = dataset.element_spec[1].shape.rank == 2  # where the policy mixes labels
     model.compile("adamw", "categorical_crossentropy" if several else "sparse_categorical_crossentropy")

@@ -193,7 +193,7 @@ def resident():
 
 @contextlib.contextmanager
 def peak(start):
-    """Gives a list that holds, at the end, by how many MiB the process was larger than `start` at most."""
+    """Yields a list. At the end it holds the peak memory of the process above `start`, in MiB."""
     found, ended = [0.0], threading.Event()
 
     def watch():

@@ -51,7 +51,7 @@ def train_from(step):
 
 
 class Slow(keras.callbacks.Callback):
-    """Makes the moments of a tiny run as long as those of a large one, relative to its start, and names them for the table."""
+    """Slows the phases of a tiny run down to the proportions of a large one, and names them for the table."""
 
     def __init__(self, phase, seconds):
         super().__init__()
@@ -68,13 +68,13 @@ class Slow(keras.callbacks.Callback):
 
 class SlowCheckpoints(Checkpoints):
     def _write(self, *snapshot):
-        self.phase("save", 16)  # beside the phase of `fit`, which goes on meanwhile
+        self.phase("save", 16)  # at the same time as a phase of `fit`
         super()._write(*snapshot)
         self.phase("", 16)
 
 
 def train(configuration, folder, seconds):
-    """A run: begun or gone on with, to its end."""
+    """Starts or resumes a run, and trains it to its end."""
     phases = os.open(folder / "phase", os.O_WRONLY | os.O_CREAT)
 
     def phase(name, place=0):
@@ -126,7 +126,7 @@ def digest(variables):
 
 
 def start(configuration, folder, seconds):
-    """Forks this process, which has imported TensorFlow but run nothing of it yet: an import a start would take longer than a run."""
+    """Forks this process, which has imported TensorFlow but not used it yet. An import at each start would take longer than a run."""
     folder.mkdir(exist_ok=True)
     (folder / "phase").unlink(missing_ok=True)
     child = os.fork()
@@ -147,10 +147,10 @@ def start(configuration, folder, seconds):
 
 
 def wait(child, folder, deadline=math.inf, aim=None, delay=0.0):
-    """Waits for a run to end, or kills it: at a deadline, or a while after it has come to a phase.
+    """Waits for a run to end, or kills it at a deadline or some time after a phase has begun.
 
     Returns:
-        The phase in which it was killed, or None if it has ended.
+        The phase in which it was killed, or None if it ended by itself.
     """
     while time.monotonic() < deadline:
         ended, status = os.waitpid(child, os.WNOHANG)
@@ -167,7 +167,7 @@ def wait(child, folder, deadline=math.inf, aim=None, delay=0.0):
 
 
 def phases_of(folder):
-    """Returns what a run is in: a phase of `fit`, and "save" if a checkpoint is being written meanwhile."""
+    """Returns the current phases of a run: one of `fit`, and "save" while a checkpoint is written."""
     return (folder / "phase").read_text().split() if (folder / "phase").exists() else ["start"]
 
 
@@ -197,7 +197,7 @@ def main():
                 while True:
                     starts += 1
                     child = start(name, folder, arguments.step_seconds)
-                    if moments.total() >= share:  # the configuration has had its kills: the run may end
+                    if moments.total() >= share:  # the configuration has had its share of kills: let the run end
                         moment = wait(child, folder)
                     elif rng.random() < 0.5:
                         moment = wait(child, folder, time.monotonic() + rng.uniform(0.0, seconds[name]))

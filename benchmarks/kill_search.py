@@ -25,7 +25,7 @@ ENVIRONMENT = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES":
 
 
 def search(options, folder, seconds=None):
-    """Runs the command, and kills it after so many seconds. Returns whether it came to its end."""
+    """Runs the command, and kills it after some seconds. Returns whether it ended by itself."""
     process = subprocess.Popen([sys.executable, "-m", "keras_vit_cli", "tune", *options, "--output", folder], env=ENVIRONMENT)
     try:
         code = process.wait(seconds)

@@ -42,7 +42,7 @@ KINDS = ON_JAX if BACKEND == "jax" else ON_TENSORFLOW
 
 
 def profiled(function, steps):
-    """Returns ms of a step and {event: ms a step}, by the backend's profiler."""
+    """Returns the milliseconds of a step, and of each event in it, by the backend's profiler."""
     found = collections.Counter()
     with tempfile.TemporaryDirectory() as folder:
         with profiler()(folder):
@@ -72,7 +72,7 @@ def events(file):
         import jax
 
         lines = (line for plane in jax.profiler.ProfileData.from_file(file).planes for line in plane.lines)
-        # Those of the threads that compute; others are Python's.
+        # Events of the threads that compute; the other threads are Python's.
         yield from ((event.name, event.duration_ns) for line in lines if line.name.startswith("tf_XLA") for event in line.events)
         return
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
@@ -117,7 +117,7 @@ def main():
 
     step(), step()
     whole, found = profiled(step, options.steps)
-    if BACKEND == "tensorflow":  # without what Keras does around it
+    if BACKEND == "tensorflow":  # without Keras's work around the step
         whole = max(ms for event, ms in found.items() if event.startswith("one_step_on_data"))
     times = dict.fromkeys(KINDS, 0.0)
     for event, ms in found.items():

@@ -14,13 +14,13 @@ import time
 # Of NVIDIA's data sheets: H100 SXM, 989 TFLOP/s in bfloat16 without sparsity and NVLink of 900 GB/s, both ways together; ConnectX-7, a
 # port of 400 Gb/s for each GPU. Per direction, in bytes a second.
 PEAK, NVLINK, INFINIBAND, GPUS_PER_NODE = 989e12, 450e9, 50e9, 8
-# Assumed: the share of the peak that a step reaches, that of a link's rate that a collective does, and the time of one hop.
+# Assumptions: the share of the peak that a step reaches, the share of a link's rate that a collective reaches, and the time of a hop.
 USED, LINK_USED, HOP = 0.35, 0.8, 5e-6
 BUCKET = 32 * 2**20  # bytes that TensorFlow packs into one collective
 
 
 def all_reduce_seconds(size, gpus):
-    """A sum of `size` bytes: scattered within a node, over the nodes in a ring by each GPU for its part, and gathered within the node."""
+    """Returns the time to sum `size` bytes: reduce-scatter within a node, a ring over the nodes per GPU, all-gather within the node."""
     local, nodes = min(gpus, GPUS_PER_NODE), -(-gpus // GPUS_PER_NODE)
     within = 2 * (local - 1) / local * size / (NVLINK * LINK_USED)
     between = 2 * (nodes - 1) / nodes * size / local / (INFINIBAND * LINK_USED)
@@ -45,7 +45,7 @@ def paper(batch_per_gpu):
 
 
 def steps_of(replicas, steps, batch):
-    """Returns the processor seconds of each of some steps on so many virtual replicas; 0: on one device without a strategy."""
+    """Returns the CPU seconds of each step on this many virtual replicas; 0 stands for one device without a strategy."""
     from keras_vit.training import AdamW, strategy, virtual_devices
 
     if replicas:
@@ -65,7 +65,7 @@ def steps_of(replicas, steps, batch):
 
     def tick(batch, logs=None):
         nonlocal last
-        now = time.process_time()  # of all threads, which other work on the machine does not spoil
+        now = time.process_time()  # of all threads: other work on the machine affects it less than wall time
         seconds.append(now - last) if last else None
         last = now
 
@@ -80,7 +80,7 @@ def steps_of(replicas, steps, batch):
 
 def measure(steps, batch, rounds):
     times = {replicas: [] for replicas in (0, 1, 2, 4)}
-    for _ in range(rounds):  # in turn, so that what else the machine does meets all alike
+    for _ in range(rounds):  # in turns, so that other work on the machine affects all alike
         for replicas, found in times.items():
             command = [sys.executable, __file__, "--replicas", str(replicas), "--steps", str(steps), "--batch", str(batch)]
             found += json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])

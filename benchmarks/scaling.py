@@ -24,7 +24,7 @@ IMPLEMENTATIONS = {
 
 
 def points(most):
-    """Returns {patches: (patch size, image size)}, of images that give the same number the smallest."""
+    """Returns {number of patches: (patch size, image size)}, with the smallest image for each number."""
     found = {}
     for size, patch in sorted(itertools.product(SIZES, (32, 16, 8))):
         found.setdefault((size // patch) ** 2, (patch, size))
@@ -32,7 +32,7 @@ def points(most):
 
 
 def plot(file, records):
-    """Draws time and memory of both kinds; dashed is what the arithmetic says."""
+    """Draws time and memory of both kinds, and dashed the values that the arithmetic predicts."""
     from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(2, 2, figsize=(11, 8), sharex=True)

@@ -23,7 +23,7 @@ MEASURE = """
 import json, os, sys, time
 def now():
     return time.perf_counter(), time.process_time(), memory()
-def memory():  # in MB, the peak; 0 where the system does not say
+def memory():  # peak in MB; 0 where the system does not report it
     if not os.path.exists("/proc/self/status"):
         return 0
     return int(next(line for line in open("/proc/self/status") if line.startswith("VmHWM")).split()[1]) / 1024
@@ -41,7 +41,7 @@ with open({path!r}, "rb", buffering=0) as file:
         pass
 """
 
-# The ways take turns, so that other work on the machine meets them all. The first two calls of each trace and are not counted.
+# The ways take turns, so that other work on the machine affects all alike. The first two calls of each are not counted: they trace.
 PREDICT = """
 import os, statistics, time
 os.environ["KERAS_BACKEND"] = "tensorflow"

@@ -32,7 +32,7 @@ from workers import BACKENDS, Row, onnx_file
 
 HERE = pathlib.Path(__file__).resolve().parent
 VENVS = os.environ.get("KERAS_VIT_BENCHMARK_VENVS", HERE / ".venvs")
-UNDISTURBED, SPOILT = 0.03, 0.1  # shares of the processors that others took
+UNDISTURBED, SPOILT = 0.03, 0.1  # shares of the CPUs that other programs used
 
 
 def on_gpu():
@@ -110,7 +110,7 @@ GROUPS = {
         f"openvino_{model}": Group("inference", f"{model}/16", 8, "float32", "keras_vit, OpenVINO", anchor="openvino, CPU")
         for model in OPENVINO
     },
-    # A training step, Keras's `train_on_batch`, holds gigabytes: few processes in a group.
+    # A training step, Keras's `train_on_batch`, needs gigabytes: few processes per group.
     "train": Group(
         "train",
         "S/16",
@@ -137,7 +137,7 @@ def name(row, dtype=None):
 
 
 class Worker:
-    """The process of a row, stopped unless it has something to do."""
+    """The process of a row, stopped while it has nothing to do."""
 
     def __init__(self, row, venvs, tree=HERE.parent):
         self.row, self.chunks = row, []
@@ -147,7 +147,7 @@ class Worker:
             "TF_CPP_MIN_LOG_LEVEL": "3",
             "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
             "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-            "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1",  # as JAX and TensorFlow do unasked
+            "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1",  # the default of JAX and TensorFlow
         }
         if os.path.exists(mkl := os.path.join(venvs, "libmkl_fast.so")) and row.runtime.startswith("torch"):
             environment["LD_PRELOAD"] = mkl
@@ -180,7 +180,7 @@ class Worker:
             self.signal(signal.SIGSTOP)
 
     def turn(self, seconds):
-        """Times as many steps as fill so many seconds, at least two."""
+        """Times steps for the given seconds, at least two steps."""
         self.signal(signal.SIGCONT)
         busy, own, begun = all_ticks(), ticks(self.process.pid) + ticks("self"), time.perf_counter()
         print(max(2, round(seconds / self.ready["seconds"])), file=self.process.stdin, flush=True)
@@ -216,7 +216,7 @@ class Worker:
 
 
 def all_ticks():
-    """Returns the clock ticks that the machine's processors were busy, those that the hypervisor took included."""
+    """Returns the busy clock ticks of all CPUs, including those that the hypervisor took."""
     with open("/proc/stat") as file:
         user, nice, system, _, _, irq, softirq, steal, *_ = map(int, file.readline().split()[1:])
     return user + nice + system + irq + softirq + steal

@@ -48,7 +48,7 @@ METHODS = {
 }
 ONCE = {"finetune_flat": 1000, "lora": 1000}  # methods that are tried at one number of images
 EVALUATION_BATCH = 100
-LEAST_STEPS = 150  # so many even of few images; the recipes' epochs are for thousands
+LEAST_STEPS = 150  # also for few images: the recipes' epochs are meant for thousands
 
 
 def recipes(method, images, changes):
@@ -58,7 +58,7 @@ def recipes(method, images, changes):
     else:
         recipe = RECIPES[method if method in RECIPES else "finetune"]
         epochs = max(3 if images >= 10_000 else recipe.epochs, round(LEAST_STEPS / max(1, images // recipe.batch_size)))
-        # Flips alone: the images are centered, and crops would cost more in these few steps than they bring.
+        # Only flips: the images are centered, and in so few steps crops cost more than they help.
         recipe = dataclasses.replace(recipe, epochs=epochs, head_epochs=epochs // 2 if recipe.head_epochs else 0, augmentation="flip")
         if method in ("finetune_flat", "scratch"):
             recipe = dataclasses.replace(recipe, layer_decay=None)
@@ -66,7 +66,7 @@ def recipes(method, images, changes):
 
 
 class Benchmark:
-    """What the methods share: the options, the model, features that are computed once, and the results so far."""
+    """The state that all methods share: the options, the model, features that are computed once, and the results so far."""
 
     def __init__(self, options):
         self.options, self.results, self.store = options, [], {}
@@ -148,7 +148,7 @@ class Benchmark:
         if method == "micro":
             model = recipe.build("ViTMicro4", input_shape=data.image_shape, **arguments)
         else:
-            model = recipe.build(self.pretrained(pooling="token_gap", **arguments))  # what the linear probe reads, too
+            model = recipe.build(self.pretrained(pooling="token_gap", **arguments))  # as the linear probe
             if method == "scratch":
                 model = model.from_config(model.get_config())
         for phase in recipe.phases():
@@ -174,7 +174,7 @@ def labels_of(batches):
 
 
 def first(data, images):
-    """Returns the data with so many training images."""
+    """Returns the data with this number of training images."""
     return data | {"train": tuple(values[:images] for values in data["train"])}
 
 

@@ -38,7 +38,7 @@ class Row(NamedTuple):
     """
 
     who: str
-    runtime: str  # of which the first word is the framework
+    runtime: str  # its first word is the framework
     kind: str  # "inference" or "train"
     model: str
     size: int
@@ -191,7 +191,7 @@ def torch_forward(forward, x):
 
 
 def onnx_file(row):
-    """Returns where the model that onnxruntime and openvino run is kept."""
+    """Returns the path of the ONNX file that onnxruntime and openvino run."""
     return os.path.join(tempfile.gettempdir(), "keras_vit_onnx", f"{row.model.replace('/', '_')}_{row.size}_{row.batch}.onnx")
 
 
@@ -221,11 +221,11 @@ def openvino(row):
 
 
 def products(row):
-    """Returns (rows, inputs, outputs) of the blocks' dense products, of which the floor consists."""
+    """Returns (rows, inputs, outputs) of the dense products of the blocks, which make up the floor."""
     *_, d, layers, _, mlp, patch = MODELS[row.model]
     tokens, first = row.batch * ((row.size // patch) ** 2 + 1), row.batch
     block = [(tokens, d, 3 * d), (tokens, d, d), (tokens, d, mlp), (tokens, mlp, d)]
-    # The last one's shortcut: keys and values of all tokens, the rest of the class token alone.
+    # The last block's shortcut: keys and values of all tokens, everything else only for the class token.
     last = [(tokens, d, 2 * d), (first, d, d), (first, d, d), (first, d, mlp), (first, mlp, d)]
     return block * (layers - 1) + (last if row.form == "shortcut" else block)
 
@@ -270,7 +270,7 @@ def floor(row):
 
     @tf.function
     def in_turn():
-        read = []  # a number of each product: TensorFlow leaves out what nobody reads
+        read = []  # a number of each product: TensorFlow skips a product that nothing reads
 
         def product(a, b, first=False, second=False):
             with tf.control_dependencies(read[-1:]):
@@ -313,7 +313,7 @@ def reset_peak():
 
 def serve(row):
     pipe = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print must not come between
+    os.dup2(2, 1)  # keeps the output of libraries apart
     ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: whoever kills the driver leaves no stopped process behind
 
     def send(**message):
