@@ -19,6 +19,7 @@ from keras_vit.quantization import quantize
 from keras_vit.training.soup import soup
 from keras_vit.version import __version__
 from keras_vit.vision_transformer import VisionTransformer
+from keras_vit.zero_shot import zero_shot
 from keras_vit.zoo import *  # noqa: F403 (one function for each preset)
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "quantize",
     "soup",
     "training",
+    "zero_shot",
     "zoo",
     *zoo.FUNCTIONS,
 ]

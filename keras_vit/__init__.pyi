@@ -29,6 +29,7 @@ from keras_vit.stems import ConvStemConfig, ResNetStemConfig
 from keras_vit.training.soup import soup as soup
 from keras_vit.version import __version__ as __version__
 from keras_vit.vision_transformer import VisionTransformer as VisionTransformer
+from keras_vit.zero_shot import zero_shot as zero_shot
 
 __all__: list[str]
 
@@ -44,6 +45,8 @@ class Arguments(TypedDict, total=False):
     pooling: Pooling | None
     classifier_activation: Any
     representation_size: int | None
+    representation_activation: Any
+    unit_feature: bool
     dropout_rate: float
     attention_dropout_rate: float
     drop_path_rate: float
@@ -70,6 +73,7 @@ class Arguments(TypedDict, total=False):
     stem: ConvStemConfig | ResNetStemConfig | dict[str, Any] | None
     dynamic_padding: bool
     token_merging: int | tuple[int, ...] | None
+    naflex: bool
     remat: bool
     include_preprocessing: bool
     preprocessing: dict[str, Any] | None
@@ -1826,6 +1830,76 @@ def SigLIPgopt16(*, weights: str | os.PathLike[str] | None = None, **overrides: 
 
     Example:
     >>> model = keras_vit.SigLIPgopt16(num_classes=10)  # doctest: +SKIP
+    """
+
+def SigLIPB16NaFlex(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns SigLIPB16NaFlex: patch_size 16, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("SigLIPB16NaFlex")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (256, 256, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'map'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.SigLIPB16NaFlex(num_classes=10)  # doctest: +SKIP
+    """
+
+def SigLIPSo400m16NaFlex(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns SigLIPSo400m16NaFlex: patch_size 16, hidden_dim 1152, num_layers 27, num_heads 16, mlp_dim 4304.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("SigLIPSo400m16NaFlex")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (256, 256, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'map'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.SigLIPSo400m16NaFlex(num_classes=10)  # doctest: +SKIP
     """
 
 def CLIPB32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:

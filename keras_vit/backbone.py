@@ -46,6 +46,13 @@ def find_vision_transformer(model: keras.Model, argument: str = "model", *, opti
     raise ValueError(f"`{argument}` must be a VisionTransformer, or a model that holds one. Received: {what}{hint}")
 
 
+def of_images(model: VisionTransformer) -> VisionTransformer:
+    """Returns a model that takes images, or raises a ValueError for one that takes patches (`naflex=True`)."""
+    if model.config.naflex:
+        raise ValueError("The model must take images: `model.adapt(naflex=False)`. Received: a model of patches, naflex=True")
+    return model
+
+
 def feature_maps(model: keras.Model, blocks: Sequence[int] | None = None, norm: bool = True) -> keras.Model:
     """Returns a model whose outputs are the patch tokens of some blocks as maps, for dense tasks.
 
@@ -69,7 +76,7 @@ def feature_maps(model: keras.Model, blocks: Sequence[int] | None = None, norm: 
     >>> [map.shape for map in maps]
     [(2, 4, 6, 64), (2, 4, 6, 64)]
     """
-    model = find_vision_transformer(model)
+    model = of_images(find_vision_transformer(model))
     count = model.config.num_layers
     blocks = (count - 1,) if blocks is None else blocks
     numbers = check_blocks(blocks, count)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from keras_vit.inputs import check_combinations
 from keras_vit.layers import activations, checks
 from keras_vit.layers.multi_head_self_attention import QKV_BIASES
 from keras_vit.layers.position_embedding import KINDS
@@ -22,6 +23,7 @@ from keras_vit.stems import ConvStemConfig, ResNetStemConfig, stem_config, stem_
 Pooling = Literal["token", "gap", "token_gap", "map"]
 POOLINGS = ("token", "gap", "token_gap", "map", None)
 DROP_PATH_SCHEDULES = ("linear", "constant")
+FUNCTIONS = ("activation", "classifier_activation", "representation_activation")
 DATA_FORMATS = ("channels_last", "channels_first")
 PREPROCESSING = {"mean": 0.5, "std": 0.5, "size": None, "interpolation": "bicubic", "crop_fraction": 0.875, "crop_mode": "center"}
 
@@ -59,6 +61,8 @@ class ViTConfig:
     pooling: Pooling | None = "token"
     classifier_activation: Any = "softmax"
     representation_size: int | None = None
+    representation_activation: Any = "tanh"
+    unit_feature: bool = False
     dropout_rate: float = 0.0
     attention_dropout_rate: float = 0.0
     drop_path_rate: float = 0.0
@@ -85,6 +89,7 @@ class ViTConfig:
     stem: ConvStemConfig | ResNetStemConfig | dict[str, Any] | None = None
     dynamic_padding: bool = False
     token_merging: int | tuple[int, ...] | None = None
+    naflex: bool = False
     remat: bool = False
     include_preprocessing: bool = True
     preprocessing: dict[str, Any] | None = None  # complete, after `__post_init__`
@@ -172,7 +177,7 @@ class ViTConfig:
     def to_dict(self) -> dict[str, Any]:
         """Returns all arguments, as plain values that JSON can hold. `from_dict` reads them."""
         dtype = keras.dtype_policies.serialize(self.dtype) if isinstance(self.dtype, keras.DTypePolicy) else self.dtype
-        named = {name: activations.config(getattr(self, name)) for name in ("activation", "classifier_activation")}
+        named = {name: activations.config(getattr(self, name)) for name in FUNCTIONS}
         named |= {"stem": stem_dict(self.stem), "rotary": rotary_dict(rotary_config(self.rotary))}
         return {**self._fields(), **named, "dtype": _plain(unshared(dtype))}
 
@@ -324,15 +329,11 @@ def _check(c):
     checks.one_of("drop_path_schedule", c.drop_path_schedule, DROP_PATH_SCHEDULES)
     checks.one_of("position_embedding", c.position_embedding, (*KINDS, "none"))
     checks.one_of("position_resample", c.position_resample, METHODS)
-    if c.rotary is not None and c.head_dim % 4:
-        raise ValueError(
-            "Rotary position embedding needs heads of a width that is a multiple of 4. "
-            f"Received: hidden_dim={c.hidden_dim}, num_heads={c.num_heads}"
-        )
     checks.one_of("mlp", c.mlp, ("mlp", "swiglu"))
     checks.one_of("qkv_bias", c.qkv_bias, QKV_BIASES)
-    activations.get(c.activation)
-    activations.get(c.classifier_activation, "classifier_activation")
+    for name in FUNCTIONS:
+        activations.get(getattr(c, name), name)
+    check_combinations(c)
     _check_tokens(c)
     _check_token_merging(c)
     _check_preprocessing(c)

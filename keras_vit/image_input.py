@@ -38,6 +38,8 @@ for name in WAYS_IN:
 
 def check_images(model, x):
     """Raises a ValueError for images of a shape that a model does not take, and warns once of pixels that it does not expect."""
+    if model.config.naflex:
+        return check_patches(model, x)
     shape = _shape(x)
     if shape is None:
         return
@@ -50,6 +52,26 @@ def check_images(model, x):
         if odd := checks.odd_pixels(x[:FEW]):
             model._warned_of_pixels = True
             warnings.warn(f"The model takes pixels from 0 to 255. Received: {odd}", stacklevel=4)
+
+
+def check_patches(model, x):
+    """Raises a ValueError for what is no dict of patches, grids and masks that fit a model of patches."""
+    spec = getattr(x, "element_spec", None)  # of tf.data, replicated by tf.distribute or not
+    x = x if spec is None else spec[0] if isinstance(spec, (tuple, list)) else spec
+    given = {key: _shape(value) for key, value in x.items()} if isinstance(x, dict) else _shape(x)
+    if given is None:
+        return
+    expected = {key: tuple(tensor.shape) for key, tensor in model.input.items()}
+    fits = isinstance(given, dict) and given.keys() == expected.keys()
+    known = {key: shape for key, shape in given.items() if shape} if fits else {}
+    for key, shape in known.items():
+        fits &= len(shape) == len(expected[key]) and all(None in pair or pair[0] == pair[1] for pair in zip(shape, expected[key]))
+    if not fits or len({known[key][1] for key in ("patches", "mask") if key in known} - {None}) > 1:
+        what = ", ".join(f"{key} {_listed(shape)}" for key, shape in given.items() if shape) if isinstance(given, dict) else _listed(given)
+        raise ValueError(
+            f"A model of patches takes a dict of {', '.join(f'{key} {_listed(shape)}' for key, shape in expected.items())}, as "
+            f"`keras_vit.data.naflex` makes it. Received: {what}"
+        )
 
 
 def _shape(x):

@@ -57,6 +57,11 @@ def _siglip(letter, patch_size, side=224):
     return _vit(letter, patch_size, input_shape=(side, side, 3), preprocessing={"crop_fraction": 1.0}, **form)
 
 
+def _naflex(letter, patch_size):
+    form = dict(naflex=True, position_grid=(16, 16), position_resample="bilinear_antialias")
+    return {**_siglip(letter, patch_size, 16 * patch_size), **form, "preprocessing": {"crop_fraction": 1.0, "interpolation": "bilinear"}}
+
+
 def _clip(hidden_dim, num_layers, num_heads, patch_size, side=224):
     form = dict(norm_embeddings=True, patch_bias=False, norm_epsilon=1e-5, preprocessing={**CLIP, "crop_fraction": 1.0})
     return _size(hidden_dim, num_layers, num_heads, 4 * hidden_dim, patch_size, input_shape=(side, side, 3), include_top=False, **form)
@@ -144,6 +149,9 @@ PRESETS = {
     "SigLIPSo400m14": _siglip("So400m", 14),
     "SigLIPSo400m16": _siglip("So400m", 16, 256),
     "SigLIPgopt16": _siglip("gopt", 16, 256),
+    # Tschannen et al., "SigLIP 2", 2025: the image towers for images in their own aspect ratios.
+    "SigLIPB16NaFlex": _naflex("B", 16),
+    "SigLIPSo400m16NaFlex": _naflex("So400m", 16),
     # Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021: the image towers.
     "CLIPB32": _clip(768, 12, 12, 32),
     "CLIPB16": _clip(768, 12, 12, 16),

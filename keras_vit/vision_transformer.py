@@ -1,6 +1,5 @@
 """The Vision Transformer: one model class for the plain, hybrid, distilled and self-supervised ones."""
 
-import dataclasses
 import inspect
 
 import keras
@@ -8,13 +7,13 @@ from keras import ops
 
 from keras_vit.config import FIELDS, NAMES, ViTConfig
 from keras_vit.image_input import ChecksImages
+from keras_vit.inputs import model_inputs, patches_of, rotations_of
 from keras_vit.layers import (
     AttentionPooling,
     ClassToken,
     Dropout,
     LayerNormalization,
     PatchDropout,
-    PatchEmbedding,
     PositionEmbedding,
     RegisterTokens,
     TokenMergingBlock,
@@ -22,7 +21,8 @@ from keras_vit.layers import (
     UnmergeTokens,
     activations,
 )
-from keras_vit.layers.sublayers import KeepsSublayers, kept_changes, unshared
+from keras_vit.layers.masks import TokenMask, masked_mean
+from keras_vit.layers.sublayers import KeepsSublayers, carry_over, kept_changes, unshared
 from keras_vit.runtime import precision
 from keras_vit.runtime.trainer import Trainer
 
@@ -56,8 +56,12 @@ class VisionTransformer(KeepsSublayers, ChecksImages, Trainer, keras.Model):
             "token".
         classifier_activation: str, callable or None. Activation of the output; None returns logits.
             Defaults to "softmax".
-        representation_size: int or None. Width of a dense layer with tanh before the head, as in
-            the paper's pre-training. Defaults to None, no such layer.
+        representation_size: int or None. Width of a dense layer before the head, as in the paper's
+            pre-training. Defaults to None, no such layer.
+        representation_activation: str, callable or None. Activation of that layer; None makes it a
+            linear projection, as CLIP's. Defaults to "tanh".
+        unit_feature: bool. Whether the head reads the feature at length 1, so that its logits are
+            scaled cosines, as `keras_vit.zero_shot` makes them. Defaults to False.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every
             branch. Defaults to 0.
         attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
@@ -108,6 +112,12 @@ class VisionTransformer(KeepsSublayers, ChecksImages, Trainer, keras.Model):
         token_merging: int, sequence of ints or None. Number of patch tokens that each block merges
             (`keras_vit.merge_tokens`); of a sequence, entry i is for block i, and blocks without an
             entry merge none. Defaults to None, none.
+        naflex: bool. Whether the model takes patches of images in their own aspect ratios, in place
+            of images: a dict of "patches" `(batch, patches, patch rows * patch columns * channels)`,
+            "grid" `(batch, 2)`, the rows and columns of each image, and "mask" `(batch, patches)`,
+            True for what is no padding, as `keras_vit.data.naflex` makes them. Positions are
+            resampled for each image. `input_shape` then says the channels and, without
+            `position_grid`, the grid of the learned positions. Defaults to False.
         remat: bool. Whether the backward pass recomputes the blocks' activations, to save memory.
             Defaults to False.
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes
@@ -153,14 +163,15 @@ class VisionTransformer(KeepsSublayers, ChecksImages, Trainer, keras.Model):
         given = keras.dtype_policies.get(config.dtype) if config.dtype is not None else keras.config.dtype_policy()
         config = config.replace(dtype=keras.dtype_policies.serialize(given))
         policy = precision.policy(given)
-        images = keras.Input(config.input_shape, name="images")
-        patches = _embed(config, policy, images)
-        tokens, rotations = _add_prefix_and_positions(config, policy, patches)
-        tokens = _encode(config, policy, tokens, rotations)
-        feature = _pool(config, policy, tokens)
+        inputs = model_inputs(config)
+        images, grid, mask = (inputs["patches"], inputs["grid"], inputs["mask"]) if config.naflex else (inputs, None, None)
+        patches = patches_of(config, policy, images)
+        tokens, rotations = _add_prefix_and_positions(config, policy, patches, grid)
+        tokens = _encode(config, policy, tokens, rotations, mask)
+        feature = _pool(config, policy, tokens, mask)
         outputs = _classify(config, policy, feature)
-        super().__init__(inputs=images, outputs=outputs, name=config.name)
-        if config.channels != 1:
+        super().__init__(inputs=inputs, outputs=outputs, name=config.name)
+        if config.channels != 1 and not config.naflex:
             # Keras's own would let an image of one channel pass for one of three.
             self.input_spec = [keras.layers.InputSpec(shape=images.shape, name="images")]
         self.config = config
@@ -169,7 +180,7 @@ class VisionTransformer(KeepsSublayers, ChecksImages, Trainer, keras.Model):
         self.preprocessing = config.preprocessing
         self.class_names = config.class_names
         self.sublayers_built()
-        fast = keras.Model(images, outputs_of_class_tokens(self)["outputs"]) if config.pooling == "token" else None
+        fast = keras.Model(inputs, outputs_of_class_tokens(self)["outputs"]) if config.pooling == "token" else None
         self._forward = None if fast is None else lambda *args, **kwargs: fast.call(*args, **kwargs)  # hidden from Keras's tracking
 
     # Shown by `help` and read by editors.
@@ -230,7 +241,7 @@ class VisionTransformer(KeepsSublayers, ChecksImages, Trainer, keras.Model):
             built, now = self._as_built[layer.name], unshared(layer.get_config())
             wanted = {key: value for key, value in changed.get(layer.name, {}).items() if built.get(key) == now.get(key)}
             model.restore_sublayers({layer.name: kept_changes(wanted, layer)})
-            _carry_over(source, layer)
+            carry_over(source, layer)
         return model
 
     def get_config(self):
@@ -249,49 +260,18 @@ class VisionTransformer(KeepsSublayers, ChecksImages, Trainer, keras.Model):
         return model
 
 
-def _carry_over(source, target):
-    """Copies a layer's weights, and its sublayers', into a layer that may be of another size: the layer that owns a weight resizes it."""
-    store = {}
-    source.save_own_variables(store)
-    if store:
-        try:
-            target.load_own_variables(store)
-        except ValueError as error:
-            raise ValueError(f"The weights of layer {source.path!r} do not fit the adapted model: {error}") from error
-    mine = {child.name: child for child in source._layers}
-    for child in target._layers:
-        if child.name in mine:
-            _carry_over(mine[child.name], child)
-
-
-def _full_precision(policy):
-    return keras.backend.result_type(policy.compute_dtype, "float32")
-
-
-def _embed(c, policy, images):
-    """Returns the patches of images, `(batch, rows, columns, hidden_dim)`."""
-    x, full_precision = images, _full_precision(policy)  # half precision would round pixels
-    if c.data_format == "channels_first":
-        x = keras.layers.Permute((2, 3, 1), dtype=full_precision, name="channels_last")(x)
-    if c.include_preprocessing:
-        mean, std = c.per_channel("mean"), c.per_channel("std")
-        x = keras.layers.Rescaling(1.0 / (255.0 * std), -mean / std, dtype=full_precision, name="preprocessing")(x)
-    if c.stem is not None:
-        x = c.stem.layer(**dataclasses.asdict(c.stem), name="stem", dtype=policy)(x)
-    return PatchEmbedding(c.hidden_dim, c.patch_size, c.patch_bias, c.dynamic_padding, name="patch_embedding", dtype=policy)(x)
-
-
-def _add_prefix_and_positions(c, policy, patches):
+def _add_prefix_and_positions(c, policy, patches, grid):
     """Returns the tokens that enter the first block, prefix tokens and patches with positions, and the blocks' rotations."""
 
     def with_positions(tokens, num_prefix_tokens):
         if c.position_embedding == "none":
             return tokens
-        return PositionEmbedding(
+        layer = PositionEmbedding(
             c.position_embedding, num_prefix_tokens, c.table_grid, c.position_resample, name="position_embedding", dtype=policy
-        )(tokens, patches)
+        )
+        return layer(tokens, grid=grid) if c.naflex else layer(tokens, patches)
 
-    tokens = keras.layers.Reshape((-1, c.hidden_dim), name="tokens", dtype=policy)(patches)
+    tokens = patches if c.naflex else keras.layers.Reshape((-1, c.hidden_dim), name="tokens", dtype=policy)(patches)
     if not c.prefix_positions:
         tokens = with_positions(tokens, 0)
     if c.num_class_tokens:
@@ -302,7 +282,7 @@ def _add_prefix_and_positions(c, policy, patches):
         tokens = RegisterTokens(c.num_register_tokens, c.num_class_tokens, name="register_tokens", dtype=policy)(tokens)
     if c.dropout_rate:
         tokens = Dropout(c.dropout_rate, name="embedding_dropout", dtype=policy)(tokens)
-    rotations = _rotations(c, policy, patches)
+    rotations = rotations_of(c, policy, patches)
     if c.patch_dropout_rate:
         dropout = PatchDropout(c.patch_dropout_rate, c.num_prefix_tokens, name="patch_dropout", dtype=policy)
         tokens, rotations = dropout(tokens, rotations=rotations) if rotations else (dropout(tokens), [])
@@ -311,16 +291,9 @@ def _add_prefix_and_positions(c, policy, patches):
     return tokens, rotations
 
 
-def _rotations(c, policy, patches):
-    """Returns the rotations of queries and keys: none, one for all blocks, or one for each."""
-    if c.rotary is None:
-        return []
-    rotary = c.rotary.layer(c.head_dim, c.num_prefix_tokens, c.num_heads, c.num_layers, name="rotary_position_embedding", dtype=policy)
-    return [rotary(patches, block=i) for i in range(c.num_layers if c.rotary.learned else 1)]
-
-
-def _encode(c, policy, tokens, rotations):
+def _encode(c, policy, tokens, rotations, mask):
     """Returns the tokens after the last block."""
+    mask = {} if mask is None else {"mask": TokenMask(c.num_prefix_tokens, name="token_mask")(mask, tokens)}
     places = []  # once a block merges tokens, those of the tokens that entered the first one
     for i, (drop_path_rate, r) in enumerate(zip(c.drop_path_rates, c.merged_tokens)):
         rotation = {"rotation": rotations[i % len(rotations)]} if rotations else {}
@@ -342,12 +315,12 @@ def _encode(c, policy, tokens, rotations):
             name=f"block_{i}",
             dtype=policy,
             **merges,
-        )(tokens, *places, **rotation)
+        )(tokens, *places, **rotation, **mask)
         tokens, *places = outputs if merges else (outputs,)
     return UnmergeTokens(name="unmerge_tokens", dtype=policy)(tokens, *places) if places else tokens
 
 
-def _pool(c, policy, tokens):
+def _pool(c, policy, tokens, mask):
     """Returns the feature that the head reads: one vector for an image, two if two heads read them, or all tokens without pooling."""
     norm = LayerNormalization(epsilon=c.norm_epsilon, name="norm", dtype=policy)
     if c.pooling is None:
@@ -356,11 +329,12 @@ def _pool(c, policy, tokens):
         return _class_feature(c, norm, tokens)
     read = tokens if c.norm_after_pooling else norm(tokens)
     patch_tokens = read[:, c.num_prefix_tokens :] if c.num_prefix_tokens else read
+    mask = None if mask is None else TokenMask(0, name="patch_mask")(mask, patch_tokens)
     if c.pooling == "map":
         pooling = AttentionPooling(c.num_heads, c.mlp_dim, c.activation or "gelu", c.norm_epsilon, name="attention_pooling", dtype=policy)
-        feature = pooling(patch_tokens)
+        feature = pooling(patch_tokens, mask=mask)
     else:
-        feature = ops.mean(patch_tokens, axis=1)
+        feature = ops.mean(patch_tokens, axis=1) if mask is None else masked_mean(patch_tokens, mask)
     if c.pooling == "token_gap":
         feature = ops.concatenate([read[:, 0], feature], axis=-1)
     return norm(feature) if c.norm_after_pooling else feature
@@ -382,9 +356,12 @@ def _classify(c, policy, feature):
         return keras.layers.Dense(units, name=name, dtype=policy, **more)
 
     if c.representation_size:
-        feature = dense(c.representation_size, "pre_logits", activation="tanh", kernel_initializer="lecun_normal")(feature)
+        activation = activations.get(c.representation_activation)
+        feature = dense(c.representation_size, "pre_logits", activation=activation, kernel_initializer="lecun_normal")(feature)
     if not c.include_top:
         return feature
+    if c.unit_feature:
+        feature = keras.layers.UnitNormalization(name="unit_feature", dtype=precision.full(policy))(feature)
     head = dense(c.num_classes, "head", kernel_initializer="zeros")
     if c.distillation_token:
         distillation_head = dense(c.num_classes, "distillation_head", kernel_initializer="zeros")
@@ -393,7 +370,7 @@ def _classify(c, policy, feature):
     else:
         logits = head(feature)
     activation = activations.get(c.classifier_activation)
-    return keras.layers.Activation(activation, dtype=_full_precision(policy), name="predictions")(logits)
+    return keras.layers.Activation(activation, dtype=precision.full(policy), name="predictions")(logits)
 
 
 def outputs_of_class_tokens(model):
@@ -406,13 +383,15 @@ def outputs_of_class_tokens(model):
     """
     c, layer = model.config, model.get_layer
     last = layer(f"block_{c.num_layers - 1}")
-    tokens, *more = keras.tree.flatten(last.input)  # places of merged tokens, or rotations
-    more = dict(zip(("places" if isinstance(last, TokenMergingBlock) else "rotation",), more))
+    tokens, *more = keras.tree.flatten(last.input)  # places of merged tokens, rotations, or a mask
+    more = dict(zip(("places" if isinstance(last, TokenMergingBlock) else "mask" if c.naflex else "rotation",), more))
     x = _class_feature(c, layer("norm"), last(tokens, num_queries=c.num_class_tokens, **more))
     if c.representation_size:
         x = layer("pre_logits")(x)
     if not c.include_top:
         return {"outputs": x}
+    if c.unit_feature:
+        x = layer("unit_feature")(x)
     if not c.distillation_token:
         return {"outputs": layer("predictions")(layer("head")(x))}
     heads = {"head": layer("head")(x[:, 0]), "distillation_head": layer("distillation_head")(x[:, 1])}

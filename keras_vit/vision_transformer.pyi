@@ -36,8 +36,12 @@ class VisionTransformer(keras.Model):
             "token".
         classifier_activation: str, callable or None. Activation of the output; None returns logits.
             Defaults to "softmax".
-        representation_size: int or None. Width of a dense layer with tanh before the head, as in
-            the paper's pre-training. Defaults to None, no such layer.
+        representation_size: int or None. Width of a dense layer before the head, as in the paper's
+            pre-training. Defaults to None, no such layer.
+        representation_activation: str, callable or None. Activation of that layer; None makes it a
+            linear projection, as CLIP's. Defaults to "tanh".
+        unit_feature: bool. Whether the head reads the feature at length 1, so that its logits are
+            scaled cosines, as `keras_vit.zero_shot` makes them. Defaults to False.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every
             branch. Defaults to 0.
         attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
@@ -88,6 +92,12 @@ class VisionTransformer(keras.Model):
         token_merging: int, sequence of ints or None. Number of patch tokens that each block merges
             (`keras_vit.merge_tokens`); of a sequence, entry i is for block i, and blocks without an
             entry merge none. Defaults to None, none.
+        naflex: bool. Whether the model takes patches of images in their own aspect ratios, in place
+            of images: a dict of "patches" `(batch, patches, patch rows * patch columns * channels)`,
+            "grid" `(batch, 2)`, the rows and columns of each image, and "mask" `(batch, patches)`,
+            True for what is no padding, as `keras_vit.data.naflex` makes them. Positions are
+            resampled for each image. `input_shape` then says the channels and, without
+            `position_grid`, the grid of the learned positions. Defaults to False.
         remat: bool. Whether the backward pass recomputes the blocks' activations, to save memory.
             Defaults to False.
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes
@@ -146,6 +156,8 @@ class VisionTransformer(keras.Model):
         pooling: Pooling | None = "token",
         classifier_activation: Any = "softmax",
         representation_size: int | None = None,
+        representation_activation: Any = "tanh",
+        unit_feature: bool = False,
         dropout_rate: float = 0.0,
         attention_dropout_rate: float = 0.0,
         drop_path_rate: float = 0.0,
@@ -172,6 +184,7 @@ class VisionTransformer(keras.Model):
         stem: ConvStemConfig | ResNetStemConfig | dict[str, Any] | None = None,
         dynamic_padding: bool = False,
         token_merging: int | tuple[int, ...] | None = None,
+        naflex: bool = False,
         remat: bool = False,
         include_preprocessing: bool = True,
         preprocessing: dict[str, Any] | None = None,

@@ -18,7 +18,7 @@ def test_the_model_has_what_the_configuration_says(name):
     config = ViTConfig.of(TINY, **VARIANTS[name])
     model = keras_vit.VisionTransformer(**config.to_dict())
     block = model.get_layer("block_1")
-    assert (block.input.shape[1], block.attention.qkv.kernel.shape[0]) == (config.num_tokens, config.hidden_dim)
+    assert (block.output.shape[1], block.attention.qkv.kernel.shape[0]) == (config.num_tokens, config.hidden_dim)
     assert model.get_layer("patch_embedding").output.shape[1:3] == config.grid_size
     assert block.drop_path_rate == config.drop_path_rates[1]
     assert model.config.to_dict() == model.get_config()

@@ -66,3 +66,10 @@ def test_tune(monkeypatch, capsys, tmp_path):
     run(monkeypatch, "tune.py", "--images", 64, "--epochs", 1, "--trials", 2, "--output", tmp_path / "study")
     out = capsys.readouterr().out
     assert "best: " in out and (tmp_path / "study" / "report.html").exists() and (tmp_path / "study" / "best.toml").exists()
+
+
+@pytest.mark.slow
+@requires_tensorflow
+def test_naflex(monkeypatch, capsys):
+    run(monkeypatch, "naflex.py", "--images", 32, "--epochs", 1, "--side", 2)
+    assert capsys.readouterr().out.count("test accuracy") == 3

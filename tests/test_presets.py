@@ -108,6 +108,10 @@ PUBLISHED = [
     ("SigLIPSo400m14", 428_225_600, None, {"input_shape": (384, 384, 3), "position_grid": (27, 27), "dynamic_padding": True}),
     ("SigLIPSo400m16", 427_888_064, None, {}),
     ("SigLIPgopt16", 1_163_168_256, None, {}),
+    ("SigLIPB16NaFlex", 92_930_304, None, {}),
+    ("SigLIPB16NaFlex", 85_843_200, None, {"pooling": "gap"}),
+    ("SigLIPSo400m16NaFlex", 427_888_064, None, {}),
+    ("SigLIPSo400m16NaFlex", 412_649_712, None, {"pooling": "gap"}),
     # CLIP's, less the projection that stands behind them
     ("CLIPB32", 87_849_216 - 768 * 512, None, {}),
     ("CLIPB16", 86_192_640 - 768 * 512, None, {}),

@@ -131,6 +131,8 @@ TIMM = [
     ("SigLIPSo400m16", "vit_so400m_patch16_siglip_512.v2_webli", 512, 0, None, 428.77, HALF, 0.9),
     ("SigLIPgopt16", "vit_giantopt_patch16_siglip_256.v2_webli", 256, 0, None, 1163.17, HALF, 0.9),
     ("SigLIPgopt16", "vit_giantopt_patch16_siglip_384.v2_webli", 384, 0, None, 1163.66, HALF, 0.9),
+    ("SigLIPB16NaFlex", "naflexvit_base_patch16_siglip.v2_webli", 384, 0, None, 92.93, HALF, 1.0),
+    ("SigLIPSo400m16NaFlex", "naflexvit_so400m_patch16_siglip.v2_webli", 384, 0, None, 427.89, HALF, 1.0),
     ("CLIPB32", "vit_base_patch32_clip_224.laion2b_ft_in12k_in1k", 224, 1000, 83.30, 88.22, CLIP, 0.9),
     ("CLIPB16", "vit_base_patch16_clip_224.laion2b_ft_in12k_in1k", 224, 1000, 86.20, 86.57, CLIP, 0.95),
     ("CLIPB16", "vit_base_patch16_clip_384.laion2b_ft_in12k_in1k", 384, 1000, 87.21, 86.86, CLIP, 1.0, SQUASH),
@@ -166,7 +168,13 @@ GOOGLE = [
 # The file of "Better plain ViT baselines"; top-1 from the paper.
 BIG_VISION = [("SimpleViTS16", "jax_300ep_in1k", "vit_s16_i1k_300ep", 224, 1000, 80.0, 22.12)]
 
-# The paper's models, as Google brought them to transformers. Top-1 from its table 5 (384 pixels) and from vit_jax (224).
+# SigLIP 2's towers for images in their own aspect ratios.
+SIGLIP2 = [
+    ("SigLIPB16NaFlex", "jax_v2_webli", "siglip2_b16_naflex", 256, 0, None, 92.93),
+    ("SigLIPSo400m16NaFlex", "jax_v2_webli", "siglip2_so400m16_naflex", 256, 0, None, 427.89),
+]
+
+# The paper's models and SigLIP 2's, as Google brought them to transformers. Top-1 from its table 5 (384 pixels) and from vit_jax (224).
 HUGGING_FACE: list[tuple] = [
     ("ViTB16", "hf_in21k", "hf://google/vit-base-patch16-224-in21k", 224, 0, None, 86.39),
     ("ViTB16", "hf_in21k_ft_in1k", "hf://google/vit-base-patch16-224", 224, 1000, 81.2, 86.57),
@@ -174,6 +182,8 @@ HUGGING_FACE: list[tuple] = [
     ("ViTB32", "hf_in21k_ft_in1k_384", "hf://google/vit-base-patch32-384", 384, 1000, 81.28, 88.30),
     ("ViTL16", "hf_in21k_ft_in1k", "hf://google/vit-large-patch16-224", 224, 1000, 82.7, 304.33),
     ("ViTL16", "hf_in21k_ft_in1k_384", "hf://google/vit-large-patch16-384", 384, 1000, 85.15, 304.72),
+    ("SigLIPB16NaFlex", "hf_v2_webli", "hf://google/siglip2-base-patch16-naflex", 256, 0, None, 92.93),
+    ("SigLIPSo400m16NaFlex", "hf_v2_webli", "hf://google/siglip2-so400m-patch16-naflex", 256, 0, None, 427.89),
 ]
 
 
@@ -185,7 +195,7 @@ def _weights(model, tag, source, resolution, classes, top1, parameters, colors, 
 def _timm_weights(model, repository, resolution, *columns):
     *columns, more = columns if isinstance(columns[-1], dict) else (*columns, {})
     tag = repository.partition(".")[2]
-    if resolution != PRESETS[model].get("input_shape", (224,))[0]:
+    if resolution != PRESETS[model].get("input_shape", (224,))[0] and not PRESETS[model].get("naflex"):
         tag += f"_{resolution}"
     return _weights(model, tag, f"hf://timm/{repository}", resolution, *columns, **more)
 
@@ -202,6 +212,7 @@ CATALOGUE = [
     *(_timm_weights(*row) for row in TIMM),
     *(_google_weights("vit_models", *row, crop=1.0, **SQUASH_BILINEAR) for row in GOOGLE),
     *(_google_weights("big_vision", *row, crop=0.875, interpolation="area") for row in BIG_VISION),
+    *(_google_weights("big_vision/siglip2", *row, crop=1.0, **SQUASH_BILINEAR) for row in SIGLIP2),
     *(_hugging_face_weights(*row) for row in HUGGING_FACE),
 ]
 

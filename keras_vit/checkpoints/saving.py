@@ -105,7 +105,8 @@ def _arguments(model):
     elif any(side % (stride * p) for side, p in zip(size, patch)):
         raise ValueError(f"Only in our own format can a model pad its images. Received: input_shape={shape}, patch_size={a['patch_size']}")
     a |= dict(input_shape=(*size, channels), data_format="channels_last", patch_size=patch)
-    a["position_grid"] = ViTConfig.from_dict({**a, "position_grid": None, "class_names": None}).grid_size
+    own = model.config.table_grid if a["naflex"] and a["position_embedding"] == "learned" else None  # any other is resampled
+    a["position_grid"] = own or ViTConfig.from_dict({**a, "position_grid": None, "class_names": None}).grid_size
     a["activation"] = a["activation"] or ("silu" if a["mlp"] == "swiglu" else "gelu")
     # Each token is normalized by itself, so it makes no difference whether a token is picked before or after.
     a["norm_after_pooling"] = a["norm_after_pooling"] and a["pooling"] in ("gap", "map")

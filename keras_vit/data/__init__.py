@@ -4,14 +4,27 @@ import importlib
 from typing import TYPE_CHECKING
 
 from keras_vit.data.preprocessing import evaluation_transform, read_image
+from keras_vit.data.sequences import naflex_transform
 
 if TYPE_CHECKING:
     from keras_vit.data.augmentation import AUGMENTATIONS, Augmentation
     from keras_vit.data.pipeline import Data, load
     from keras_vit.data.preview import show_batch
     from keras_vit.data.sources import SOURCES
+    from keras_vit.data.token_batches import naflex
 
-__all__ = ["AUGMENTATIONS", "SOURCES", "Augmentation", "Data", "evaluation_transform", "load", "read_image", "show_batch"]
+__all__ = [
+    "AUGMENTATIONS",
+    "SOURCES",
+    "Augmentation",
+    "Data",
+    "evaluation_transform",
+    "load",
+    "naflex",
+    "naflex_transform",
+    "read_image",
+    "show_batch",
+]
 
 # What needs TensorFlow, for `tf.data`, is imported where it is first named: reading images for a model on JAX or torch does not.
 LAZY = {
@@ -20,6 +33,7 @@ LAZY = {
     "Data": "pipeline",
     "SOURCES": "sources",
     "load": "pipeline",
+    "naflex": "token_batches",
     "show_batch": "preview",
 }
 

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_vit.backbone import find_vision_transformer
+from keras_vit.backbone import find_vision_transformer, of_images
 from keras_vit.layers import checks
 
 # Names of Pillow's filters, all of which antialias when they shrink. "area" is TensorFlow's name for what Pillow calls BOX.
@@ -63,7 +63,7 @@ def evaluation_transform(model: keras.Model) -> Callable[..., np.ndarray]:
     >>> keras_vit.data.evaluation_transform(model)(np.zeros((60, 40, 3), "uint8")).shape
     (32, 32, 3)
     """
-    model = find_vision_transformer(model)
+    model = of_images(find_vision_transformer(model))
     config, preprocessing = model.get_config(), model.preprocessing
     checks.one_of("interpolation", preprocessing["interpolation"], INTERPOLATIONS)
     checks.one_of("crop_mode", preprocessing["crop_mode"], CROP_MODES)

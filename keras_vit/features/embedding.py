@@ -8,7 +8,7 @@ import numpy as np
 from keras import ops
 from tqdm import tqdm
 
-from keras_vit.backbone import check_blocks, find_vision_transformer, tokens_after
+from keras_vit.backbone import check_blocks, find_vision_transformer, of_images, tokens_after
 from keras_vit.image_input import check_images
 from keras_vit.layers import checks
 from keras_vit.runtime.trainer import FunctionalModel
@@ -64,7 +64,7 @@ def embed(
 
 def feature_model(model, pooling=None, blocks=None):
     """Returns a model from images to their features. Arguments as in `embed`; weights are shared."""
-    vit = find_vision_transformer(model)
+    vit = of_images(find_vision_transformer(model))
     _check_first(model, vit)
     c = vit.config
     checks.one_of("pooling", pooling, POOLINGS)

@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_vit.layers import activations, checks
+from keras_vit.layers.masks import TakesMask, as_bias
 from keras_vit.layers.mlp import MLP
 from keras_vit.layers.multi_head_self_attention import QKVInitializer
 from keras_vit.layers.sublayers import KeepsSublayers
@@ -14,7 +15,7 @@ from keras_vit.runtime.intermediates import observe
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class AttentionPooling(KeepsSublayers, keras.layers.Layer):
+class AttentionPooling(TakesMask, KeepsSublayers, keras.layers.Layer):
     """Pools tokens by multi-head attention (MAP): one learned probe attends to all tokens, and a feed-forward network follows.
 
     Its weights are `probe` (1, 1, D) and the sublayers `query` (D, D), `key_value` (D, 2D; keys first), `projection` (D, D), `norm` and
@@ -26,7 +27,9 @@ class AttentionPooling(KeepsSublayers, keras.layers.Layer):
         activation: str or callable. Activation of the feed-forward network. Defaults to "gelu".
         norm_epsilon: float. What layer normalization adds to the variance. Defaults to 1e-6.
 
-    Input shape: `(batch, tokens, D)`.
+    Call arguments:
+        tokens: tensor of shape `(batch, tokens, D)`.
+        mask: bool tensor of shape `(batch, tokens)`, True for real tokens; the others are not attended to. Defaults to None, all real.
 
     Output shape: `(batch, D)`.
 
@@ -63,13 +66,14 @@ class AttentionPooling(KeepsSublayers, keras.layers.Layer):
             layer.build((None, width))
         self.sublayers_built()
 
-    def call(self, tokens: Any) -> Any:
+    def call(self, tokens: Any, mask: Any = None) -> Any:
         tokens = observe("tokens", tokens, self)
         batch, _, width = ops.shape(tokens)
         probe = ops.reshape(ops.cast(self.probe, tokens.dtype), (1, width))
         (query,) = self._heads(self.query(probe), 1, 1, width)
         key, value = self._heads(self.key_value(ops.reshape(tokens, (-1, width))), 2, batch, width)
-        pooled = self.projection(ops.reshape(scaled_dot_product_attention(query, key, value), (-1, width)))
+        bias = None if mask is None else as_bias(mask, tokens.dtype)
+        pooled = self.projection(ops.reshape(scaled_dot_product_attention(query, key, value, bias=bias), (-1, width)))
         return pooled + self.mlp(self.norm(pooled))
 
     def _heads(self, projected, parts, batch, width):

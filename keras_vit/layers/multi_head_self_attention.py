@@ -8,6 +8,7 @@ from keras import ops
 from keras_vit.layers import checks
 from keras_vit.layers.dense import Dense, QueryValueBiasDense
 from keras_vit.layers.dropout import Dropout
+from keras_vit.layers.masks import TakesMask, as_bias
 from keras_vit.layers.sublayers import KeepsSublayers
 from keras_vit.runtime.attention import scaled_dot_product_attention
 from keras_vit.runtime.calls import bare
@@ -19,7 +20,7 @@ QKV_BIASES = (True, False, "query_value")
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
+class MultiHeadSelfAttention(TakesMask, KeepsSublayers, keras.layers.Layer):
     """Applies scaled dot-product attention between all tokens, in several heads.
 
     Its sublayers are `qkv` (D, 3D), `projection` (D, D) and, with `qk_norm`, `query_norm` and `key_norm` over the width of a head. The
@@ -42,6 +43,7 @@ class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
             to None.
         rotation: tensor of shape `(2, ..., tokens, D / num_heads)` or None. The output of `RotaryPositionEmbedding`, by which queries and
             keys are rotated. Defaults to None.
+        mask: bool tensor of shape `(batch, tokens)`, True for real tokens; the others are not attended to. Defaults to None, all real.
         training: bool. Whether dropout is active. Defaults to False.
         merging: state of a `TokenMergingBlock` or None. It gives the sizes of merged tokens and receives the keys. Defaults to None.
 
@@ -104,6 +106,7 @@ class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
         batch_size: Any = None,
         num_queries: int | None = None,
         rotation: Any = None,
+        mask: Any = None,
         training: bool = False,
         merging: Any = None,
     ) -> Any:
@@ -114,7 +117,7 @@ class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
             tokens = ops.reshape(tokens, (-1, width))
         query, key, value = self.query_key_value(tokens, batch, num_queries, as_tensor(rotation))
         drops = self.attention_dropout_rate and training
-        bias = None if merging is None else merging.log_sizes
+        bias = merging.log_sizes if merging is not None else None if mask is None else as_bias(mask, tokens.dtype)
         heads = scaled_dot_product_attention(query, key, value, self.attention_dropout if drops else None, bias)
         if merging is not None:
             merging.keys = key
@@ -171,6 +174,7 @@ class MultiHeadSelfAttention(KeepsSublayers, keras.layers.Layer):
         batch_size: Any = None,
         num_queries: int | None = None,
         rotation: Any = None,
+        mask: Any = None,
         training: bool = False,
         merging: Any = None,
     ) -> keras.KerasTensor:

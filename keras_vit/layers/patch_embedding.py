@@ -29,9 +29,10 @@ class PatchEmbedding(keras.layers.Layer):
         resample: str. How a loaded kernel of another patch size is resampled: a key of `layers.resampling.METHODS`. Defaults to
             "bilinear".
 
-    Input shape: `(batch, height, width, channels)`.
+    Input shape: `(batch, height, width, channels)`, or patches that are cut already, `(batch, patches, patch rows * patch columns *
+    channels)`, each by row, column and channel.
 
-    Output shape: `(batch, height / patch rows, width / patch columns, hidden_dim)`.
+    Output shape: `(batch, height / patch rows, width / patch columns, hidden_dim)`, or `(batch, patches, hidden_dim)`.
 
     Raises:
         ValueError: if an argument is out of range, or the patch does not divide the image and `dynamic_padding` is False.
@@ -61,13 +62,21 @@ class PatchEmbedding(keras.layers.Layer):
         self.resample = check_method(resample)
 
     def build(self, input_shape: tuple) -> None:
-        self._grid(input_shape)
-        self.input_spec = keras.layers.InputSpec(ndim=4, axes={-1: input_shape[-1]})
-        shape = (*self.patch_size, input_shape[-1], self.hidden_dim)
+        rank, values = len(input_shape), input_shape[-1]
+        channels = values if rank == 4 else self._channels(values)
+        if rank == 4:
+            self._grid(input_shape)
+        self.input_spec = keras.layers.InputSpec(ndim=rank, axes={-1: values})
+        shape = (*self.patch_size, channels, self.hidden_dim)
         self.kernel = self.add_weight(name="kernel", shape=shape, initializer="lecun_normal")
         self.bias = self.add_weight(name="bias", shape=(self.hidden_dim,), initializer="zeros") if self.use_bias else None
 
     def call(self, images: Any) -> Any:
+        if len(images.shape) == 3:
+            batch, _, values = ops.shape(images)
+            flat = ops.matmul(ops.reshape(images, (-1, values)), ops.reshape(self.kernel, (-1, self.hidden_dim)))
+            flat = flat if self.bias is None else ops.add(flat, self.bias)
+            return observe("patches", ops.reshape(flat, (batch, -1, self.hidden_dim)), self)
         if self.dynamic_padding:
             images = self._padded(images)
         self._grid(images.shape)  # again, because the size may be unknown when the layer is built
@@ -75,7 +84,16 @@ class PatchEmbedding(keras.layers.Layer):
         return observe("patches", patches if self.bias is None else ops.add(patches, self.bias), self)
 
     def compute_output_shape(self, input_shape: tuple) -> tuple:
-        return (input_shape[0], *self._grid(input_shape), self.hidden_dim)
+        return (input_shape[0], *(self._grid(input_shape) if len(input_shape) == 4 else input_shape[1:2]), self.hidden_dim)
+
+    def _channels(self, values):
+        rows, columns = self.patch_size
+        if values % (rows * columns):
+            raise ValueError(
+                "Patches that are cut already must have patch rows * patch columns * channels values. "
+                f"Received: {values} values, patch_size={self.patch_size}"
+            )
+        return values // (rows * columns)
 
     def _grid(self, input_shape):
         grid = []

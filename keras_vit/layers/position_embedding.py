@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from keras_vit.layers import checks
-from keras_vit.layers.resampling import check_method, resample_grid
+from keras_vit.layers.resampling import check_method, interpolation_weights, resample_grid
 
 KINDS = ("learned", "sincos2d", "sincos2d_mae")
 
@@ -30,7 +30,9 @@ class PositionEmbedding(keras.layers.Layer):
 
     Call arguments:
         tokens: tensor of shape `(batch, num_prefix_tokens + rows * columns, D)`.
-        patches: tensor of shape `(batch, rows, columns, ...)`, the output of PatchEmbedding. Only its grid is read.
+        patches: tensor of shape `(batch, rows, columns, ...)`, the output of PatchEmbedding. Only its grid is read. Defaults to None.
+        grid: int tensor of shape `(batch, 2)` in place of `patches`: rows and columns of each sample, whose patches are the first
+            `rows * columns` of its sequence, row by row; the others are padding. Defaults to None.
 
     Output shape: that of `tokens`.
 
@@ -61,13 +63,13 @@ class PositionEmbedding(keras.layers.Layer):
         self.grid_size = None if grid_size is None else checks.positive_pair("grid_size", grid_size)
         self.resample = check_method(resample)
 
-    def build(self, tokens_shape: tuple, patches_shape: tuple) -> None:
+    def build(self, tokens_shape: tuple, patches_shape: tuple | None = None, grid_shape: tuple | None = None) -> None:
         width = tokens_shape[-1]
         if self.kind != "learned":
             if width % 4:
                 raise ValueError(f"Sines and cosines of two axes need a `hidden_dim` that is a multiple of 4. Received: hidden_dim={width}")
             return
-        grid = self.grid_size or tuple(patches_shape[1:3])
+        grid = self.grid_size or (tuple(patches_shape[1:3]) if patches_shape else (None, None))
         if None in grid:
             raise ValueError(
                 f"Learned positions need `grid_size` if the size of the image is unknown. Received: grid_size={self.grid_size}"
@@ -80,7 +82,9 @@ class PositionEmbedding(keras.layers.Layer):
         # Not cast to half precision before use, so that resampling loses nothing.
         return self.add_weight(name=name, shape=shape, initializer=keras.initializers.RandomNormal(stddev=0.02), autocast=False)
 
-    def call(self, tokens: Any, patches: Any) -> Any:
+    def call(self, tokens: Any, patches: Any = None, grid: Any = None) -> Any:
+        if grid is not None:
+            return self._by_sample(tokens, grid)
         width = tokens.shape[-1]
         grid = ops.shape(patches)[1:3]
         if self.kind == "learned":
@@ -88,14 +92,39 @@ class PositionEmbedding(keras.layers.Layer):
             on_grid = self.table if same else resample_grid(self.table, grid, self.resample)
             prefix = self.prefix_table if self.num_prefix_tokens else None
         else:
-            on_grid = sincos2d(grid, width, last_exponent=1.0 if self.kind == "sincos2d" else 1.0 - 4.0 / width)
+            on_grid = sincos2d(grid, width, self._last_exponent(width))
             prefix = ops.zeros((self.num_prefix_tokens, width)) if self.num_prefix_tokens else None
         positions = ops.reshape(on_grid, (-1, width))
         if prefix is not None:
             positions = ops.concatenate([prefix, positions], axis=0)
         return tokens + ops.cast(positions, tokens.dtype)
 
-    def compute_output_shape(self, tokens_shape: tuple, patches_shape: tuple) -> tuple:
+    def _by_sample(self, tokens, grid):
+        """Adds the positions of samples that each have a grid of their own."""
+        (batch, length, width), prefix = ops.shape(tokens), self.num_prefix_tokens
+        rows, columns = (ops.maximum(grid[:, axis : axis + 1], 1) for axis in (0, 1))
+        index = ops.arange(length - prefix, dtype=grid.dtype)[None]
+        y, x = ops.minimum(index // columns, rows - 1), index % columns  # of padding, too, the place is within the grid
+        if self.kind == "learned":
+            old = self.table.shape[:2]
+            moved = ops.cast(ops.logical_or(rows != old[0], columns != old[1]), "float32")
+            pairs = ((old[0], y, rows), (old[1], x, columns))
+            from_rows, from_columns = (interpolation_weights(size, at, new, self.resample, moved) for size, at, new in pairs)
+            # One matrix product with the whole table. Apart, the two would make a table of each sample, of a size that none knows.
+            weights = ops.reshape(from_rows[..., :, None] * from_columns[..., None, :], (batch, -1, old[0] * old[1]))
+            positions = ops.matmul(weights, ops.reshape(self.table, (-1, width)))
+            first = self.prefix_table if prefix else None
+        else:
+            positions = _sincos(ops, *(ops.cast(at, "float32") for at in (y, x)), width, self._last_exponent(width))
+            first = ops.zeros((prefix, width)) if prefix else None
+        if first is not None:
+            positions = ops.concatenate([ops.broadcast_to(first, (batch, prefix, width)), positions], axis=1)
+        return tokens + ops.cast(positions, tokens.dtype)
+
+    def _last_exponent(self, width):
+        return 1.0 if self.kind == "sincos2d" else 1.0 - 4.0 / width
+
+    def compute_output_shape(self, tokens_shape: tuple, patches_shape: tuple | None = None, grid_shape: tuple | None = None) -> tuple:
         return tokens_shape
 
     def load_own_variables(self, store: Any) -> None:
@@ -117,10 +146,16 @@ class PositionEmbedding(keras.layers.Layer):
 def sincos2d(grid: tuple, width: int, last_exponent: float, temperature: float = 10000.0) -> Any:
     """Returns the table of sin x, cos x, sin y and cos y, each at width / 4 frequencies, of shape `(rows, columns, width)`."""
     static = all(isinstance(size, int) for size in grid)
-    xp, real = (np, np.float64) if static else (ops, "float32")
-    omega = temperature ** -np.linspace(0.0, last_exponent, width // 4)
-    y, x = (xp.expand_dims((xp.arange(size) if static else ops.cast(ops.arange(size), real)), -1) * omega.astype(real) for size in grid)
-    y, x = (xp.concatenate([xp.sin(angle), xp.cos(angle)], axis=-1) for angle in (y, x))
-    shape = (*grid, width // 2)
-    table = xp.concatenate([xp.broadcast_to(x[None, :, :], shape), xp.broadcast_to(y[:, None, :], shape)], axis=-1)
+    y, x = ((np.arange(size, dtype="float64") if static else ops.cast(ops.arange(size), "float32")) for size in grid)
+    table = _sincos(np if static else ops, y[:, None], x[None, :], width, last_exponent, temperature)
     return ops.convert_to_tensor(table.astype("float32")) if static else table
+
+
+def _sincos(xp, y, x, width, last_exponent, temperature=10000.0):
+    """Returns sin x, cos x, sin y and cos y for floats `y` and `x` that broadcast to a shape, `(*shape, width)`."""
+    omega = temperature ** -np.linspace(0.0, last_exponent, width // 4)
+    omega = omega if xp is np else omega.astype("float32")
+    y, x = (xp.expand_dims(at, -1) * omega for at in (y, x))
+    parts = [xp.sin(x), xp.cos(x), xp.sin(y), xp.cos(y)]
+    shape = xp.shape(parts[0] + parts[2]) if xp is np else ops.shape(x + y)
+    return xp.concatenate([xp.broadcast_to(part, shape) for part in parts], axis=-1)

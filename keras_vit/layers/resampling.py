@@ -69,6 +69,24 @@ def interpolation_matrix(old_size: int, new_size: Any, method: str, new_grid: An
     Raises:
         ValueError: if `method` is unknown.
     """
+    static = isinstance(new_size, (int, np.integer)) and isinstance(new_grid, bool)
+    index = np.arange(new_size) if static else ops.arange(new_size)
+    return interpolation_weights(old_size, index, new_size, method, new_grid)
+
+
+def interpolation_weights(old_size: int, index: Any, new_size: Any, method: str, new_grid: Any = True) -> Any:
+    """Returns rows of the `interpolation_matrix`, which may be of different matrices.
+
+    Args:
+        old_size: int. Number of values before.
+        index: array (for an int `new_size`) or integer tensor of any shape. Indices of rows.
+        new_size: int or integer tensor that broadcasts to the shape of `index`. Number of values after.
+        method: str. A key of `METHODS`.
+        new_grid: bool or tensor of 0 or 1, as in `interpolation_matrix`. Defaults to True.
+
+    Returns:
+        float32 array or tensor of shape `(*index.shape, old_size)`.
+    """
     check_method(method)
     kernel, antialias, align_corners, size_offset = METHODS[method]
     # One side of a grid may be known and the other not: a traced function whose images had two widths.
@@ -76,7 +94,7 @@ def interpolation_matrix(old_size: int, new_size: Any, method: str, new_grid: An
     xp = np if static else ops
     real = np.float64 if static else "float32"
     new_length = np.float64(new_size) if static else ops.cast(ops.convert_to_tensor(new_size), real)
-    index = xp.arange(new_size, dtype=real) if static else ops.cast(ops.arange(new_size), real)
+    index = index.astype(real) if static else ops.cast(index, real)
     if align_corners:
         scale = 1.0
         centers = index * ((old_size - 1.0) / xp.maximum(new_length - 1.0, 1.0))
@@ -85,10 +103,11 @@ def interpolation_matrix(old_size: int, new_size: Any, method: str, new_grid: An
         centers = (index + 0.5) * scale - 0.5
     stretch = xp.maximum(scale, 1.0) if antialias else 1.0
     sources = np.arange(-2, old_size + 2)  # two more on each side, because taps of a kernel may fall there
-    weights = kernel(xp, xp.abs(centers[:, None] - sources[None, :].astype(real)) / stretch)
+    stretch = xp.expand_dims(stretch, -1) if len(np.shape(stretch)) else stretch  # one for each index
+    weights = kernel(xp, xp.abs(xp.expand_dims(centers, -1) - sources.astype(real)) / stretch)
     if antialias:
-        weights = weights[:, 2:-2]  # taps outside do not count
-        weights = weights / xp.sum(weights, axis=1, keepdims=True)
+        weights = weights[..., 2:-2]  # taps outside do not count
+        weights = weights / xp.sum(weights, axis=-1, keepdims=True)
     else:
         edge = np.eye(old_size, dtype=real)[np.clip(sources, 0, old_size - 1)]  # taps outside read the edge
         weights = xp.matmul(weights, edge)

@@ -77,6 +77,21 @@ def kept_changes(changes: dict[str, Any], layer: keras.Layer) -> dict[str, Any]:
     return {**changes, **({"sublayers": kept} if kept else {})}
 
 
+def carry_over(source: keras.Layer, target: keras.Layer) -> None:
+    """Copies a layer's weights, and its sublayers', into a layer that may be of another size: the layer that owns a weight resizes it."""
+    store = {}
+    source.save_own_variables(store)
+    if store:
+        try:
+            target.load_own_variables(store)
+        except ValueError as error:
+            raise ValueError(f"The weights of layer {source.path!r} do not fit the adapted model: {error}") from error
+    mine = {child.name: child for child in source._layers}
+    for child in target._layers:
+        if child.name in mine:
+            carry_over(mine[child.name], child)
+
+
 def _restore(layer, changes):
     """Applies saved changes to a built layer.
 

@@ -63,7 +63,7 @@ class TokenMergingBlock(TransformerEncoderBlock):
         if num_queries is not None and not fast_paths():
             return self.call(tokens, places, training=training)[0][:, :num_queries]
         merging = Merging(places, tokens, 0 if num_queries is not None else self.r, self.num_prefix_tokens)
-        tokens = self._forward(tokens, num_queries, None, training, merging)
+        tokens = self._forward(tokens, num_queries, None, None, training, merging)
         return tokens if num_queries is not None else (tokens, merging.places)
 
     def compute_output_spec(

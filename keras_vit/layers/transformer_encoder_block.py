@@ -9,6 +9,7 @@ from keras_vit.layers import activations, checks
 from keras_vit.layers.drop_path import DropPath
 from keras_vit.layers.layer_normalization import LayerNormalization
 from keras_vit.layers.layer_scale import LayerScale
+from keras_vit.layers.masks import TakesMask
 from keras_vit.layers.mlp import MLP, SwiGLU
 from keras_vit.layers.multi_head_self_attention import QKV_BIASES, MultiHeadSelfAttention
 from keras_vit.layers.sublayers import KeepsSublayers
@@ -23,7 +24,7 @@ FEED_FORWARD = {"mlp": MLP, "swiglu": SwiGLU}
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
-class TransformerEncoderBlock(KeepsSublayers, keras.layers.Layer):
+class TransformerEncoderBlock(TakesMask, KeepsSublayers, keras.layers.Layer):
     """Applies an encoder block: `x = x + attention(norm1(x))`, then `x = x + mlp(norm2(x))`.
 
     Its sublayers are `norm1`, `attention`, `norm2`, `mlp` and, with `layer_scale_init`, `layer_scale1` and `layer_scale2`.
@@ -54,6 +55,7 @@ class TransformerEncoderBlock(KeepsSublayers, keras.layers.Layer):
             to None.
         rotation: tensor of shape `(2, ..., tokens, D / num_heads)` or None. The output of `RotaryPositionEmbedding`, by which queries and
             keys are rotated. Defaults to None.
+        mask: bool tensor of shape `(batch, tokens)`, True for real tokens; the others are not attended to. Defaults to None, all real.
         training: bool. Whether dropout and stochastic depth are active. Defaults to False.
 
     Output shape: that of `tokens`; with `num_queries`, it replaces the number of tokens.
@@ -134,18 +136,24 @@ class TransformerEncoderBlock(KeepsSublayers, keras.layers.Layer):
     def __call__(self, *args: Any, rotation: Any = None, **kwargs: Any) -> Any:
         return super().__call__(*args, rotation=unrounded(rotation), **kwargs)
 
-    def call(self, tokens: Any, num_queries: int | None = None, rotation: Any = None, training: bool = False) -> Any:
+    def call(self, tokens: Any, num_queries: int | None = None, rotation: Any = None, mask: Any = None, training: bool = False) -> Any:
         rotation = as_tensor(rotation)
         if num_queries is not None and not fast_paths():
-            return self.call(tokens, rotation=rotation, training=training)[:, :num_queries]
+            return self.call(tokens, rotation=rotation, mask=mask, training=training)[:, :num_queries]
+        if not self.remat or not training:
+            return self._forward(tokens, num_queries, rotation, mask, training)
+        given = {name: value for name, value in (("rotation", rotation), ("mask", mask)) if value is not None}
 
-        def forward(tokens, rotation=None):
-            return self._forward(tokens, num_queries, rotation, training)
+        def forward(tokens, *values):
+            more = dict(zip(given, values))
+            mask = ops.cast(more["mask"], "bool") if "mask" in more else None
+            return self._forward(tokens, num_queries, more.get("rotation"), mask, training)
 
-        inputs = (tokens,) if rotation is None else (tokens, rotation)
-        return recomputed(forward, generators_of(self))(*inputs) if self.remat and training else forward(*inputs)
+        if mask is not None:  # of floats, because TensorFlow differentiates with respect to each input
+            given["mask"] = ops.cast(mask, tokens.dtype)
+        return recomputed(forward, generators_of(self))(tokens, *given.values())
 
-    def _forward(self, tokens, num_queries, rotation, training, merging=None):
+    def _forward(self, tokens, num_queries, rotation, mask, training, merging=None):
         tokens = observe("tokens", tokens, self)
         if rotation is not None:
             rotation = observe("rotation", rotation, self)
@@ -156,7 +164,7 @@ class TransformerEncoderBlock(KeepsSublayers, keras.layers.Layer):
         norm1, norm2 = bare(self.norm1), bare(self.norm2)
 
         def attention(x):
-            arguments = dict(num_queries=num_queries, rotation=rotation, training=training, merging=merging)
+            arguments = dict(num_queries=num_queries, rotation=rotation, mask=mask, training=training, merging=merging)
             return bare(self.attention)(x, batch_size=batch, **arguments)
 
         def merge(x):  # between the branches, in a `TokenMergingBlock`
@@ -179,7 +187,7 @@ class TransformerEncoderBlock(KeepsSublayers, keras.layers.Layer):
         return ops.reshape(x, (batch, -1, width))
 
     def compute_output_spec(
-        self, tokens: Any, num_queries: int | None = None, rotation: Any = None, training: bool = False
+        self, tokens: Any, num_queries: int | None = None, rotation: Any = None, mask: Any = None, training: bool = False
     ) -> keras.KerasTensor:
         shape = tokens.shape if num_queries is None else (tokens.shape[0], num_queries, tokens.shape[-1])
         return keras.KerasTensor(shape, dtype=self.compute_dtype)

@@ -33,6 +33,6 @@ def never_empty(values):
     def fill(value):
         if value.shape[0] is not None:
             return value
-        return tf.cond(tf.shape(value)[0] > 0, lambda: value, lambda: tf.zeros((1, *value.shape[1:]), value.dtype))
+        return tf.cond(tf.shape(value)[0] > 0, lambda: value, lambda: tf.zeros(tf.concat([[1], tf.shape(value)[1:]], 0), value.dtype))
 
     return map_tensors(fill, values)

@@ -31,6 +31,11 @@ def policy(given):
     return BFloat16Policy(given.name) if plain else given
 
 
+def full(policy):
+    """Returns the type of a policy's computations, at least float32."""
+    return keras.backend.result_type(policy.compute_dtype, "float32")
+
+
 def _widens():
     import tensorflow as tf
 

@@ -198,7 +198,7 @@ class Run:
         if self.resumed:
             settings.check_there(config, "data")
         if size is None and isinstance(source, str) and (base is not None or source not in SOURCES):  # they have a size of their own
-            size = (base.input_shape[1] or 224) if base is not None else preset(config["model"]).get("input_shape", (224,))[0]
+            size = (base.config.image_size[0] or 224) if base is not None else preset(config["model"]).get("input_shape", (224,))[0]
         return load(
             source, batch_size=self.recipe.batch_size, shard=processes(), augmentation=self.recipe.augmentation, seed=config["seed"],
             preprocessing=None if base is None else base.preprocessing, train_images=config.get("train_images"),

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_vit.backbone import find_vision_transformer
+from keras_vit.backbone import find_vision_transformer, of_images
 from keras_vit.layers import AttentionPooling, ClassToken, PatchEmbedding, RegisterTokens, TokenMergingBlock, TransformerEncoderBlock
 from keras_vit.runtime.attention import attention_weights
 from keras_vit.runtime.gradients import no_gradients
@@ -86,6 +86,8 @@ def check_model(model: keras.Model) -> None:
     if not any(isinstance(layer, PatchEmbedding) for layer in layers_of(model)):
         what = f"{type(model).__name__} {getattr(model, 'name', '')!r}" if isinstance(model, keras.Model) else f"{type(model).__name__}"
         raise ValueError(f"`model` must be a keras_vit.VisionTransformer, or a model that holds one. Received: a {what}")
+    if vit := find_vision_transformer(model, optional=True):
+        of_images(vit)
 
 
 def check_images(images: Any) -> np.ndarray:

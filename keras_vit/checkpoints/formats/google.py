@@ -11,11 +11,13 @@ from keras_vit.checkpoints.formats.mapping import (
     Layout,
     class_names,
     count,
+    cut_patches,
     image_sizes,
     lacking,
     position_grid,
     position_row,
     row,
+    side_of_patch,
 )
 
 NAME = "google"
@@ -47,7 +49,11 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
     stacked = "Transformer/encoderblock/LayerNorm_0/scale" in shapes
     block = "Transformer/encoderblock" if stacked else "Transformer/encoderblock_0"
     query = shapes[f"{block}/MultiHeadDotProductAttention_0/query/kernel"]
-    *patch, channels, width = shapes["embedding/kernel"]
+    kernel = shapes["embedding/kernel"]
+    if naflex := len(kernel) == 2:
+        side = side_of_patch(kernel[0])
+        kernel = (side, side, 3, kernel[1])
+    *patch, channels, width = kernel
     layers = query[0] if stacked else count(shapes, "Transformer/encoderblock_{}/LayerNorm_0/scale")
     class_token, head = "cls" in shapes, shapes.get("head/kernel")
     vit_jax = "posembed_input" in names.get("pos_embedding", "")
@@ -59,7 +65,9 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
         stem = dict(kind="resnet", block_counts=counts, width=root)
         stride = 4 * 2 ** max(0, stages - 1)
     prefix, grid = 0, None  # sines and cosines are computed, not stored
-    if "pos_embedding" in shapes:
+    if naflex:
+        grid = tuple(shapes["pos_embedding"][:2])
+    elif "pos_embedding" in shapes:
         prefixes = (0,) if not class_token else (1, 0) if vit_jax else (0, 1)
         cell = tuple(stride * side for side in patch)
         prefix, grid = position_grid(
@@ -84,9 +92,10 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
         prefix_positions=prefix == 1,
         position_embedding="learned" if grid else "sincos2d",
         position_grid=grid,
+        naflex=naflex,
         stem=stem,
         preprocessing={key: tuple(value) if isinstance(value, list) else value for key, value in preprocessing.items()},
-        position_resample="bilinear_align_corners",
+        position_resample="bilinear_antialias" if naflex else "bilinear_align_corners",
         patch_resample="bilinear",
     ), dict(stacked=stacked)
 
@@ -98,11 +107,11 @@ def rows(a: dict[str, Any], stacked: bool = False) -> list:
         a: dict. The arguments.
         stacked: bool. Whether the weights of all blocks are stacked along the first axis of one tensor. Defaults to False.
     """
-    table = _conv("patch_embedding", "embedding", a["patch_bias"])
+    table = _conv("patch_embedding", "embedding", a["patch_bias"], cut_patches(a["patch_size"], False) if a["naflex"] else SAME)
     if a["class_token"]:
         table.append(row("class_token/token", "cls"))
     if a["position_embedding"] == "learned":
-        table.append(position_row(a, "pos_embedding"))
+        table.append(position_row(a, "pos_embedding", () if a["naflex"] else (1,), flat=not a["naflex"]))
     if a["stem"] is not None:
         table += _resnet_rows(a["stem"])
     if stacked:
@@ -170,8 +179,8 @@ def _resnet_rows(stem):
 FLAT = Layout(np.ravel, lambda a: np.reshape(a, (1, 1, 1, -1)))  # group norms are (C,) in some files
 
 
-def _conv(ours, theirs, use_bias=True):
-    return [row(f"{ours}/kernel", f"{theirs}/kernel")] + ([row(f"{ours}/bias", f"{theirs}/bias")] if use_bias else [])
+def _conv(ours, theirs, use_bias=True, layout=SAME):
+    return [row(f"{ours}/kernel", f"{theirs}/kernel", layout)] + ([row(f"{ours}/bias", f"{theirs}/bias")] if use_bias else [])
 
 
 def _norm(ours, theirs, layout=SAME):
@@ -196,6 +205,8 @@ ALLOWED = dict(
     num_register_tokens=(0,),
     norm_embeddings=(False,),
     norm_after_pooling=(False,),
+    representation_activation=("tanh",),
+    unit_feature=(False,),
 )
 STEM = dict(kind="resnet", num_groups=32, norm_epsilon=1e-6, standardization="std", standardization_epsilon=1e-5)
 
@@ -217,9 +228,16 @@ def lacks(a: dict[str, Any]) -> list[str]:
     rules = {
         f"stem={stem} (its hybrids have {STEM})": stem is not None and form != STEM,
         'stem with pooling="map"': stem is not None and a["pooling"] == "map",
-        f"a grid of {grid}, which no file tells and so must be square": grid[0] != grid[1],
+        f"a grid of {grid}, which no file tells and so must be square": grid[0] != grid[1] and not a["naflex"],
+        "naflex=True with class_token=True": a["naflex"] and a["class_token"],
+        "naflex=True without learned positions": a["naflex"] and a["position_embedding"] != "learned",
+        "naflex=True with patches that are no squares of 3 channels": a["naflex"] and not _square_rgb(a),
     }
     return lacking(a, allowed) + [rule for rule, broken in rules.items() if broken]
+
+
+def _square_rgb(a):
+    return a["patch_size"][0] == a["patch_size"][1] and a["input_shape"][-1] == 3
 
 
 def file(a: dict[str, Any]) -> File:
@@ -227,7 +245,7 @@ def file(a: dict[str, Any]) -> File:
     computed = (
         a["position_embedding"] == "sincos2d" and not a["prefix_positions"] and a["stem"] is None
     )  # big_vision computes them, and stores none
-    vit_jax = (a["prefix_positions"] or a["stem"] is not None) and a["pooling"] != "map"
+    vit_jax = (a["prefix_positions"] or a["stem"] is not None) and a["pooling"] != "map" and not a["naflex"]
     changes = dict(
         position_embedding="sincos2d" if computed else "learned",
         prefix_positions=vit_jax,

@@ -1,5 +1,6 @@
-"""Hugging Face transformers' format: ViT, DeiT, DINOv2 with and without registers, MAE, ViT hybrid, SigLIP's and CLIP's image towers."""
+"""Hugging Face transformers' format: ViT, DeiT, DINOv2 (also with registers), MAE, ViT hybrid, and towers of SigLIP, SigLIP 2 and CLIP."""
 
+import math
 import re
 from typing import Any
 
@@ -10,16 +11,18 @@ from keras_vit.checkpoints.formats.mapping import (
     CONV,
     JOINED,
     JOINED_BIAS,
-    LINEAR,
     File,
     Layout,
     agree,
     class_names,
     count,
+    cut_patches,
     dense,
     image_sizes,
+    kernel_shape,
     known,
     lacking,
+    map_rows,
     norm,
     position_grid,
     position_row,
@@ -36,7 +39,7 @@ IS_FOLDER = True
 
 # The first tensor of a model, maybe after the name that the family's classifier gives to its backbone.
 ANCHOR = r"embeddings\.(patch_embedding|patch_embeddings\.projection|patch_embeddings\.backbone\.bit\.embedder\.convolution)\.weight"
-FAMILY = r"(vit|deit|dinov2|dinov2_with_registers|vision_model|siglip)\."
+FAMILY = r"(vit|deit|dinov2|dinov2_with_registers|vision_model|siglip2?)\."
 # Keys that may stand beside such a backbone in files of transformers.
 BESIDE = r"(cls_|distillation_)?classifier\.(weight|bias)"
 
@@ -84,9 +87,8 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
     kind = config.get("model_type") or ""
     if kind:
         known("model_type", kind, MODEL_TYPES)
-    patch_kernel = shapes["embeddings.patch.weight"]
-    if len(patch_kernel) != 4:
-        raise ValueError(f"Models of videos and NaFlex are not read. Received: a patch embedding of shape {tuple(patch_kernel)}")
+    naflex = len(shapes["embeddings.patch.weight"]) == 2
+    patch_kernel = kernel_shape(shapes["embeddings.patch.weight"], config.get("patch_size"), config.get("num_channels", 3))
     width, layers = patch_kernel[0], count(shapes, "encoder.layer.{}.layernorm_before.weight")
     agree(config, {"hidden_size": width, "num_hidden_layers": layers})
     split_gate = "encoder.layer.0.mlp.gate_proj.weight" in shapes
@@ -97,7 +99,9 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
     two_heads = "distillation_classifier.weight" in shapes
     clip, has_map = "embeddings.norm.weight" in shapes, "head.probe" in shapes
     scaled = "encoder.layer.0.layer_scale1.lambda1" in shapes
-    kind = kind or ("clip" if clip else "siglip" if has_map else "dinov2" if scaled else "deit" if distillation else "vit")
+    kind = kind or (
+        "siglip2" if naflex else "clip" if clip else "siglip" if has_map else "dinov2" if scaled else "deit" if distillation else "vit"
+    )
     siglip_classifier = not class_token and "classifier.weight" in shapes
     head = shapes.get("classifier.weight")
     include_top = head is not None and (two_heads or not distillation)
@@ -129,7 +133,7 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
     if config.get("hidden_act") is not None:
         activation = known("hidden_act", config["hidden_act"], ACTIVATIONS)
     heads = next(filter(None, (overrides.get("num_heads"), config.get("num_attention_heads"), expected.get("num_heads"))), None)
-    resample = "bicubic_antialias" if registers else "bicubic"
+    resample = "bilinear_antialias" if naflex else "bicubic_antialias" if registers else "bicubic"
     arguments = dict(
         input_shape=(*(side * p for side, p in zip(grid, cell)), channels),
         patch_size=patch if patch[0] != patch[1] else patch[0],
@@ -150,6 +154,7 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
         num_register_tokens=registers,
         prefix_positions=class_tokens > 0,
         position_grid=grid,
+        naflex=naflex,
         layer_scale_init=1e-5 if scaled else None,
         qkv_bias="encoder.layer.0.attention.query.bias" in shapes,
         patch_bias="embeddings.patch.bias" in shapes,
@@ -179,7 +184,8 @@ def rows(a: dict[str, Any], split_gate: bool = False, unused_map: bool = False, 
         unused_map: bool. Whether the file holds an attention pooling that the model does not use.
         unused_head: bool. Whether the file has one head on the class token beside a distillation token, unlike DeiT's classes.
     """
-    table = dense("patch_embedding", "embeddings.patch", CONV, use_bias=a["patch_bias"])
+    patches = cut_patches(a["patch_size"], True) if a["naflex"] else CONV
+    table = dense("patch_embedding", "embeddings.patch", patches, use_bias=a["patch_bias"])
     lead = (1,)
     if a["class_token"]:
         tokens = ("embeddings.cls_token", "embeddings.distillation_token")[: 1 + a["distillation_token"]]
@@ -220,7 +226,7 @@ def rows(a: dict[str, Any], split_gate: bool = False, unused_map: bool = False, 
             table += [row(f"{ours}/layer_scale{n}/gamma", f"{theirs}.layer_scale{n}.lambda1") for n in (1, 2)]
     table += norm("norm", "layernorm")
     if a["pooling"] == "map" or unused_map:
-        table += _map_rows()
+        table += map_rows()
     if a["representation_size"]:
         table += dense("pre_logits", "pooler")
     if unused_head:
@@ -228,23 +234,6 @@ def rows(a: dict[str, Any], split_gate: bool = False, unused_map: bool = False, 
     if a["include_top"]:
         table += dense("head", "classifier") + (dense("distillation_head", "distillation_classifier") if a["distillation_token"] else [])
     return table
-
-
-def _map_rows():
-    """Returns the rows of attention pooling. torch's MultiheadAttention has one weight for query, key and value; ours has two."""
-    ours, theirs = "attention_pooling", "head"
-
-    def read(array):
-        query, key, value = np.split(array, 3)
-        return query.T, np.concatenate([key, value]).T
-
-    paths = [(f"{ours}/query/{part}", f"{ours}/key_value/{part}") for part in ("kernel", "bias")]
-    layout = Layout(read, lambda query, key_value: np.concatenate([query.T, key_value.T]))
-    table = [row(f"{ours}/probe", f"{theirs}.probe")]
-    table += [row(paths[0], f"{theirs}.attention.in_proj_weight", layout), row(paths[1], f"{theirs}.attention.in_proj_bias", layout)]
-    # `attention.output` is the name that `RENAMES` gives to every output projection.
-    table += dense(f"{ours}/projection", f"{theirs}.attention.output") + norm(f"{ours}/norm", f"{theirs}.layernorm")
-    return table + dense(f"{ours}/mlp/fc1", f"{theirs}.mlp.fc1", LINEAR) + dense(f"{ours}/mlp/fc2", f"{theirs}.mlp.fc2", LINEAR)
 
 
 # --- writing ---
@@ -280,6 +269,7 @@ FORMS = {
     "dinov2": (_DINOV2, "Dinov2ForImageClassification", "Dinov2Model"),
     "dinov2_with_registers": (_DINOV2, "Dinov2WithRegistersForImageClassification", "Dinov2WithRegistersModel"),
     "siglip": (_TOWER, "SiglipForImageClassification", "SiglipVisionModel"),
+    "siglip2": (_TOWER, "Siglip2ForImageClassification", "Siglip2VisionModel"),
     "clip": (_TOWER, "CLIPForImageClassification", "CLIPVisionModel"),
 }
 
@@ -289,6 +279,8 @@ ALLOWED = dict(
     stem=(None,),
     qk_norm=(False,),
     norm_after_pooling=(False,),
+    representation_activation=("tanh",),
+    unit_feature=(False,),
     activation=tuple(ACTIVATIONS.values()),
 )
 _PLAIN = dict(mlp=("mlp",), layer_scale_init=(None,), num_register_tokens=(0,))
@@ -302,11 +294,14 @@ FAMILIES = {
 FAMILIES["dinov2_with_registers"] = FAMILIES["dinov2"]
 # The pooling before each classifier. Models without a classifier end with the tokens, except SigLIP and CLIP.
 POOLINGS: dict[str, tuple] = {"vit": ("token",), "deit": ("token",), "siglip": ("gap",)}
+FAMILIES["siglip2"], POOLINGS["siglip2"] = FAMILIES["siglip"], POOLINGS["siglip"]
 POOLINGS["dinov2"] = POOLINGS["dinov2_with_registers"] = ("token", "gap", "token_gap")
-HEADLESS_POOLINGS = {"siglip": ("map", "gap", None), "clip": ("token",)}
+HEADLESS_POOLINGS = {"siglip": ("map", "gap", None), "siglip2": ("map", "gap", None), "clip": ("token",)}
 
 
 def _family(a):
+    if a["naflex"]:
+        return "siglip2"
     if not a["class_token"]:
         return "siglip"
     if a["norm_embeddings"]:
@@ -325,6 +320,8 @@ def lacks(a: dict[str, Any]) -> list[str]:
     allowed = {**ALLOWED, **FAMILIES[family], "pooling": pooling}
     if family == "vit" and (top or a["pooling"] != "token"):
         allowed["representation_size"] = (None,)  # the pooler reads the class token, and classifiers do not read the pooler
+    if family == "siglip2":
+        allowed |= dict(class_token=(False,), position_embedding=("learned",), position_grid=lambda grid: grid[0] == grid[1])
     if family not in ("vit", "deit"):
         is_square = lambda pair: pair[0] == pair[1]  # noqa: E731
         allowed |= {"input_shape": is_square, "patch_size": is_square}
@@ -345,7 +342,7 @@ def _mlp_ratio(a):
 def file(a: dict[str, Any]) -> File:
     """Returns the `File` of a transformers model with the full set of arguments `a`."""
     family, top = _family(a), a["include_top"]
-    dinov2, tower = family.startswith("dinov2"), family in ("siglip", "clip")
+    dinov2, tower = family.startswith("dinov2"), family in ("siglip", "siglip2", "clip")
     changes = dict(
         position_embedding="learned",
         prefix_positions=a["class_token"],
@@ -388,7 +385,9 @@ def file(a: dict[str, Any]) -> File:
     if a["representation_size"]:
         config |= dict(pooler_output_size=a["representation_size"], pooler_act="tanh")
     model_type = f"{family}_vision_model" if tower else family
-    if family == "siglip":
+    if family == "siglip2":
+        config["num_patches"] = math.prod(a["position_grid"])
+    if family in ("siglip", "siglip2"):
         config |= dict(vision_use_head=a["pooling"] == "map")
         if top:
             config, model_type = dict(vision_config={"model_type": model_type, **config}), family
@@ -398,4 +397,5 @@ def file(a: dict[str, Any]) -> File:
     config = dict(architectures=[with_top if top else without], model_type=model_type, dtype="float32", **config)
     # Only training uses it, but transformers warns if it is missing.
     mask = {f"{f'{family}.' if top else ''}embeddings.mask_token": np.zeros((1, a["hidden_dim"]), "float32")} if dinov2 else {}
-    return File({**a, **changes}, key, {"config.json": config, "preprocessor_config.json": to_processor(a["preprocessing"], size)}, mask)
+    processor = to_processor(a["preprocessing"], size, square(a["patch_size"]) if a["naflex"] else None)
+    return File({**a, **changes}, key, {"config.json": config, "preprocessor_config.json": processor}, mask)

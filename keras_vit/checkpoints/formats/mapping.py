@@ -103,8 +103,55 @@ def positions(prefix: int, grid: tuple[int, int], lead: tuple[int, ...] = (1,)) 
     return Layout(read, write)
 
 
-def position_row(arguments: dict[str, Any], key: str, lead: tuple[int, ...] = (1,)) -> Row:
-    """Returns the row of the learned positions of class tokens and patches."""
+def cut_patches(patch_size: Any, linear: bool) -> Layout:
+    """Returns the layout of the projection of patches that are cut already (NaFlex): a matrix in the file, a patch kernel in ours.
+
+    Args:
+        patch_size: int or pair of ints.
+        linear: bool. Whether the matrix is (D, values), as in torch, and not (values, D).
+    """
+    turned = np.transpose if linear else lambda a: a
+    patch = checks.positive_pair("patch_size", patch_size)
+    return Layout(lambda a: np.reshape(turned(a), (*patch, -1, turned(a).shape[-1])), lambda a: turned(np.reshape(a, (-1, a.shape[-1]))))
+
+
+def side_of_patch(values: int, channels: int = 3) -> int:
+    """Returns the side of the square patches whose pixels are so many values.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    side = math.isqrt(values // channels)
+    if side * side * channels != values:
+        raise ValueError(f"The patches must be squares of {channels} channels. Received: a patch embedding of {values} values")
+    return side
+
+
+def kernel_shape(shape: tuple, patch_size: Any = None, channels: int = 3) -> tuple:
+    """Returns the shape (D, channels, rows, columns) of a patch kernel, also of one that is a matrix (D, values) in the file.
+
+    Raises:
+        ValueError: if the numbers do not fit, or the patches are those of videos.
+    """
+    if len(shape) == 4:
+        return shape
+    if len(shape) != 2:
+        raise ValueError(f"Models of videos are not read. Received: a patch embedding of shape {tuple(shape)}")
+    width, values = shape
+    patch = checks.positive_pair("patch_size", patch_size or side_of_patch(values, channels))
+    if math.prod(patch) * channels != values:
+        agree({"patch_size": patch_size}, {"patch_size": f"{values} values"})
+    return (width, channels, *patch)
+
+
+def position_row(arguments: dict[str, Any], key: str, lead: tuple[int, ...] = (1,), flat: bool = True) -> Row:
+    """Returns the row of the learned positions of class tokens and patches.
+
+    `flat` says whether the rows and columns of the grid are one axis in the file. Defaults to True.
+    """
+    if not flat:
+        grid = (*lead, *arguments["position_grid"])
+        return row("position_embedding/table", key, Layout(lambda a: a[0] if lead else a, lambda a: np.reshape(a, (*grid, a.shape[-1]))))
     prefix = arguments["class_token"] + arguments["distillation_token"] if arguments["prefix_positions"] else 0
     paths = ("position_embedding/prefix_table", "position_embedding/table") if prefix else "position_embedding/table"
     return row(paths, key, positions(prefix, arguments["position_grid"], lead))
@@ -144,6 +191,44 @@ def resnet_rows(stem: dict[str, Any], root: str, root_norm: str, unit: str) -> l
                 table.append(row(f"{ours}/shortcut/kernel", f"{theirs}.downsample.conv.weight", CONV))
                 table += norm(f"{ours}/shortcut_norm", f"{theirs}.downsample.norm")
     return table
+
+
+def conv_stem(shapes: dict[str, tuple]) -> dict[str, Any]:
+    """Returns the `stem` argument for timm's stem of convolutions."""
+    kernels = [shapes[f"patch_embed.stem.{i}.0.weight"] for i in range(count(shapes, "patch_embed.stem.{}.0.weight"))]
+    filters = tuple(kernel[0] for kernel in kernels)
+    return dict(kind="conv", filters=filters, strides=tuple(1 if kernel[0] == kernel[1] else 2 for kernel in kernels))
+
+
+def conv_stem_rows(stem: dict[str, Any]) -> list[Row]:
+    """Returns the rows of timm's stem of convolutions."""
+    table = []
+    for i in range(len(stem["filters"])):
+        theirs = f"patch_embed.stem.{i}"
+        table.append(row(f"stem/conv_{i}/kernel", f"{theirs}.0.weight", CONV))
+        table += norm(f"stem/norm_{i}", f"{theirs}.1")
+        table += [row(f"stem/norm_{i}/moving_{ours}", f"{theirs}.1.running_{key}") for ours, key in (("mean", "mean"), ("variance", "var"))]
+    return table
+
+
+def map_rows() -> list[Row]:
+    """Returns the rows of attention pooling in transformers' names.
+
+    torch's MultiheadAttention has one weight for query, key and value; ours has two.
+    """
+    ours, theirs = "attention_pooling", "head"
+
+    def read(array):
+        query, key, value = np.split(array, 3)
+        return query.T, np.concatenate([key, value]).T
+
+    paths = [(f"{ours}/query/{part}", f"{ours}/key_value/{part}") for part in ("kernel", "bias")]
+    layout = Layout(read, lambda query, key_value: np.concatenate([query.T, key_value.T]))
+    table = [row(f"{ours}/probe", f"{theirs}.probe")]
+    table += [row(paths[0], f"{theirs}.attention.in_proj_weight", layout), row(paths[1], f"{theirs}.attention.in_proj_bias", layout)]
+    # `attention.output` is the name that huggingface.py gives to every output projection.
+    table += dense(f"{ours}/projection", f"{theirs}.attention.output") + norm(f"{ours}/norm", f"{theirs}.layernorm")
+    return table + dense(f"{ours}/mlp/fc1", f"{theirs}.mlp.fc1", LINEAR) + dense(f"{ours}/mlp/fc2", f"{theirs}.mlp.fc2", LINEAR)
 
 
 def count(names: Any, pattern: str, start: int = 0) -> int:

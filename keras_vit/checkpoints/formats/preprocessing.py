@@ -24,6 +24,7 @@ PROCESSORS = {
     "DeiT": dict(colors=HALF, resample=3, shortest=False, size=256, crop_size=224),
     "Beit": dict(colors=HALF, resample=3, shortest=False, size=256, crop_size=224),
     "Siglip": dict(colors=HALF, resample=3, shortest=False, size=224, crop_size=None),
+    "Siglip2": dict(colors=HALF, resample=2, shortest=False, size=256, crop_size=None),
     "CLIP": _CLIP,
     "Bit": _CLIP,
     "ViTHybrid": _CLIP,
@@ -40,6 +41,8 @@ MODEL_TYPES = {
     "dinov2_with_registers": ("Bit", IMAGENET),
     "siglip": ("Siglip", HALF),
     "siglip_vision_model": ("Siglip", HALF),
+    "siglip2": ("Siglip2", HALF),
+    "siglip2_vision_model": ("Siglip2", HALF),
     "clip": ("CLIP", CLIP),
     "clip_vision_model": ("CLIP", CLIP),
 }
@@ -133,12 +136,17 @@ def _colors(file, default):
     return {"mean": divided(_values(mean)), "std": divided(_values(std))}
 
 
-def to_processor(preprocessing: dict[str, Any], size: tuple[int, int]) -> dict[str, Any]:
-    """Returns the content of a preprocessor_config.json for a complete `preprocessing` and images of (rows, columns)."""
+def to_processor(preprocessing: dict[str, Any], size: tuple[int, int], cut: Any = None) -> dict[str, Any]:
+    """Returns the content of a preprocessor_config.json for a complete `preprocessing` and images of (rows, columns).
+
+    `cut` is the patch size of a model that takes patches (NaFlex), or None. Defaults to None.
+    """
     height, width = size
     fraction = preprocessing["crop_fraction"]
     crop = dict(do_center_crop=True, crop_size=dict(height=height, width=width))
-    if preprocessing["crop_mode"] == "center":
+    if cut is not None:
+        form = dict(image_processor_type="Siglip2ImageProcessor", patch_size=cut, max_num_patches=256)
+    elif preprocessing["crop_mode"] == "center":
         form = dict(image_processor_type="BitImageProcessor", size=dict(shortest_edge=round(min(size) / fraction)), **crop)
     elif fraction == 1:
         form = dict(image_processor_type="ViTImageProcessor", size=dict(height=height, width=width))

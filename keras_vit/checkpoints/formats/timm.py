@@ -12,7 +12,10 @@ from keras_vit.checkpoints.formats.mapping import (
     Layout,
     agree,
     class_names,
+    conv_stem,
+    conv_stem_rows,
     count,
+    cut_patches,
     dense,
     image_sizes,
     known,
@@ -23,6 +26,7 @@ from keras_vit.checkpoints.formats.mapping import (
     resnet_rows,
     resnet_stem,
     row,
+    side_of_patch,
     square,
 )
 from keras_vit.checkpoints.formats.preprocessing import from_timm, to_timm
@@ -32,7 +36,7 @@ NAME = "timm"
 IS_FOLDER = True
 
 # The first tensor of a model: everything before this in its key is a wrapper's prefix.
-ANCHOR = r"patch_embed\.proj\.weight"
+ANCHOR = r"(?:patch_embed|embeds)\.proj\.weight"
 FAMILY = r"(?!)"  # no family prefix between the two
 
 RENAMES = [
@@ -45,6 +49,8 @@ RENAMES = [
     (r"^pre_logits\.fc\.", "pre_logits."),
     (r"^patch_embed\.backbone\.(conv|norm)\.", r"patch_embed.backbone.stem.\1."),  # a stem without stages
     (r"^fc_norm\.", "norm."),
+    (r"^embeds\.proj\.", "patch_embed.proj."),  # NaFlex
+    (r"^embeds\.(pos_embed|cls_token|reg_token)$", r"\1"),
 ]
 
 # The architectures of timm 1.0.31 with that activation: the other ones of SigLIP have the exact one, also where Google's model has not.
@@ -55,11 +61,13 @@ OTHER_MODELS = {
     r"_rpn_": "normalizes after each branch",
     r"_rope_": "has rotary positions",
     r"_18x2_|_xp_|parallel": "has parallel blocks",
+    r"naflexvit.*(_par|radio)": "computes positions or prefix tokens otherwise",
     r"^(eva|beit|swin|deit_.*_relpos|.*relpos)": "is no plain Vision Transformer",
 }
 GLOBAL_POOLS = {"": None, "token": "token", "avg": "gap", "map": "map"}
 # Arguments of timm's models that change the result but no name or shape of a tensor, with the supported values.
 MODEL_ARGS = {"norm_layer": (None,), "block_fn": (None,), "mlp_layer": (None,), "attn_layer": (None,), "pool_include_prefix": (None, False)}
+MODEL_ARGS["pos_embed_ar_preserving"] = (None, False)
 
 IGNORED = r"mask_token|decoder.*|num_batches_tracked|.*\.num_batches_tracked|.*relative_position_index|mlm_head.*"
 
@@ -114,11 +122,14 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
         stem, channels = resnet_stem(shapes, root, "patch_embed.backbone.stages.{}.blocks.{}.conv1.weight"), shapes[root][1]
         stride = 4 * 2 ** max(0, len(stem["block_counts"]) - 1)
     elif "patch_embed.stem.0.0.weight" in shapes:
-        stem, channels = _conv_stem(shapes), shapes["patch_embed.stem.0.0.weight"][1]
+        stem, channels = conv_stem(shapes), shapes["patch_embed.stem.0.0.weight"][1]
         stride = int(np.prod(stem["strides"]))
     else:
         stem, channels, stride = None, shapes["patch_embed.proj.weight"][1], 1
     patch = tuple(shapes["patch_embed.proj.weight"][2:])
+    if naflex := not patch:
+        channels = given.get("in_chans") or 3
+        patch = (side_of_patch(shapes["patch_embed.proj.weight"][1], channels),) * 2
 
     class_tokens = class_token + distillation
     if "pos_embed" not in shapes:
@@ -130,20 +141,24 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
     sizes = [size, *image_sizes(overrides, expected)]
     # n * n positions may also be a class token and a rectangular grid, so only some families may have positions for patches alone.
     patches_alone = config or registers or "blocks.0.ls1.gamma" in shapes or expected.get("prefix_positions") is False
-    prefix, grid = position_grid(
-        shapes["pos_embed"][1],
-        tuple(dict.fromkeys((class_tokens, 0, class_tokens + registers))),
-        tuple(stride * side for side in patch),
-        sizes,
-        overrides.get("position_grid"),
-        None if patches_alone else (class_tokens,),
+    prefix, grid = (
+        (0, tuple(shapes["pos_embed"][1:3]))
+        if len(shapes["pos_embed"]) == 4
+        else position_grid(
+            shapes["pos_embed"][1],
+            tuple(dict.fromkeys((class_tokens, 0, class_tokens + registers))),
+            tuple(stride * side for side in patch),
+            sizes,
+            overrides.get("position_grid"),
+            None if patches_alone else (class_tokens,),
+        )
     )
     heads = next(filter(None, (c.get("num_heads") for c in (overrides, given, expected))), None)
     head = shapes.get("head.weight")
     if head and head[1] not in (width, *shapes.get("pre_logits.weight", ())[:1]):
         raise ValueError(f"A head must read features of {width}. Received: {names['head.weight']} of shape {tuple(head)}")
     clip = "norm_pre.weight" in shapes
-    tanh = re.search(GELU_TANH, arch)
+    tanh = re.search(GELU_TANH, arch) or (naflex and "siglip" in arch)
     activation = "quick_gelu" if "quickgelu" in arch else "gelu_tanh" if tanh else "gelu"
     if given.get("act_layer") is not None:
         activation = known("act_layer", given["act_layer"], ACTIVATIONS)
@@ -175,7 +190,8 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
         norm_after_pooling=after_pooling,
         stem=stem,
         preprocessing={} if "preprocessing" in overrides else from_timm(trained) if config else IMAGENET,
-        position_resample="bicubic_antialias",
+        position_resample="bilinear_antialias" if naflex and "siglip" in arch else "bicubic_antialias",
+        naflex=naflex,
     )
     details = dict(register_positions=registers > 0 and prefix == class_tokens + registers)
     if not config:  # Meta's files, and timm's without a configuration
@@ -189,12 +205,6 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
 
 def _labels(config, trained):
     return next((c[key] for c in (config, trained) for key in ("label_names", "labels") if c.get(key)), None)
-
-
-def _conv_stem(shapes):
-    kernels = [shapes[f"patch_embed.stem.{i}.0.weight"] for i in range(count(shapes, "patch_embed.stem.{}.0.weight"))]
-    filters = tuple(kernel[0] for kernel in kernels)
-    return dict(kind="conv", filters=filters, strides=tuple(1 if kernel[0] == kernel[1] else 2 for kernel in kernels))
 
 
 def rows(a: dict[str, Any], register_positions: bool = False) -> list:
@@ -216,12 +226,13 @@ def rows(a: dict[str, Any], register_positions: bool = False) -> list:
         if a["num_register_tokens"]:
             table.append(row("register_tokens/token", "reg_token"))
         if a["position_embedding"] == "learned":
-            table.append(position_row(a, "pos_embed"))
-    table += dense("patch_embedding", "patch_embed.proj", CONV, use_bias=a["patch_bias"])
+            table.append(position_row(a, "pos_embed", flat=not a["naflex"]))
+    patches = cut_patches(a["patch_size"], True) if a["naflex"] else CONV
+    table += dense("patch_embedding", "patch_embed.proj", patches, use_bias=a["patch_bias"])
     if a["stem"] is not None:
         backbone = "patch_embed.backbone"
         resnet = (f"{backbone}.stem.conv", f"{backbone}.stem.norm", f"{backbone}.stages.{{}}.blocks.{{}}")
-        table += resnet_rows(a["stem"], *resnet) if a["stem"]["kind"] == "resnet" else _conv_stem_rows(a["stem"])
+        table += resnet_rows(a["stem"], *resnet) if a["stem"]["kind"] == "resnet" else conv_stem_rows(a["stem"])
     if a["norm_embeddings"]:
         table += norm("embedding_norm", "norm_pre")
     for i in range(a["num_layers"]):
@@ -264,16 +275,6 @@ def _tokens_with_positions(a, class_tokens):
     return row(paths, (*class_tokens, "reg_token", "pos_embed"), Layout(read, None))
 
 
-def _conv_stem_rows(stem):
-    table = []
-    for i in range(len(stem["filters"])):
-        theirs = f"patch_embed.stem.{i}"
-        table.append(row(f"stem/conv_{i}/kernel", f"{theirs}.0.weight", CONV))
-        table += norm(f"stem/norm_{i}", f"{theirs}.1")
-        table += [row(f"stem/norm_{i}/moving_{ours}", f"{theirs}.1.running_{key}") for ours, key in (("mean", "mean"), ("variance", "var"))]
-    return table
-
-
 # --- writing ---
 
 ALLOWED = dict(
@@ -282,6 +283,8 @@ ALLOWED = dict(
     representation_size=(None,),
     pooling=("token", "gap", "map", None),
     norm_epsilon=(1e-6, 1e-5),
+    unit_feature=(False,),
+    naflex=(False,),
     activation=("gelu", "gelu_tanh", "quick_gelu", "silu", "relu"),
 )
 POOLINGS = {"token": "token", "gap": "avg", "map": "map", None: ""}

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_vit.data.sources.source import Source, held_out, in_memory
+from keras_vit.data.sources.source import Source, held_out, in_memory, of_many_sizes
 from keras_vit.layers import checks
 
 
@@ -27,14 +27,15 @@ def arrays(
 
     Args:
         images: array `(n, rows, columns)` or `(n, rows, columns, channels)` with 1 or 3 channels and values in 0..255. Or a list of
-            images of one size.
+            images, which may be of different sizes.
         labels: array or list. Class indices from 0, `(n,)` or `(n, 1)`; or class names, `(n,)` of str or bool; or `(n, classes)` of 0 and
             1, where several classes may be 1, or none. If each row holds one 1 they are taken for one-hot class indices.
         validation: tuple (images, labels) or None. The validation images, of the same form.
         test: tuple (images, labels) or None. The test images, of the same form.
         class_names: sequence of str in the order of the class indices. Defaults to the names among the labels, sorted, or else to the
             numbers themselves.
-        image_size: int or (rows, columns) to resize to (bicubic), or None to leave the images as they are.
+        image_size: int or (rows, columns) to resize to (bicubic), or None to leave the images as they are; images of different sizes
+            then become 224 x 224 where one size is needed.
         multi_label: bool. Whether an image may have several classes. Defaults to what `labels` of shape `(n, classes)` show.
         validation_fraction: float in (0, 1). Share of validation images among the images that are not test images. Defaults to 0.1.
         test_fraction: float in (0, 1). Share of test images among all images. Defaults to 0.2.
@@ -62,18 +63,23 @@ def arrays(
     images, labels = (np.concatenate(column) if len(columns) > 1 else column[0] for column in zip(*columns.values()))
     labels, class_names = read_labels(labels, class_names, multi_label)
     strata = np.unique(labels, axis=0, return_inverse=True)[1].reshape(-1) if labels.ndim == 2 else labels
-    rows, columns = images.shape[1:3] if image_size is None else checks.positive_pair("image_size", image_size)
+    one_size = images.ndim == 4
+    own = images.shape[1:3] if one_size else (224, 224)
+    rows, columns = own if image_size is None else checks.positive_pair("image_size", image_size)
     splits = held_out(splits, strata, {"test": test_fraction, "validation": validation_fraction})
-    made = {name: in_memory(images[order], labels[order], (rows, columns)) for name, order in splits.items()}
+    make = (lambda *pair: in_memory(*pair, (rows, columns))) if one_size else of_many_sizes
+    made = {name: make(images[order], labels[order]) for name, order in splits.items()}
     return Source(class_names, (rows, columns, 3), made)
 
 
 def read_images(images: Any):
-    """Returns images as an array `(n, rows, columns, 1 or 3)` of values in 0..255."""
+    """Returns images as an array `(n, rows, columns, 1 or 3)` of values in 0..255; of different sizes, as one of arrays, `(n,)`."""
     try:
         images = np.asarray(images)
     except ValueError:  # what NumPy says of lists of unequal length
-        raise ValueError("All images of an array must have one size. Images of several sizes can be read from a folder") from None
+        each = np.empty(len(images), object)
+        each[:] = [read_images(np.asarray(image)[None])[0] for image in images]
+        return each
     if images.ndim == 3:
         images = images[..., None]
     if images.ndim != 4 or images.shape[-1] not in (1, 3) or images.dtype.kind not in "uifb":

@@ -123,3 +123,20 @@ def in_memory(images, labels, image_shape):
         return chosen, tf.gather(labels, indices)
 
     return Split(len(labels), read)
+
+
+def of_many_sizes(images, labels):
+    """Returns the `Split` of images in memory of different sizes.
+
+    Args:
+        images: array `(n,)` of arrays `(rows, columns, 1 or 3)` of values in 0..255.
+        labels: array `(n,)` of ints or `(n, classes)` of 0 and 1.
+    """
+    images = [np.rint(np.broadcast_to(image, (*image.shape[:2], 3))).astype("uint8") for image in images]
+    labels = tf.constant(labels, tf.int64 if labels.ndim == 1 else tf.float32)
+
+    def read(index):
+        image = tf.numpy_function(lambda index: images[index], [index], tf.uint8, stateful=False)
+        return tf.ensure_shape(image, (None, None, 3)), labels[index]
+
+    return Split(len(images), read, same_shape=False)

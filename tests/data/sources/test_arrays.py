@@ -78,13 +78,23 @@ IMAGES = colors(12)
         (IMAGES.astype("uint16") * 257, "16-bit images by 257"),
         (np.moveaxis(IMAGES, -1, 1), r"shape \(12, 3, 6, 6\), channels first: .*np.moveaxis\(images, -3, -1\)"),
         (np.concatenate([IMAGES, IMAGES[..., :1]], -1), r"RGBA: .*images\[..., :3\]"),
-        ([IMAGES[0], IMAGES[1, :5]], "All images of an array must have one size"),
         ([["a"]], "`images` must be numbers"),
     ],
 )
 def test_images_that_no_model_takes_are_refused_with_what_to_do(images, rule):
     with pytest.raises(ValueError, match=rule):
         arrays(images, np.arange(12) % 3)
+
+
+def test_images_of_different_sizes():
+    images = [colors(1, side)[0, :, : side - 1] for side in range(4, 16)]
+    made = arrays(images, np.arange(12) % 3, image_size=8)
+    split = made.splits["train"]
+    read = [tuple(part.numpy() for part in split.read_one(np.int64(place))) for place in range(split.size)]
+    for image, label in read:
+        assert image.dtype == "uint8" and label == (image.shape[0] - 4) % 3
+        np.testing.assert_array_equal(image, np.rint(images[image.shape[0] - 4]).astype("uint8"))
+    assert made.image_shape == (8, 8, 3) and not split.same_shape
 
 
 def read_back(source, split="train"):
