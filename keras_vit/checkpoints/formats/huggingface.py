@@ -161,18 +161,13 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
         norm_epsilon=config.get("layer_norm_eps", 1e-5 if clip else 1e-6 if has_map or "dinov2" in kind else 1e-12),
         norm_embeddings=clip,
         stem=stem,
-        preprocessing={} if "preprocessing" in overrides else _preprocessing(processor, kind),
+        preprocessing={} if "preprocessing" in overrides else from_processor(processor, kind) if processor else MODEL_TYPES[kind][1],
         position_resample=resample,
     )
     details: dict[str, Any] = dict(unused_map=has_map and siglip_classifier, unused_head=head is not None and not include_top)
     untold = () if config.keys() - {"image_processor"} else ("num_heads", "activation", "norm_epsilon", "position_grid")
     details["assumed"] = (*untold, *(() if processor else ("preprocessing",)))
     return arguments, dict(split_gate=split_gate, **details)
-
-
-def _preprocessing(processor, kind):
-    """Returns the preprocessing in the processor's file, or that of the published models of this type if there is no file."""
-    return from_processor(processor, kind) if processor else MODEL_TYPES[kind][1]
 
 
 def rows(a: dict[str, Any], split_gate: bool = False, unused_map: bool = False, unused_head: bool = False) -> list:
