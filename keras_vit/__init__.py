@@ -47,7 +47,7 @@ __all__ = [
 ]
 
 # Imported where they are first named: they bring TensorFlow or matplotlib, which a model does not need.
-LAZY = ("data", "profiling", "tuning", "visualize")
+LAZY = ("data", "export", "profiling", "tuning", "visualize")
 
 
 def __getattr__(name):

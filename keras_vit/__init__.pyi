@@ -4,6 +4,7 @@ import os
 from typing import Any, Literal, TypedDict, Unpack
 
 from keras_vit import data as data
+from keras_vit import export as export
 from keras_vit import features as features
 from keras_vit import layers as layers
 from keras_vit import presets as presets

@@ -15,6 +15,7 @@ from keras_vit_cli import (
     embed,
     evaluate,
     explain,
+    export,
     info,
     list_presets,
     page,
@@ -43,6 +44,7 @@ app.command("convert")(convert.convert)
 app.command("soup")(soup.soup)
 app.command("quantize")(quantize.quantize)
 app.command("push")(push.push)
+app.command("export")(export.export)
 app.command("list")(list_presets.list_presets)
 app.command("info")(info.info)
 app.command("benchmark")(benchmark.benchmark)

@@ -98,16 +98,14 @@ def classify(model, images, transform, top, labels, skip=()):
         labels: as `labels_of` returns them.
         skip: paths that are named on stderr and left out if they cannot be read; others are an error.
     """
-    import keras
     import numpy as np
     from keras import ops
 
     from keras_vit.checkpoints.imagenet import best
 
     logits = model.get_config()["classifier_activation"] in (None, "linear")
-    # A single batch is done before a function for many is compiled; OpenVINO compiles all the same.
-    once = len(images) <= BATCH_SIZE and keras.backend.backend() != "openvino"
-    forward = model if once else model.predict_on_batch
+    # A single batch is done before a function for many is compiled.
+    forward = model if len(images) <= BATCH_SIZE else model.predict_on_batch
     for first in range(0, len(images), BATCH_SIZE):
         readable = []
         for image in images[first : first + BATCH_SIZE]:

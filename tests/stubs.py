@@ -15,7 +15,7 @@ IMPORTS = """import os
 from typing import Any, Literal, TypedDict, Unpack
 
 """
-ROOMS = ("data", "features", "layers", "presets", "profiling", "training", "tuning", "visualize", "zoo")
+ROOMS = ("data", "export", "features", "layers", "presets", "profiling", "training", "tuning", "visualize", "zoo")
 VISION_TRANSFORMER = """from typing import Any, Literal, Self
 
 import keras

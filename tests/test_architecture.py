@@ -17,8 +17,8 @@ FLOORS = [
     {"backbone", "cost", "quantization"},
     {"checkpoints"},
     {"zoo", "zero_shot"},
-    {"data", "export", "visualize"},
-    {"features"},
+    {"data", "visualize"},
+    {"export", "features"},
     {"training"},
     {"app", "profiling", "tuning"},
 ]

@@ -27,7 +27,7 @@ def layer_normalization(inputs, gamma, beta, epsilon):
     """
     if keras.backend.backend() == "torch" and fast_paths():
         return _by_torch(inputs, gamma, beta, epsilon)
-    if keras.backend.backend() == "openvino" and fast_paths():
+    if openvino.compiling():
         return openvino.layer_normalization(inputs, gamma, beta, epsilon)
     if half_on_gpu(inputs):
         return _in_one_pass(inputs, gamma, beta, epsilon)

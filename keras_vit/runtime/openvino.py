@@ -1,10 +1,20 @@
 """Inference on OpenVINO: operations that its compiler joins, and one compiled model for all calls."""
 
+import contextvars
+
 import keras
 import numpy as np
 from keras import ops
 
+from keras_vit.runtime.intermediates import observed
 from keras_vit.runtime.switch import fast_paths
+
+_compiling = contextvars.ContextVar("compiling", default=False)
+
+
+def compiling():
+    """Returns whether the graph of a compiled model is being built."""
+    return _compiling.get() and fast_paths()
 
 
 def check_training():
@@ -32,6 +42,15 @@ class Inference:
     """
 
     _compiled_form = _compiled_weights = None
+
+    def __call__(self, inputs, *args, **kwargs):
+        """Calls the compiled model. Keras's own call computes a graph of constants: slowly, and OpenVINO crashes on some."""
+        constant = getattr(getattr(inputs, "output", None), "get_node", None)
+        if constant and constant().get_type_name() == "Constant":
+            inputs = ops.convert_to_numpy(inputs)
+        if not isinstance(inputs, np.ndarray) or observed() or kwargs.get("training"):
+            return super().__call__(inputs, *args, **kwargs)
+        return ops.convert_to_tensor(self.predict_on_batch(inputs.astype("float32", copy=False)))
 
     def fit(self, *args, **kwargs):
         check_training()
@@ -71,5 +90,9 @@ def graph(model, spec):
 
     entry = opset.parameter([-1 if size is None else size for size in spec.shape], np.dtype(spec.dtype), "images")
     entry.output(0).set_names({"images"})
-    outputs = model(ops.convert_to_tensor(entry.output(0)), training=False)
+    token = _compiling.set(True)
+    try:
+        outputs = model(ops.convert_to_tensor(entry.output(0)), training=False)
+    finally:
+        _compiling.reset(token)
     return openvino.Model([tensor.output for tensor in keras.tree.flatten(outputs)], [entry], model.name), outputs

@@ -1,0 +1,148 @@
+"""The formats: what each writes, from which backend, and what it needs."""
+
+import contextlib
+import dataclasses
+import importlib
+import pathlib
+import tempfile
+import warnings
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from keras_vit.export import quantization
+from keras_vit.extras import install
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """A format.
+
+    Attributes:
+        file: str. The name of the model within the exported folder.
+        backends: tuple of str. Backends of Keras that write it; the command takes the first.
+        output: str. The name that the file gives its output.
+        packages: dict from a package that writes or runs it to the extra that installs it.
+        write: function `(model, path, spec, precision, images)` that writes the file.
+    """
+
+    file: str
+    backends: tuple[str, ...]
+    output: str
+    packages: dict[str, str]
+    write: Callable
+
+    def require(self, name: str, precision: str):
+        """Raises an error if the backend cannot write this format, or a package is missing."""
+        packages = self.packages | quantization.PACKAGES.get((name, precision), {})
+        for package, extra in packages.items():
+            try:
+                importlib.import_module(package)
+            except ModuleNotFoundError as error:
+                if error.name != package.split(".")[0]:
+                    raise
+                raise ImportError(f"The format {name!r} needs {package}, which is not installed: {install(extra)}") from None
+        backend = keras.backend.backend()
+        if backend not in self.backends:
+            able = " or ".join(self.backends)
+            raise ValueError(f"The format {name!r} is written on the backend {able}: set KERAS_BACKEND. Received: KERAS_BACKEND={backend}")
+
+
+def _saved_model(model, path, spec, precision, images):
+    _in_keras(model, precision).export(str(path), format="tf_saved_model", input_signature=[spec], verbose=False)
+
+
+def _torch(model, path, spec, precision, images):
+    import torch
+
+    axes = {axis: torch.export.Dim.AUTO for axis, size in enumerate(spec.shape) if size is None}
+    # Keras's own export traces images of two pixels where their size is open. A batch of one would be taken for a constant.
+    sample = np.concatenate([images, images])[: 1 if spec.shape[0] else 2]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*not properly registered as a submodule.*")
+        network = _in_keras(model, precision).eval()
+        program = torch.export.export(network, (torch.from_numpy(sample),), dynamic_shapes=[(axes,)] if axes else None, strict=False)
+    torch.export.save(program, path)
+
+
+def _in_keras(model, precision):
+    """Returns the model, or one whose weights Keras stores in fewer bits."""
+    if precision == "half":
+        return model.adapt(dtype="bfloat16")
+    if precision == "int8":
+        model = model.adapt()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*does not have a `quantize` method")  # layers without products
+            model.quantize("int8")
+    return model
+
+
+def _onnx(model, path, spec, precision, images):
+    with _temporary_files_in(path.parent):
+        model.export(str(path), format="onnx", input_signature=[spec], verbose=False)
+        _name_output(path)
+        if precision != "float32":
+            quantization.ONNX[precision](path)
+
+
+def _name_output(path):
+    """Renames the output of an ONNX file, whose name is that of a tensor within TensorFlow."""
+    import onnx
+
+    file = onnx.load(path)
+    (output,) = file.graph.output
+    for node in file.graph.node:
+        for names in (node.input, node.output):
+            names[:] = ["outputs" if name == output.name else name for name in names]
+    output.name = "outputs"
+    onnx.save(file, path)
+
+
+def _litert(model, path, spec, precision, images):
+    import tensorflow as tf
+
+    options = {"float32": {}, "half": {"target_spec": {"supported_types": [tf.float16]}}, "int8": {}}[precision]
+    if precision != "float32":
+        options["optimizations"] = [tf.lite.Optimize.DEFAULT]
+    model.export(str(path), format="litert", input_signature=[spec], verbose=False, **options)
+
+
+def _openvino(model, path, spec, precision, images):
+    import openvino
+
+    if keras.backend.backend() == "openvino":
+        from keras_vit.runtime.openvino import graph
+
+        network, _ = graph(model, spec)
+    else:
+        with tempfile.TemporaryDirectory(dir=path.parent) as folder:
+            file = pathlib.Path(folder, path.name)
+            model.export(str(file), format="openvino", input_signature=[spec], verbose=False)
+            network = openvino.Core().read_model(file)
+            network.validate_nodes_and_infer_types()
+    network.output(0).tensor.set_names({"outputs"})
+    if precision == "int8":
+        network = quantization.openvino(network, images)
+    openvino.save_model(network, path, compress_to_fp16=precision == "half")
+
+
+@contextlib.contextmanager
+def _temporary_files_in(folder):
+    """While active, temporary files are made in a folder that is then removed: tf2onnx leaves some behind."""
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory(dir=folder) as tempfile.tempdir:
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
+
+
+FORMATS = {
+    # TensorFlow Serving looks for folders whose names are versions.
+    "saved_model": Format("1", ("tensorflow", "jax"), "output_0", {"tensorflow": "tensorflow"}, _saved_model),
+    "onnx": Format("model.onnx", ("tensorflow",), "outputs", {"onnx": "export", "onnxruntime": "export", "tf2onnx": "export"}, _onnx),
+    "openvino": Format("model.xml", ("openvino", "tensorflow"), "outputs", {"openvino": "openvino"}, _openvino),
+    "litert": Format("model.tflite", ("tensorflow",), "output_0", {"ai_edge_litert": "litert"}, _litert),
+    "torch": Format("model.pt2", ("torch",), "output", {"torch": "torch"}, _torch),
+}

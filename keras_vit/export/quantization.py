@@ -1,0 +1,37 @@
+"""Smaller files after training: half precision and 8 bits, by the quantizer of each runtime."""
+
+import pathlib
+
+PACKAGES = {("openvino", "int8"): {"nncf": "openvino-int8"}}  # that only a precision of a format needs, and the extra that installs them
+
+
+def _onnx_half(path):
+    """Turns an ONNX file to float16; inputs and outputs stay float32."""
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    onnx.save(convert_float_to_float16(onnx.load(path), keep_io_types=True), path)
+
+
+def _onnx_int8(path):
+    """Turns the matrix products of an ONNX file to 8 bits: weights per column now, inputs by the range that each call finds."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    full = pathlib.Path(path).with_suffix(".full")
+    path.replace(full)
+    quantize_dynamic(full, path, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, weight_type=QuantType.QInt8)
+    full.unlink()
+
+
+ONNX = {"half": _onnx_half, "int8": _onnx_int8}
+
+
+def openvino(network, images):
+    """Returns an OpenVINO model with 8-bit weights and activations, whose ranges are those that real images reach."""
+    import logging
+
+    import nncf
+
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    data = nncf.Dataset([image[None] for image in images])
+    return nncf.quantize(network, data, model_type=nncf.ModelType.TRANSFORMER, subset_size=len(images))
