@@ -5,7 +5,7 @@
     python benchmarks/serving.py exported --clients 16 --requests 512
 
 Prints a Markdown table: throughput, median and 99th percentile of the time of a request. Then it ends the server by SIGTERM while all
-clients wait for answers, and counts the requests that were sent and not answered. Ends with 1 if there is one, or a wrong answer.
+clients wait for answers, and counts those that get none. Ends with 1 if there is one, or a wrong answer.
 """
 
 import argparse
@@ -97,10 +97,10 @@ def measure(server, bodies, clients, requests):
 def shutdown(server, bodies, clients):
     """Ends the server while clients wait. Returns (answered, refused before they were sent, lost)."""
     counts = {"answered": 0, "refused": 0, "lost": 0}
-    lock, go_on = threading.Lock(), threading.Event()
+    lock, ending = threading.Lock(), threading.Event()
 
     def client(number):
-        while not go_on.is_set():
+        while not ending.is_set():
             try:
                 server.classify(bodies[number % len(bodies)])
                 kind = "answered"
@@ -117,8 +117,8 @@ def shutdown(server, bodies, clients):
     for thread in threads:
         thread.start()
     time.sleep(1.0)
+    ending.set()  # no new requests: a server that ends resets their connections
     server.stop()
-    go_on.set()
     for thread in threads:
         thread.join()
     return counts
