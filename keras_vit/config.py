@@ -381,6 +381,8 @@ def _check_token_merging(c):
         raise ValueError(
             f"Merged tokens have no single position, which `rotary` needs. Received: token_merging={given!r}, rotary={c.rotary}"
         )
+    if any(numbers) and c.naflex:
+        raise ValueError(f"Padded sequences of patches are not merged. Received: token_merging={given!r}, naflex=True")
     if any(numbers) and c.remat:
         raise ValueError(f"Token merging is for inference, and `remat` for training. Received: token_merging={given!r}, remat=True")
 

@@ -294,7 +294,7 @@ def _add_prefix_and_positions(c, policy, patches, grid):
 def _encode(c, policy, tokens, rotations, mask):
     """Returns the tokens after the last block."""
     mask = {} if mask is None else {"mask": TokenMask(c.num_prefix_tokens, name="token_mask")(mask, tokens)}
-    places = []  # once a block merges tokens, those of the tokens that entered the first one
+    places = {}  # once a block merges tokens, those of the tokens that entered the first one
     for i, (drop_path_rate, r) in enumerate(zip(c.drop_path_rates, c.merged_tokens)):
         rotation = {"rotation": rotations[i % len(rotations)]} if rotations else {}
         merges = dict(r=r, num_prefix_tokens=c.num_prefix_tokens) if r or places else {}
@@ -315,9 +315,10 @@ def _encode(c, policy, tokens, rotations, mask):
             name=f"block_{i}",
             dtype=policy,
             **merges,
-        )(tokens, *places, **rotation, **mask)
-        tokens, *places = outputs if merges else (outputs,)
-    return UnmergeTokens(name="unmerge_tokens", dtype=policy)(tokens, *places) if places else tokens
+        )(tokens, **rotation, **mask, **places)
+        tokens, *more = outputs if merges else (outputs,)
+        places = dict(zip(("places",), more))
+    return UnmergeTokens(name="unmerge_tokens", dtype=policy)(tokens, **places) if places else tokens
 
 
 def _pool(c, policy, tokens, mask):

@@ -34,6 +34,7 @@ def soup(
     with quiet():
         from keras_vit.files import replacing
         from keras_vit.training import soup as soups
+    rows = []
     if greedy:
         source = data_of(models[0], data)
         loaded, _ = open_data(models[0], open_model(models[0]), source, data_option)

@@ -27,12 +27,12 @@ class TokenMergingBlock(TransformerEncoderBlock):
 
     Call arguments:
         tokens: tensor of shape `(batch, tokens, D)`.
-        places: int tensor of shape `(batch, all tokens)` or None. For each token of the first block, the place of the token in `tokens`
-            that it was merged into. Defaults to None, nothing is merged yet.
         num_queries: int or None. If given, only the first `num_queries` tokens act as queries, and the result holds only these: nothing
             is merged. Defaults to None.
-        rotation: None. Rotary positions are not supported: a merged token has none of its own.
+        rotation, mask: None. Neither rotary positions, of which a merged token has none of its own, nor masks are supported.
         training: bool. Whether dropout and stochastic depth are active. Defaults to False.
+        places: int tensor of shape `(batch, all tokens)` or None. For each token of the first block, the place of the token in `tokens`
+            that it was merged into. Defaults to None, nothing is merged yet.
 
     Output shape: the pair of `(batch, tokens - r, D)` and the new places, `(batch, all tokens)`; with `num_queries`,
         `(batch, num_queries, D)` alone.
@@ -57,17 +57,31 @@ class TokenMergingBlock(TransformerEncoderBlock):
         if self.remat:
             raise ValueError("Token merging is for inference: blocks that merge are not recomputed. Received: remat=True")
 
-    def call(self, tokens: Any, places: Any = None, num_queries: int | None = None, rotation: Any = None, training: bool = False) -> Any:
-        if rotation is not None:
-            raise ValueError("Merged tokens have no single position: token merging is for models without rotary positions")
+    def call(
+        self,
+        tokens: Any,
+        num_queries: int | None = None,
+        rotation: Any = None,
+        mask: Any = None,
+        training: bool = False,
+        places: Any = None,
+    ) -> Any:
+        if rotation is not None or mask is not None:
+            raise ValueError("Tokens are merged in models without rotary positions and without masks. Received: rotation or mask")
         if num_queries is not None and not fast_paths():
-            return self.call(tokens, places, training=training)[0][:, :num_queries]
+            return self.call(tokens, training=training, places=places)[0][:, :num_queries]
         merging = Merging(places, tokens, 0 if num_queries is not None else self.r, self.num_prefix_tokens)
         tokens = self._forward(tokens, num_queries, None, None, training, merging)
         return tokens if num_queries is not None else (tokens, merging.places)
 
     def compute_output_spec(
-        self, tokens: Any, places: Any = None, num_queries: int | None = None, rotation: Any = None, training: bool = False
+        self,
+        tokens: Any,
+        num_queries: int | None = None,
+        rotation: Any = None,
+        mask: Any = None,
+        training: bool = False,
+        places: Any = None,
     ) -> Any:
         batch, count, width = tokens.shape
         if num_queries is not None:
