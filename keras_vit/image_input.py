@@ -1,6 +1,8 @@
 """Checks of the images that a model is given, on every way in."""
 
 import functools
+import itertools
+import types
 import warnings
 
 import keras
@@ -17,17 +19,19 @@ class ChecksImages:
 
     Keras checks shapes while it traces a function. TensorFlow lets a traced function take other
     shapes, and its layers then fail with messages about their own products, or give wrong results.
-    Unusual pixels, such as those between 0 and 1, are warned of once.
+    Unusual pixels, such as those between 0 and 1, are warned of once. Of generators, `PyDataset`s and
+    `tf.data` the first batch is checked.
     """
 
     _warned_of_pixels = False
+    _looked_at = None
 
 
 def _checked(name):
     @functools.wraps(getattr(keras.Model, name))
     def method(self, x=None, *args, **kwargs):
         check_images(self, x)
-        return getattr(super(ChecksImages, self), name)(x, *args, **kwargs)
+        return getattr(super(ChecksImages, self), name)(_first_checked(self, x), *args, **kwargs)
 
     return method
 
@@ -48,10 +52,69 @@ def check_images(model, x):
         raise ValueError(
             f"The model takes images of shape {_listed(expected)}. Received: images of shape {_listed(shape)}{_hint(shape, expected)}"
         )
-    if isinstance(x, np.ndarray) and x.dtype.kind in "biuf" and model.config.include_preprocessing and not model._warned_of_pixels:
-        if odd := checks.odd_pixels(x[:FEW]):
-            model._warned_of_pixels = True
-            warnings.warn(f"The model takes pixels from 0 to 255. Received: {odd}", stacklevel=4)
+    if isinstance(x, np.ndarray) and x.dtype.kind in "biuf" and expects_pixels(model):
+        check_pixels(model, x[:FEW])
+
+
+def expects_pixels(model):
+    """Whether the values of images are still to be checked."""
+    return model.config.include_preprocessing and not model._warned_of_pixels
+
+
+def check_pixels(model, images):
+    """Warns, once for a model, of images that do not hold values from 0 to 255."""
+    if odd := checks.odd_pixels(images):
+        model._warned_of_pixels = True
+        warnings.warn(f"The model takes pixels from 0 to 255. Received: {odd}", stacklevel=5)
+
+
+def _first_checked(model, x):
+    """Returns the same data, of which the first batch is checked: at once, or in `tf.data` as it passes."""
+
+    def check(batch):
+        images = batch[0] if isinstance(batch, (tuple, list)) else batch
+        check_images(model, keras.ops.convert_to_numpy(images[:FEW]) if keras.ops.is_tensor(images) else images)
+
+    if isinstance(x, types.GeneratorType):
+        batches = list(itertools.islice(x, 1))
+        for batch in batches:
+            check(batch)
+        return _chained(batches, x)
+    if isinstance(x, keras.utils.PyDataset) and x is not model._looked_at:
+        model._looked_at = x  # `fit` evaluates the same one after every epoch
+        if x.num_batches != 0:
+            check(x[0])
+    if type(x).__module__.startswith("tensorflow.") and hasattr(x, "enumerate") and expects_pixels(model):
+        return _pixels_checked(model, x)
+    return x
+
+
+def _chained(first, others):
+    yield from first
+    yield from others
+
+
+def _pixels_checked(model, dataset):
+    """Returns a `tf.data.Dataset` that checks the values of its first images as they pass. The shapes are checked by its `element_spec`."""
+    import tensorflow as tf
+
+    spec = dataset.element_spec[0] if isinstance(dataset.element_spec, (tuple, list)) else dataset.element_spec
+    if not isinstance(spec, tf.TensorSpec) or spec.dtype == tf.uint8 or not (spec.dtype.is_floating or spec.dtype.is_integer):
+        return dataset
+
+    def look(images):
+        check_pixels(model, images)
+        return np.bool_(True)
+
+    def passed(number, *batch):
+        images = tf.cast(batch[0][:FEW], tf.float32)
+        looked = tf.cond(number == 0, lambda: tf.numpy_function(look, [images], tf.bool), lambda: True)
+        with tf.control_dependencies([looked]):
+            return tf.identity(batch[0]), *batch[1:]
+
+    single = not isinstance(dataset.element_spec, (tuple, list))
+    batches = dataset.enumerate().map(lambda number, batch: passed(number, *((batch,) if single else batch)))
+    return batches.map(lambda images, *_: images) if single else batches
 
 
 def check_patches(model, x):

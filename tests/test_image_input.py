@@ -82,12 +82,40 @@ def test_other_pixels_are_warned_of_once(scale, message):
         tiny().predict(random_images(model), verbose=0)
 
 
-def test_what_cannot_be_seen_goes_to_keras(model):
-    class Batches(keras.utils.PyDataset):
-        def __len__(self):
-            return 1
+class Batches(keras.utils.PyDataset):
+    def __init__(self, images):
+        super().__init__()
+        self.images = images
 
-        def __getitem__(self, index):
-            return random_images(model), LABELS
+    def __len__(self):
+        return 1
 
-    assert np.isfinite(model.evaluate(Batches(), verbose=0))
+    def __getitem__(self, index):
+        return self.images, LABELS
+
+
+def generator(images):
+    yield images, LABELS
+
+
+def dataset(images):
+    tf = pytest.importorskip("tensorflow")
+    return tf.data.Dataset.from_tensors((images, LABELS))
+
+
+@pytest.mark.parametrize("data", [Batches, generator, dataset])
+def test_the_first_batch_is_checked(model, data):
+    for shape, hint in ((2, 3, 16, 24), "channels first"), ((2, 16, 24, 1), "gray"), ((2, 24, 24, 3), "evaluation_transform"):
+        for way in (model.fit, model.evaluate, model.predict):
+            with pytest.raises(ValueError, match=f"The model takes images of shape .*{hint}"):
+                way(data(np.zeros(shape, "float32")), verbose=0)
+    images = random_images(model)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*takes pixels")
+        assert model.predict(data(images), verbose=0).shape == (2, 5)
+        assert np.isfinite(model.evaluate(data(images), verbose=0))
+        model.fit(data(images), validation_data=data(images), verbose=0)
+    model._warned_of_pixels = False
+    with pytest.warns(UserWarning, match="takes pixels from 0 to 255. Received: .*multiply them by 255"):
+        model.predict(data((images / 255.0).astype("float32")), verbose=0)
+    model._warned_of_pixels = False
