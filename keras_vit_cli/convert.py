@@ -20,6 +20,10 @@ def convert(
     source: Annotated[str, typer.Argument(help=f"{SOURCES}.")],
     output: Annotated[pathlib.Path, typer.Argument(help="A file *.keras; or with --format a folder, or for google a file *.npz.")],
     format: Annotated[Format | None, typer.Option(help="Another library's format. [default: Keras's]")] = None,
+    ema: Annotated[
+        bool | None,
+        typer.Option("--ema/--no-ema", help="Of a file with two sets of weights, take the running average, or the other. [default: ema]"),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
 ):
     """Converts weights.
@@ -32,9 +36,10 @@ def convert(
     if (output.suffix == ".keras") == (format is not None):
         raise ValueError(f"The output must be a file *.keras, or `--format` must name another format. Received: {output}")
     with quiet():
+        from keras_vit import from_pretrained
         from keras_vit.checkpoints import save
         from keras_vit.files import replacing, require_space
-    model = open_model(source)
+    model = open_model(source) if ema is None else from_pretrained(source, ema=ema)
     if format is None:
         require_space(output, 4 * model.count_params())
         with replacing(output) as temporary:

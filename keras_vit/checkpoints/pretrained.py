@@ -128,7 +128,18 @@ def _preprocessing(expected, checkpoint, published):
 
 def _say_assumed(path, values):
     listed = ", ".join(f"{name}={value!r}" for name, value in values.items())
-    log.warning("%s does not say, so these are assumed: %s. Pass `%s=` and the like to replace them", path, listed, list(values)[-1])
+    rows, columns = values.get("position_grid") or (0, 0)
+    square = rows and (
+        f". {rows * columns} positions are taken for a square, as in most models: if the images were not square, pass "
+        "`input_shape=(height, width, channels)` or `position_grid=(rows, columns)`"
+    )
+    log.warning(
+        "%s does not say, so these are assumed: %s. Pass `%s=` and the like to replace them%s",
+        path,
+        listed,
+        list(values)[-1],
+        square if rows else "",
+    )
 
 
 def _overridden(arguments, overrides):

@@ -287,6 +287,12 @@ def test_what_a_bare_file_leaves_open_is_said_in_one_line(tmp_path, caplog):
     line = record.getMessage()
     assert record.levelno == logging.WARNING and "\n" not in line and "num_heads=1" in line and "activation" not in line
     assert "'mean': (0.485, 0.456, 0.406)" in line and "`preprocessing=`" in line
+    assert "positions are taken for a square" in line and "`position_grid=(rows, columns)`" in line
+    save(model_of(input_shape=(16, 36, 3), patch_size=4, num_classes=2), tmp_path / "wide", "timm")  # 36 positions: 4 x 9, or 6 x 6
+    for given, grid in ({}, (6, 6)), ({"input_shape": (16, 36, 3)}, (4, 9)):
+        caplog.clear()
+        found = keras_vit.from_pretrained(shutil.copy(tmp_path / "wide" / "model.safetensors", tmp_path / "square.safetensors"), **given)
+        assert found.config.grid_size == grid and ("36 positions are taken for a square" in caplog.text) == (not given)
     caplog.clear()
     model = keras_vit.ViTMicro4(num_classes=2)
     save(model, tmp_path / "micro", "timm")

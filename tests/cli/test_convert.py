@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 from helpers import assert_close, command, randomize
+from safetensors.numpy import load_file, save_file
 
 import keras_vit
 from keras_vit.checkpoints import FORMATS
@@ -43,6 +44,19 @@ def test_there_and_back(capsys, tmp_path, format, name):
     assert call(capsys, tmp_path / "model.keras", tmp_path / name, "--format", format)[0] == 0
     assert call(capsys, tmp_path / name, tmp_path / "back.keras")[0] == 0
     assert_close(outputs(keras.saving.load_model(tmp_path / "back.keras")), outputs(model), 1e-5)
+
+
+def test_the_weights_of_a_file_with_two_sets_are_chosen(capsys, tmp_path):
+    tensors = load_file(PLAIN / "model.safetensors")
+    averages = {f"ema.{name}": array + 1 if name == "head.bias" else array for name, array in tensors.items()}
+    save_file(tensors | averages, tmp_path / "both.safetensors")
+    added = {}
+    for option in ("--ema", "--no-ema", "--force"):
+        assert call(capsys, tmp_path / "both.safetensors", tmp_path / f"{option}.keras", option)[0] == 0
+        bias = keras.saving.load_model(tmp_path / f"{option}.keras").get_layer("predictions").bias
+        added[option] = float(np.mean(keras.ops.convert_to_numpy(bias) - tensors["head.bias"]))
+    assert added == pytest.approx({"--ema": 1, "--no-ema": 0, "--force": 1}, abs=1e-5)
+    assert call(capsys, PLAIN, tmp_path / "none.keras", "--ema")[0] == 2
 
 
 def test_what_is_there_is_kept_unless_forced(capsys, tmp_path):
