@@ -3,8 +3,9 @@
     python benchmarks/input_pipeline.py                        # every policy, from arrays in memory
     python benchmarks/input_pipeline.py --policies light2 deit --jpeg --fit
 
-For each policy, it prints images per second and the CPU time per image over all threads, which other programs affect less. `--jpeg` reads
-a folder of JPEG files (500 x 375) instead of an array, and also measures decoding alone, by libjpeg-turbo through `tf.data`. `--fit`
+For each policy, it prints images per second and the CPU time per image over all threads, which other programs affect less: medians over
+rounds in which all policies take turns. `--jpeg` reads a folder of JPEG files (500 x 375, 65 kB) instead of an array. It also measures
+libjpeg-turbo's decoding of whole images alone, and prints every policy's speed as a share of it. `--fit`
 trains a ViT-Ti/16 with each policy, and on one repeated batch. The share of time that it waits for data is measured at the iterator of
 `fit`, and the cost from its step time.
 """
@@ -34,7 +35,11 @@ def photographs(count, size):
 
 
 def jpeg_folder(root, count):
+    generator = np.random.default_rng(1)
     for i, image in enumerate(photographs(count, (375, 500))):
+        image = (
+            (image + generator.normal(0.0, 8.0, (375, 500, 1))).clip(0, 255).astype("uint8")
+        )  # grain, for the size of a photograph's file
         path = pathlib.Path(root, f"class{i % 2}", f"{i}.jpg")
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(image).save(path, quality=90)
@@ -46,16 +51,20 @@ def decoded(path):
     return tf.image.decode_jpeg(tf.io.read_file(path), channels=3, dct_method="INTEGER_ACCURATE")[0, 0, 0]
 
 
-def measure(dataset, batches, batch_size):
-    """Returns images per second, and milliseconds of CPU time per image."""
-    iterator = iter(dataset)
-    for _ in range(2):
-        next(iterator)
-    start, processor = time.perf_counter(), time.process_time()
-    for _ in range(batches):
-        next(iterator)
-    count = batches * batch_size
-    return count / (time.perf_counter() - start), 1e3 * (time.process_time() - processor) / count
+def measure(datasets, batches, batch_size, rounds):
+    """Returns, for each name, images per second and milliseconds of CPU time per image: medians of rounds in turns."""
+    found = {name: [] for name in datasets}
+    for _ in range(rounds):
+        for name, dataset in datasets.items():
+            iterator, count = iter(dataset), batches * batch_size  # a new one, as an old one would read ahead in the others' turns
+            for _ in range(4):
+                next(iterator)
+            start, processor = time.perf_counter(), time.process_time()
+            for _ in range(batches):
+                next(iterator)
+            found[name].append((count / (time.perf_counter() - start), 1e3 * (time.process_time() - processor) / count))
+            del iterator
+    return {name: np.median(rows, axis=0) for name, rows in found.items()}
 
 
 class Timed:
@@ -93,7 +102,8 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--policies", nargs="+", default=list(AUGMENTATIONS), choices=list(AUGMENTATIONS), metavar="POLICY")
     parser.add_argument("--images", type=int, default=256)
-    parser.add_argument("--batches", type=int, default=16)
+    parser.add_argument("--batches", type=int, default=16, help="batches that are timed in each round")
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--size", type=int, default=224)
     parser.add_argument("--jpeg", action="store_true")
@@ -106,19 +116,21 @@ def main():
             source = jpeg_folder(root, arguments.images)
         else:
             source = (photographs(arguments.images, (arguments.size, arguments.size)), np.arange(arguments.images) % 2)
-        print(f"{'policy':14}{'images/s':>10}{'CPU ms/image':>14}" + (f"{'waiting %':>11}{'ms/step':>9}" if arguments.fit else ""))
+        size = arguments.batch_size
+        data = {policy: load(source, size, policy, image_size=arguments.size) for policy in arguments.policies}
+        pipelines = {policy: found.train_from(0) for policy, found in data.items()}
         if arguments.jpeg:
             paths = tf.data.Dataset.list_files(f"{source}/*/*.jpg", seed=0).repeat()
-            speed, processor = measure(
-                paths.map(decoded, tf.data.AUTOTUNE).batch(arguments.batch_size), arguments.batches, arguments.batch_size
-            )
-            print(f"{'decoding alone':14}{speed:10.0f}{processor:14.2f}", flush=True)
-        for policy in arguments.policies:
-            data = load(source, arguments.batch_size, policy, image_size=arguments.size)
-            speed, processor = measure(data.train_from(0), arguments.batches, arguments.batch_size)
+            pipelines = {"decoding alone": paths.map(decoded, tf.data.AUTOTUNE).batch(size)} | pipelines
+        speeds = measure(pipelines, arguments.batches, size, arguments.rounds)
+        more = (f"{'of decoding':>13}" if arguments.jpeg else "") + (f"{'waiting %':>11}{'ms/step':>9}" if arguments.fit else "")
+        print(f"{'policy':14}{'images/s':>10}{'CPU ms/image':>14}{more}")
+        for policy, (speed, processor) in speeds.items():
             line = f"{policy:14}{speed:10.0f}{processor:14.2f}"
-            if arguments.fit:
-                share, step = share_of_waiting(data.train_from(0), arguments.steps)
+            if arguments.jpeg:
+                line += f"{speed / speeds['decoding alone'][0]:13.2f}"
+            if arguments.fit and policy in data:
+                share, step = share_of_waiting(pipelines[policy], arguments.steps)
                 line += f"{100 * share:11.2f}{step:9.0f}"
             print(line, flush=True)
         if arguments.fit:
