@@ -76,6 +76,13 @@ def main(arguments=None):
     except (typer.TyperException, ValueError, ImportError, OSError) as error:
         print("keras-vit:", *in_options(describe(error), arguments).split(), file=sys.stderr)
         code = 2
+    except Exception as error:  # TensorFlow's, of an image that was damaged meanwhile
+        from keras_vit.messages import file_error
+
+        if not (lost := file_error(error)):
+            raise
+        print("keras-vit:", *lost.split(), file=sys.stderr)
+        code = 2
     sys.exit(code)
 
 

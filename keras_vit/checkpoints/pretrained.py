@@ -95,6 +95,7 @@ def load(
         imagenet = known and known.classes == IMAGENET_CLASSES == found.get("num_classes")
         arguments["class_names"] = imagenet_labels() if imagenet else found.get("class_names")
         told = {*overrides, *known_better, *(["preprocessing"] if published else [])}
+        told |= {"position_grid"} if "input_shape" in overrides else set()
         assumed = [name for name in checkpoint.assumed if name not in told]
         if assumed:
             _say_assumed(path, {name: arguments[name] for name in assumed})

@@ -9,8 +9,9 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vit.data.augmentation import Augmentation, open_augmentation
-from keras_vit.data.augmentation.crops import evaluation_crop
+from keras_vit.data.augmentation.crops import WindowCrop, evaluation_crop
 from keras_vit.data.sources import Source, open_source
+from keras_vit.layers import checks
 
 AUTOTUNE = tf.data.AUTOTUNE
 
@@ -60,6 +61,7 @@ def load(
     preprocessing: dict | None = None,
     train_images: int | None = None,
     shard: tuple[int, int] = (0, 1),
+    shard_by: str = "batch",
     **options: Any,
 ) -> Data:
     """Loads a data source as `tf.data` datasets.
@@ -79,6 +81,8 @@ def load(
         train_images: int or None. Trains on a fixed, stratified subset of this many training images. Defaults to all of them.
         shard: (index, count). The shard of one of several machines that train together: with (1, 4) training batches are the second
             quarter of those of `batch_size` images, and nothing else is read. MixUp and CutMix mix within a shard.
+        shard_by: "batch", or "files" for training images that do not fit one machine: each machine then draws its share of a batch from
+            training files of its own, tar files or those of TFDS, and opens no others. Defaults to "batch".
         **options: passed to the source, such as `image_size`: see `arrays`, `digits`, `fashion_mnist`, `folder` and `tfds` in
             `keras_vit.data.sources`.
 
@@ -100,6 +104,13 @@ def load(
     """
     if not 0 <= seed < 2**31:
         raise ValueError(f"`seed` must lie between 0 and 2**31 - 1. Received: seed={seed}")
+    index, count = shard
+    if not 0 <= index < count or batch_size % count:
+        raise ValueError(f"`shard` must be (index, count), where count divides the batch. Received: shard={shard}, batch_size={batch_size}")
+    checks.one_of("shard_by", shard_by, ("batch", "files"))
+    own_files = shard_by == "files" and count > 1
+    if own_files and not isinstance(source, Source):  # an open source holds those of this machine
+        options["part"] = index, count
     source = open_source(source, options)
     augmentation = open_augmentation(augmentation)
     resize = evaluation_crop(preprocessing)
@@ -110,12 +121,12 @@ def load(
         few = dataclasses.replace(train, size=train_images)
         source = dataclasses.replace(source, splits=source.splits | {"train": few})
     train = source.splits["train"]
-    if not 1 <= batch_size <= train.size:
-        raise ValueError(f"`batch_size` must lie between 1 and the {train.size} training images. Received: batch_size={batch_size}")
-    index, count = shard
-    if not 0 <= index < count or batch_size % count:
-        raise ValueError(f"`shard` must be (index, count), where count divides the batch. Received: shard={shard}, batch_size={batch_size}")
-    steps_per_epoch, mine = train.size // batch_size, batch_size // count
+    mine = batch_size // count
+    drawn = mine if own_files else batch_size  # images of a batch that are drawn from `train`
+    images = min(source.smallest or train.size, train.size)
+    if not 1 <= drawn <= images:
+        raise ValueError(f"`batch_size` must lie between 1 and the {images} training images. Received: batch_size={batch_size}")
+    steps_per_epoch = images // drawn
     num_classes, size = len(source.class_names), source.image_shape[:2]
 
     def finished(images, labels, *seeds):
@@ -125,13 +136,16 @@ def load(
 
     def draw(positions):
         """Returns the indices and seeds of the images at positions counted from the start of training."""
-        steps = positions // batch_size
-        epochs, places = steps // steps_per_epoch, steps % steps_per_epoch * batch_size + positions % batch_size
+        steps = positions // drawn
+        epochs, places = steps // steps_per_epoch, steps % steps_per_epoch * drawn + positions % drawn
         seeds = tf.fill(tf.shape(epochs), tf.constant(seed, tf.int64))
         copies, places = places % augmentation.repeats, places // augmentation.repeats
         # All positions asked for at once are of one batch, and so of one epoch.
         indices = tf.random.experimental.index_shuffle(places, seed=(seed, epochs[0]), max_index=train.size - 1)
-        return indices, tf.stack([seeds, (epochs * train.size + indices) * augmentation.repeats + copies], axis=-1)
+        numbers = (epochs * train.size + indices) * augmentation.repeats + copies
+        if own_files:  # the same index is another image on another machine
+            numbers = numbers * count + index
+        return indices, tf.stack([seeds, numbers], axis=-1)
 
     def read_batch(positions):
         indices, seeds = draw(positions)
@@ -139,14 +153,18 @@ def load(
 
     def read_image(position):
         indices, seeds = draw(position[None])
-        image, label = train.read_one(indices[0])
-        changes = augmentation.image
-        if augmentation.crop or not train.same_shape:
-            crop = augmentation.crop or resize
-            changes = (lambda image, seed: tf.ensure_shape(crop(image, seed, size), source.image_shape), *changes)
-        elif image.dtype != tf.uint8:
+        # The numbers of the draws follow those of the batch's changes.
+        crop, first = augmentation.crop or (None if train.same_shape else resize), seeds[0] + (256 << 32, 0)
+        if train.read_window and isinstance(crop, WindowCrop):
+            image, label = train.read_window(indices[0], lambda shape: crop.window(shape, first))
+            image = crop.finish(image, size)
+        else:
+            image, label = train.read_one(indices[0])
+            image = crop(image, first, size) if crop else image
+        if image.dtype != tf.uint8:
             image = tf.cast(tf.round(image), tf.uint8)
-        for number, change in enumerate(changes, start=256):  # behind the numbers of the batch's changes
+        image = tf.ensure_shape(image, source.image_shape)
+        for number, change in enumerate(augmentation.image, start=257 if crop else 256):
             image = change(image, seeds[0] + (number << 32, 0))
         return image, label, seeds[0]
 
@@ -157,7 +175,7 @@ def load(
         return images, labels if changed is whole else changed
 
     def batches_at(positions):
-        if count > 1:
+        if count > 1 and not own_files:
             positions = positions.map(lambda position: position // mine * batch_size + index * mine + position % mine)
         if train.same_shape and not augmentation.crop and not augmentation.image:
             batches = positions.batch(mine).map(read_batch, AUTOTUNE, deterministic=True)

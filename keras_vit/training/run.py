@@ -13,7 +13,7 @@ import keras
 
 from keras_vit.config import ViTConfig
 from keras_vit.files import replacing
-from keras_vit.messages import counted
+from keras_vit.messages import counted, file_error
 from keras_vit.presets import preset
 from keras_vit.runtime.agreement import check_agreement
 from keras_vit.runtime.devices import processes
@@ -308,6 +308,8 @@ class Run:
                 withdraw(self.output)
             if readable := memory_error(error, self.recipe.batch_size // self._devices[1], self.config.get("accumulation_steps", 1)):
                 raise readable from None
+            if lost := file_error(error):
+                raise ValueError(lost) from None
             raise
         finally:
             self._phase = None

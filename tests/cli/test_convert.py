@@ -1,5 +1,6 @@
 import json
 import pathlib
+import shutil
 
 import keras
 import numpy as np
@@ -49,11 +50,13 @@ def test_there_and_back(capsys, tmp_path, format, name):
 def test_the_weights_of_a_file_with_two_sets_are_chosen(capsys, tmp_path):
     tensors = load_file(PLAIN / "model.safetensors")
     averages = {f"ema.{name}": array + 1 if name == "head.bias" else array for name, array in tensors.items()}
-    save_file(tensors | averages, tmp_path / "both.safetensors")
+    (tmp_path / "both").mkdir()
+    shutil.copy(PLAIN / "config.json", tmp_path / "both")
+    save_file(tensors | averages, tmp_path / "both" / "model.safetensors")
     added = {}
     for option in ("--ema", "--no-ema", "--force"):
-        assert call(capsys, tmp_path / "both.safetensors", tmp_path / f"{option}.keras", option)[0] == 0
-        bias = keras.saving.load_model(tmp_path / f"{option}.keras").get_layer("predictions").bias
+        assert call(capsys, tmp_path / "both", tmp_path / f"{option}.keras", option)[0] == 0
+        bias = keras.saving.load_model(tmp_path / f"{option}.keras").get_layer("head").bias
         added[option] = float(np.mean(keras.ops.convert_to_numpy(bias) - tensors["head.bias"]))
     assert added == pytest.approx({"--ema": 1, "--no-ema": 0, "--force": 1}, abs=1e-5)
     assert call(capsys, PLAIN, tmp_path / "none.keras", "--ema")[0] == 2

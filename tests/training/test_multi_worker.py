@@ -11,6 +11,7 @@ import sys
 
 import numpy as np
 import pytest
+from data.sources.tar_files import write_tar
 from helpers import requires_tensorflow
 from training.cases import VARIANTS, apart
 from training.devices.test_cluster import config, free_ports
@@ -66,6 +67,22 @@ def test_workers_train_as_one_device(tmp_path, workers, names):
         assert all(apart(first[name], other[name]) == 0.0 for name in names + random)
     assert apart(first[random[0]], first[random[1]]) == 0.0
     assert apart(first[random[0]], alone[random[0]]) > 1e-3  # each worker's masks are others
+
+
+def test_workers_read_tar_files_of_their_own(tmp_path):
+    """Each has a folder with every other training file, and `sizes.json`."""
+    names = [f"train-{number}.tar" for number in range(4)]
+    for worker in range(2):
+        for number in range(worker, 4, 2):
+            write_tar(tmp_path / str(worker) / names[number], range(16 * number, 16 * number + 16))
+        write_tar(tmp_path / str(worker) / "val-0.tar", range(100, 108))
+        (tmp_path / str(worker) / "sizes.json").write_text(json.dumps(dict.fromkeys(names, 16)))
+    with started(*[[FOLDER / "worker_files.py", tmp_path / str(worker)] for worker in range(2)]) as processes:
+        texts = ended(processes)
+    first, second = (json.loads(out.split("ANSWER")[1]) if "ANSWER" in out else pytest.fail(err) for out, err in texts)
+    assert [n // 16 % 2 for n in (first["seen"][0], second["seen"][0])] == [0, 1] and first["steps"] == second["steps"] == 8
+    assert len(first["seen"]) == len(second["seen"]) == 32 and not {*first["seen"]} & {*second["seen"]}
+    assert first["weights"] == second["weights"] and first["exact"] and second["exact"]
 
 
 def test_faults_of_keras():

@@ -4,6 +4,7 @@ A crop is a function `(image, seed, size) -> image`: `image` is `(rows, columns,
 draw, `size` the target's (rows, columns); the result is uint8.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -25,6 +26,30 @@ METHODS = {
 EVALUATION = {"interpolation": "bicubic", "crop_mode": "center", "crop_fraction": 0.875}  # where no model says otherwise
 
 
+@dataclasses.dataclass(frozen=True)
+class WindowCrop:
+    """A crop that cuts a window out of the image first, so that the rest need not be decoded.
+
+    Args:
+        window: function from the image's (rows, columns), an int32 tensor, and the seed to (top, left, rows, columns), an int32 tensor.
+        finish: function from the window of the image and the target's size to the result.
+    """
+
+    window: Callable
+    finish: Callable
+
+    def __call__(self, image, seed, size):
+        return self.finish(cut(image, lambda shape: self.window(shape, seed)), size)
+
+
+def cut(image: Any, window: Callable | None) -> Any:
+    """Returns the window of an image, or the image if `window` is None. Arguments as in `WindowCrop`, without the seed."""
+    if window is None:
+        return image
+    top, left, rows, columns = tf.unstack(window(tf.shape(image)[:2]))
+    return image[top : top + rows, left : left + columns]
+
+
 def inception_crop(area: tuple[float, float] = (0.05, 1.0), ratio: tuple[float, float] = (0.75, 1.33)) -> Callable:
     """Returns the Inception crop: a window of random area and aspect ratio, resized without antialiasing.
 
@@ -41,9 +66,9 @@ def inception_crop(area: tuple[float, float] = (0.05, 1.0), ratio: tuple[float, 
     TensorShape([32, 32, 3])
     """
 
-    def crop(image, seed, size):
+    def window(shape, seed):
         begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
-            tf.shape(image),
+            tf.concat([shape, [3]], axis=0),
             tf.zeros((0, 0, 4)),
             seed=seed,
             area_range=area,
@@ -51,9 +76,9 @@ def inception_crop(area: tuple[float, float] = (0.05, 1.0), ratio: tuple[float, 
             min_object_covered=0.0,
             use_image_if_no_bounding_boxes=True,
         )
-        return resized(tf.slice(image, begin, extent), size, "bilinear", antialias=False)
+        return tf.concat([begin[:2], extent[:2]], axis=0)
 
-    return crop
+    return WindowCrop(window, lambda image, size: resized(image, size, "bilinear", antialias=False))
 
 
 def random_resized_crop(
@@ -68,8 +93,8 @@ def random_resized_crop(
         `RandomResizedCrop` of torchvision; Touvron et al., DeiT (2021), uses it with bicubic interpolation.
     """
 
-    def crop(image, seed, size):
-        rows, columns = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float32))
+    def window(shape, seed):
+        rows, columns = tf.unstack(tf.cast(shape, tf.float32))
         shares, proportions, *place = tf.unstack(tf.random.stateless_uniform((4, 10), seed))
         areas = rows * columns * (area[0] + (area[1] - area[0]) * shares)
         proportions = tf.exp(math.log(ratio[0]) + math.log(ratio[1] / ratio[0]) * proportions)
@@ -79,10 +104,9 @@ def random_resized_crop(
         height, width = tf.minimum(rows, tf.round(columns / ratio[0])), tf.minimum(columns, tf.round(rows * ratio[1]))
         central = tf.stack([(rows - height) // 2, (columns - width) // 2, height, width])
         first = tf.argmax(tf.cast(inside, tf.int32))
-        top, left, height, width = tf.unstack(tf.cast(tf.where(tf.reduce_any(inside), drawn[:, first], central), tf.int32))
-        return resized(image[top : top + height, left : left + width], size, interpolation)
+        return tf.cast(tf.where(tf.reduce_any(inside), drawn[:, first], central), tf.int32)
 
-    return crop
+    return WindowCrop(window, lambda image, size: resized(image, size, interpolation))
 
 
 def resize_and_crop(ratio: float = 448 / 384) -> Callable:
@@ -138,8 +162,10 @@ def evaluation_crop(preprocessing: dict[str, Any] | None = None) -> Callable:
 
 def resized(image: Any, size: Any, interpolation: str, antialias: bool = True) -> Any:
     """Returns the image as uint8 of `size`, an int pair or tensor."""
-    image = tf.image.resize(image, size, method=METHODS[interpolation], antialias=antialias)
-    return tf.cast(tf.clip_by_value(tf.round(image), 0.0, 255.0), tf.uint8)
+    image = tf.round(tf.image.resize(image, size, method=METHODS[interpolation], antialias=antialias))
+    if interpolation not in ("nearest", "bilinear", "area"):  # whose results lie between the pixels that they come from
+        image = tf.clip_by_value(image, 0.0, 255.0)
+    return tf.cast(image, tf.uint8)
 
 
 def shorter_side_to(image: Any, size: Any) -> Any:

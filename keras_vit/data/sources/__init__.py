@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_vit.data.sources import arrays, digits, fashion_mnist, folder, tfds
+from keras_vit.data.sources import arrays, digits, fashion_mnist, folder, tars, tfds
 from keras_vit.data.sources.decoded import decoded_once
 from keras_vit.data.sources.source import Source, Split
 from keras_vit.names import Table, choose
@@ -40,7 +40,7 @@ def open_source(source: Any, options: dict[str, Any]) -> Source:
         return with_options(tfds.tfds, options, source.removeprefix("tfds:"))
     path = os.path.expanduser(source)
     if source not in SOURCES and (os.path.exists(path) or os.path.basename(path) != path):
-        return with_options(folder.folder, options, path)
+        return with_options(tars.tars if tars.holds_tars(path) else folder.folder, options, path)
     return with_options(SOURCES[source], options)
 
 
@@ -48,6 +48,8 @@ def with_options(source, options: Any, *arguments: Any):
     """Calls a data source with the user's options. An unknown option, or one of another type than its default, is a ValueError."""
     own = list(inspect.signature(source).parameters.values())[len(arguments) :]
     defaults = {parameter.name: parameter.default for parameter in own}
+    if "part" in options and "part" not in defaults:
+        raise ValueError(f"`shard_by='files'` needs tar files or a data set of TFDS. Received: {source.__name__}")
     for name, value in options.items():
         default = choose("option of the data source", name, defaults)
         kind = {bool: bool, float: numbers.Real, str: (str, os.PathLike)}.get(type(default), object)

@@ -7,9 +7,11 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from keras_vit.data.preprocessing import printable, read_image
+from keras_vit.data.preprocessing import printable
+from keras_vit.data.sources.decode import decode
+from keras_vit.data.sources.guard import guarded
 from keras_vit.data.sources.listing import class_folders, find_splits, list_files, listed, stray_images
-from keras_vit.data.sources.manifest import BY_TENSORFLOW, UNREADABLE, Manifest, progress, say
+from keras_vit.data.sources.manifest import BY_TENSORFLOW, UNREADABLE, Manifest, Table, progress, say
 from keras_vit.data.sources.source import Source, Split, held_out
 from keras_vit.layers import checks
 
@@ -54,70 +56,86 @@ def folder(
     folders = [(split, label, os.path.join(root, name)) for split, root in splits.items() for label, name in enumerate(names)]
     folders = [row for row in folders if os.path.isdir(row[2])]  # a class may have no images of another split
     with progress("Listing files", len(folders)) as bar, concurrent.futures.ThreadPoolExecutor() as pool:
-        listings = {}
-        for (*_, place), files in zip(folders, pool.map(list_files, [row[2] for row in folders])):
-            listings[place] = files
+        listings = []
+        for files in pool.map(list_files, [place for *_, place in folders]):
+            listings.append(files)
             bar.update()
-    verdicts, errors = Manifest(path).check(listings, strict)
-    troubles = [(place, f"{reason}: {printable(place)}") for files in listings.values() for place, reason in files.troubles]
+    troubles = [(place, f"{reason}: {printable(place)}") for files in listings for place, reason in files.troubles]
     if strict and troubles:
         raise ValueError(f"A file cannot be read. Received: {troubles[0][1]}")
-    counts = [int((verdict != UNREADABLE).sum()) for verdict in verdicts]
-    report(tell, folders, counts, listings, troubles + errors, sum(map(len, verdicts)))
+    unread = [files.unread for files in listings]
+    table, links = joined([place for *_, place in folders], listings)
+    errors = Manifest(path).check(table, links, strict)
+    readable = table.verdicts != UNREADABLE
+    of_folder = np.repeat(np.arange(len(folders), dtype=np.int32), table.counts)
+    report(tell, folders, np.bincount(of_folder[readable], minlength=len(folders)), unread, troubles + errors, len(readable))
 
-    of_folder = np.repeat(np.arange(len(folders), dtype=np.int32), counts)
-    labels = np.array([label for _, label, _ in folders], np.int64)
-    of_split = np.array([list(splits).index(split) for split, *_ in folders])[of_folder]
-    indices = {split: np.flatnonzero(of_split == number) for number, split in enumerate(splits)}
+    labels = np.array([label for _, label, _ in folders], np.int32)
+    of_split = np.array([list(splits).index(split) for split, *_ in folders], np.int8)
+    indices = {split: np.flatnonzero(readable & (of_split[of_folder] == number)) for number, split in enumerate(splits)}
     for split, root in splits.items():
         if not len(indices[split]):
             raise ValueError(f"Every split must hold an image. Received: none that can be read in {printable(root)}")
     if "validation" in indices and "test" not in indices:
         indices["test"] = indices["validation"]
     indices = held_out(indices, labels[of_folder], {"test": test_fraction, "validation": validation_fraction})
-    read = reader([place for *_, place in folders], labels, of_folder, listings, verdicts)
-
-    def read_at(places):
-        places = tf.constant(places, tf.int64)
-        return Split(len(places), lambda index: read(places[index]), same_shape=False)
-
-    made = {id(chosen): read_at(chosen) for chosen in indices.values()}  # where validation is both, both are one
+    read = reader(table, labels)
+    made = {id(chosen): split_of_files(*read, chosen, strict) for chosen in indices.values()}  # where validation is both, both are one
     class_names = tuple(name.decode(errors="backslashreplace") for name in names)
     return Source(class_names, (*image_shape, 3), {name: made[id(chosen)] for name, chosen in indices.items()})
 
 
-def reader(folders, labels, of_folder, listings, verdicts):
-    """Returns the function from an index to an image and its label. A file takes about fifty bytes of memory."""
-    names = tf.strings.split(b"\0".join(files.names for files in listings.values() if files.names), b"\0")
-    verdicts = np.concatenate(verdicts)
-    if not verdicts.all():
-        names = tf.gather(names, np.flatnonzero(verdicts != UNREADABLE))
-    plain = tf.constant(verdicts[verdicts != UNREADABLE] == BY_TENSORFLOW)
-    folders, labels, of_folder = tf.constant(folders), tf.constant(labels), tf.constant(of_folder)
-
-    def read(index):
-        place = of_folder[index]
-        return decode(tf.strings.join([folders[place], names[index]], os.sep), plain[index]), labels[place]
-
-    return read
+def joined(folders, listings):
+    """Returns the `Table` of the files in all folders, and their links. Takes the listings apart, to save memory."""
+    counts = [len(files.sizes) for files in listings]
+    names = b"".join(files.names for files in listings)
+    sizes, times, links = (
+        np.concatenate([np.asarray(getattr(files, column), np.int64) for files in listings]) for column in ("sizes", "times", "links")
+    )
+    listings.clear()
+    return Table(folders, counts, names, sizes, times), links
 
 
-def decode(path, plain):
-    """Returns the image in a file, as uint8 `(rows, columns, 3)`: by TensorFlow if it is `plain`, else by Pillow."""
+def reader(table, labels):
+    """Returns functions from the place of a file in a table to its image and label, and to its path.
 
-    def by_tensorflow():
-        # The accurate transform is Pillow's: TensorFlow's default is up to some levels away from it.
-        return tf.image.decode_jpeg(tf.io.read_file(path), channels=3, dct_method="INTEGER_ACCURATE")
+    They keep the name and nine bytes of each file.
 
-    def by_pillow():
-        return tf.numpy_function(lambda path: np.array(read_image(bytes(np.asarray(path).item()))), [path], tf.uint8, stateful=False)
+    Args:
+        table: `Table`.
+        labels: int32 array. The label of each folder.
+    """
+    # Bytes, and where the names begin in them. Strings would be copied for every function that `tf.data` makes of `read`.
+    with tf.device("CPU"):
+        names, begins, firsts = (tf.constant(array) for array in (np.frombuffer(table.names, np.uint8), table.begins, table.firsts))
+        letters = tf.constant([bytes([number]) for number in range(256)])
+        folders, labels, plain = tf.constant(table.folders), tf.constant(labels), tf.constant(table.verdicts == BY_TENSORFLOW)
 
-    image = tf.cond(plain, by_tensorflow, by_pillow)
-    image.set_shape((None, None, 3))
-    return image
+    def path_of(place):
+        folder = tf.searchsorted(firsts, place[None], side="right")[0] - 1
+        name = tf.strings.reduce_join(tf.gather(letters, tf.cast(names[begins[place] : begins[place + 1] - 1], tf.int32)))
+        return tf.strings.join([folders[folder], name], os.sep), tf.cast(labels[folder], tf.int64)
+
+    def read(place, window):
+        path, label = path_of(place)
+        return decode(tf.io.read_file(path), plain[place], window), label
+
+    return read, lambda place: printable(path_of(place)[0].numpy())
 
 
-def report(tell, folders, counts, listings, errors, count):
+def split_of_files(read_at, name_of, places, strict):
+    """Returns the `Split` of the files at some places of a table."""
+    with tf.device("CPU"):
+        places = tf.constant(places, tf.int32 if places.max() < 2**31 else tf.int64)
+
+    def place(index):
+        return tf.cast(places[index], tf.int64)
+
+    read = guarded(lambda index, window: read_at(place(index), window), len(places), lambda index: name_of(place(index)), strict)
+    return Split(len(places), read, same_shape=False, read_window=read)
+
+
+def report(tell, folders, counts, unread_in, errors, count):
     """Says what is not used, with counts and first names."""
     for text in tell:
         say(text)
@@ -129,8 +147,8 @@ def report(tell, folders, counts, listings, errors, count):
         more = f" and {len(places) - MOST_NAMED} more folders" if len(places) > MOST_NAMED else ""
         say(f"Skipped {len(errors)} of {count} files that cannot be read: {', '.join(first)}{more}")
     unread = {}
-    for files in listings.values():
-        for suffix, (number, first) in files.unread.items():
+    for of_folder in unread_in:
+        for suffix, (number, first) in of_folder.items():
             before, place = unread.get(suffix, (0, first))
             unread[suffix] = before + number, place
     for suffix, (number, first) in sorted(unread.items()):

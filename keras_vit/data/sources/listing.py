@@ -39,9 +39,10 @@ class Files:
     """The images under one class folder, in order, in few bytes each.
 
     Args:
-        names: bytes. Paths within the folder, with a zero byte between two.
+        names: bytes. Paths within the folder, with a zero byte behind each.
         sizes: array of int64. Bytes of each file.
         times: array of int64. When each was changed, in nanoseconds.
+        links: array of int64. For a file that has several names, a number that they share; 0 for other files.
         unread: dict from a suffix that is not read to the number of its files and the path of the first.
         troubles: list of (path, reason). Files and folders that the system does not open, and links in a loop.
     """
@@ -49,6 +50,7 @@ class Files:
     names: bytes
     sizes: array.array
     times: array.array
+    links: array.array
     unread: dict
     troubles: list
 
@@ -69,7 +71,7 @@ def list_files(root):
     Args:
         root: bytes. Path of the folder.
     """
-    names, known, found = [], suffixes(), Files(b"", array.array("q"), array.array("q"), {}, [])
+    names, known, found = [], suffixes(), Files(b"", *(array.array("q") for _ in range(3)), {}, [])
 
     def walk(folder, inside, above):
         for entry in entries(folder, found.troubles):
@@ -94,13 +96,16 @@ def list_files(root):
             except OSError as error:  # such as a link to nowhere
                 found.troubles.append((entry.path, error.strerror))
                 continue
-            names.append(inside + entry.name)
+            names.append(inside + entry.name + b"\0")
             found.sizes.append(status.st_size)
             found.times.append(status.st_mtime_ns)
+            several = status.st_nlink > 1 or entry.is_symlink()
+            found.links.append(hash((status.st_dev, status.st_ino)) if several and status.st_ino else 0)
 
     status = os.stat(root)
     walk(root, b"", frozenset({(status.st_dev, status.st_ino)}))
-    found.names = b"\0".join(names)
+    found.names = b"".join(names)
+    names.clear()  # `walk` refers to itself, so what it holds stays for long
     return found
 
 

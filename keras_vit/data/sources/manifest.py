@@ -13,11 +13,44 @@ import tensorflow as tf
 from tqdm import tqdm
 
 from keras_vit.data.preprocessing import orientation, printable, read_image
+from keras_vit.data.sources.decode import plain_form
 from keras_vit.files import replacing
 
 UNREADABLE, BY_PILLOW, BY_TENSORFLOW = range(3)  # verdicts: how a file is decoded
-VERSION = 1
+VERSION = 2
 CHUNK = 64  # files that a thread checks in a row
+PIECE = 64 * CHUNK  # files whose check is begun before the first result is taken
+
+
+class Table:
+    """The files of a data set in arrays, folder by folder: 17 bytes and the length of the name for each.
+
+    Args:
+        folders: list of bytes. Paths of the folders.
+        counts: sequence of int. Files in each.
+        names: bytes. Paths of the files within their folders, with a zero byte behind each.
+        sizes: int64 array. Bytes of each file.
+        times: int64 array. When each was changed, in nanoseconds.
+        verdicts: uint8 array or None. How each is decoded; UNREADABLE if it has not been checked.
+        shapes: uint32 array `(n, 2)` or None. Rows and columns.
+    """
+
+    def __init__(self, folders, counts, names, sizes, times, verdicts=None, shapes=None):
+        self.folders, self.counts, self.names, self.sizes, self.times = folders, np.asarray(counts, np.int64), names, sizes, times
+        self.verdicts = np.full(len(sizes), UNREADABLE, np.uint8) if verdicts is None else verdicts
+        self.shapes = np.zeros((len(sizes), 2), np.uint32) if shapes is None else shapes
+        self.firsts = np.cumsum([0, *self.counts])  # the first file of each folder
+        # Where each name begins, and the next would.
+        self.begins = np.concatenate([[0], np.flatnonzero(np.frombuffer(names, np.uint8) == 0) + 1])
+
+    def path(self, place):
+        """Returns the path of a file."""
+        folder = self.folders[np.searchsorted(self.firsts, place, side="right") - 1]
+        return os.path.join(folder, self.names[self.begins[place] : self.begins[place + 1] - 1])
+
+    def names_in(self, folder):
+        """Returns the names of a folder's files, with a zero byte behind each."""
+        return self.names[self.begins[self.firsts[folder]] : self.begins[self.firsts[folder + 1]]]
 
 
 class Manifest:
@@ -30,95 +63,111 @@ class Manifest:
     def __init__(self, root):
         home = pathlib.Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "keras_vit" / "manifests"
         self.path = home / f"{hashlib.sha256(os.path.abspath(root)).hexdigest()[:24]}.npz"
-        self.rows = self._read()
 
-    def _read(self):
-        """Returns a dict from class folders to (names, sizes, times, verdicts, shapes)."""
+    def read(self):
+        """Returns the `Table` of the files as they were known, or None."""
         try:
             with np.load(self.path) as file:
                 if int(file["version"]) != VERSION:
-                    return {}
-                columns = {name: file[name] for name in ("sizes", "times", "verdicts", "shapes")}
-                folders, names = (file[name].tobytes().split(b"\0\0") for name in ("folders", "names"))
-                ends = np.cumsum(file["counts"])
+                    return None
+                columns = [file[name] for name in ("sizes", "times", "verdicts", "shapes")]
+                return Table(file["folders"].tobytes().split(b"\0"), file["counts"], file["names"].tobytes(), *columns)
         except FileNotFoundError:
-            return {}
+            return None
         except (OSError, ValueError, KeyError, EOFError) as error:  # as a full disk may leave it
             say(f"The manifest is read no more, and made anew ({error}): {self.path}")
-            return {}
-        pieces = zip(*(np.split(column, ends[:-1]) for column in columns.values()))
-        return {folder: (blob, *piece) for folder, blob, piece in zip(folders, names, pieces)}
+            return None
 
-    def write(self):
+    def write(self, table):
         """Writes the manifest. Without room or permission it is left out, which costs time only."""
-        names, *columns = zip(*self.rows.values())
-        blobs = {name: np.frombuffer(b"\0\0".join(blob), np.uint8) for name, blob in (("folders", self.rows), ("names", names))}
-        joined = dict(zip(("sizes", "times", "verdicts", "shapes"), map(np.concatenate, columns)))
+        texts = {"folders": b"\0".join(table.folders), "names": table.names}
+        texts = {name: np.frombuffer(text, np.uint8) for name, text in texts.items()}
+        columns = {name: getattr(table, name) for name in ("counts", "sizes", "times", "verdicts", "shapes")}
         try:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             with filelock.FileLock(f"{self.path}.lock"), replacing(self.path) as temporary:
-                np.savez(temporary, version=VERSION, counts=[len(column) for column in columns[0]], **blobs, **joined)
+                np.savez(temporary, version=VERSION, **texts, **columns)
         except OSError as error:
             say(f"The checked files are not remembered, and will be checked again ({error})")
 
-    def check(self, listings, strict=False):
-        """Returns the verdicts on all files and the errors of those that cannot be read, in order.
+    def check(self, table, links, strict=False):
+        """Fills in the verdicts on all files, and returns the (path, reason) of those that cannot be read, in order.
 
         Args:
-            listings: dict from class folders, in bytes, to their `Files`.
+            table: `Table`.
+            links: int64 array. For a file that has several names, a number that they share; 0 for other files.
             strict: bool. Whether the first file that cannot be read is an error.
-
-        Returns:
-            A list with a uint8 array for each folder, and a list of (path, reason).
         """
-        known, self.rows = self.rows, {}
-        for folder, files in listings.items():
-            sizes, times = np.asarray(files.sizes, np.int64), np.asarray(files.times, np.int64)
-            self.rows[folder] = (files.names, sizes, times, *remembered(known.get(folder), files.names, sizes, times))
-        errors = []
-        missing = sum(int((row[3] == UNREADABLE).sum()) for row in self.rows.values())
-        if missing:
-            try:
-                self._decode(missing, errors, strict)
-            finally:  # what is checked stays so, also if this one is stopped
-                self.write()
-        return [row[3] for row in self.rows.values()], errors
-
-    def _decode(self, count, errors, strict):
-        """Checks the files that have no verdict yet, in threads: decoders run outside of Python's lock."""
-        with progress("Checking images", count) as bar, concurrent.futures.ThreadPoolExecutor() as pool:
-            for folder, (names, _, _, verdicts, shapes) in self.rows.items():
-                places = np.flatnonzero(verdicts == UNREADABLE)
-                if not len(places):
-                    continue
-                names = names.split(b"\0")
-                chunks = np.array_split(places, -(-len(places) // CHUNK))
-                paths = ([os.path.join(folder, names[place]) for place in chunk] for chunk in chunks)
-                for chunk, found in zip(chunks, pool.map(lambda chunk: list(map(inspect, chunk)), paths)):
-                    for place, (verdict, shape, reason) in zip(chunk, found):
-                        verdicts[place], shapes[place] = verdict, shape
-                        if reason:
-                            errors.append((os.path.join(folder, names[place]), reason))
-                            if strict:
-                                raise ValueError(reason)
-                    bar.update(len(chunk))
+        known = self.read()
+        if known is not None:
+            remember(known, table)
+            del known
+        missing = np.flatnonzero(table.verdicts == UNREADABLE)
+        if not len(missing):
+            return []
+        try:
+            return decode_all(table, missing, links[missing], strict)
+        finally:  # what is checked stays so, also if this one is stopped
+            self.write(table)
 
 
-def remembered(row, names, sizes, times):
-    """Returns the verdicts and shapes of files as they are remembered: UNREADABLE where a file is new, changed or could not be read."""
-    verdicts, shapes = np.zeros(len(sizes), np.uint8), np.zeros((len(sizes), 2), np.uint32)
-    if row is None:
-        return verdicts, shapes
-    old_names, old_sizes, old_times, old_verdicts, old_shapes = row
-    if old_names == names:
-        same = (old_sizes == sizes) & (old_times == times)
-        return np.where(same, old_verdicts, UNREADABLE), old_shapes
-    places = {name: place for place, name in enumerate(old_names.split(b"\0"))}
-    for place, name in enumerate(names.split(b"\0") if names else ()):
-        old = places.get(name)
-        if old is not None and (old_sizes[old], old_times[old]) == (sizes[place], times[place]):
-            verdicts[place], shapes[place] = old_verdicts[old], old_shapes[old]
-    return verdicts, shapes
+def decode_all(table, places, links, strict):
+    """Checks files in threads, as decoders run outside of Python's lock. A file that has several names is checked once.
+
+    Args:
+        table: `Table` whose verdicts and shapes are filled in.
+        places: int array. The files that are checked.
+        links: int64 array. For those that have several names, a number that they share; 0 for others.
+        strict: bool. Whether the first file that cannot be read is an error.
+
+    Returns:
+        A list of (path, reason) of the files that cannot be read, in order.
+    """
+    numbers, reasons = np.where(links == 0, -1 - np.arange(len(links)), links), {}
+    _, first, same = np.unique(numbers, return_index=True, return_inverse=True)
+    chosen = np.sort(places[first])
+    with progress("Checking images", len(chosen)) as bar, concurrent.futures.ThreadPoolExecutor() as pool:
+        for begin in range(0, len(chosen), PIECE):  # a list of all tasks would take more memory than the files do
+            chunks = [chosen[start : start + CHUNK] for start in range(begin, min(begin + PIECE, len(chosen)), CHUNK)]
+            for chunk, found in zip(chunks, pool.map(lambda chunk: [inspect(table.path(place)) for place in chunk], chunks)):
+                for place, (verdict, shape, reason) in zip(chunk, found):
+                    table.verdicts[place], table.shapes[place] = verdict, shape
+                    if reason and strict:
+                        raise ValueError(reason)
+                    if reason:
+                        reasons[int(place)] = reason
+                bar.update(len(chunk))
+    representatives = places[first][same]
+    table.verdicts[places], table.shapes[places] = table.verdicts[representatives], table.shapes[representatives]
+    failed = places[table.verdicts[places] == UNREADABLE], representatives[table.verdicts[places] == UNREADABLE]
+    same_as = "The same file as {}, which cannot be read: {}".format
+    return [
+        (path, reasons[int(one)] if place == one else same_as(printable(table.path(one)), printable(path)))
+        for place, one, path in zip(*failed, map(table.path, failed[0]))
+    ]
+
+
+def remember(known, table):
+    """Copies the verdicts and shapes of the files that are unchanged since they were checked.
+
+    Args:
+        known: `Table` of the files as they were.
+        table: `Table` of the files as they are.
+    """
+    folders = {folder: number for number, folder in enumerate(known.folders)}
+    for number, folder in enumerate(table.folders):
+        old = folders.get(folder)
+        if old is None:
+            continue
+        names, old_names = table.names_in(number), known.names_in(old)
+        new_places, old_places = (np.arange(rows.firsts[place], rows.firsts[place + 1]) for rows, place in ((table, number), (known, old)))
+        if names != old_names:
+            where = {name: place for name, place in zip(old_names.split(b"\0"), old_places)}
+            pairs = [(new, where[name]) for name, new in zip(names.split(b"\0"), new_places) if name in where]
+            new_places, old_places = np.array(pairs, np.int64).reshape(-1, 2).T
+        same = (known.sizes[old_places] == table.sizes[new_places]) & (known.times[old_places] == table.times[new_places])
+        table.verdicts[new_places[same]] = known.verdicts[old_places[same]]
+        table.shapes[new_places[same]] = known.shapes[old_places[same]]
 
 
 def inspect(path):
@@ -133,14 +182,14 @@ def inspect(path):
     """
     from PIL import Image
 
-    shape, form, reason, refused = (0, 0), None, None, (OSError, ValueError)  # what Pillow raises on contents that it refuses
+    shape, form, plain, reason, refused = (0, 0), None, False, None, (OSError, ValueError)  # what Pillow raises on contents that it refuses
     try:
         with Image.open(os.fsdecode(path)) as image:
-            shape, form = (image.height, image.width), (image.format, image.mode)
+            shape, form = (image.height, image.width), image.format
             upright = orientation(image) == 1
+            plain = upright and plain_form(image)
     except Exception as error:  # a decoder may raise anything on a damaged file
         upright, reason = isinstance(error, refused), f"{error}: {printable(path)}"
-    plain = upright and form in (("JPEG", "RGB"), ("JPEG", "L"), ("PNG", "RGB"))
     if form and not plain:
         try:
             read_image(path)
@@ -150,7 +199,7 @@ def inspect(path):
     if upright:
         try:
             with tf.device("CPU"):
-                image = tf.image.decode_jpeg(tf.io.read_file(path), channels=3, ratio=8 if plain and form != ("PNG", "RGB") else 1)
+                image = tf.image.decode_jpeg(tf.io.read_file(path), channels=3, ratio=8 if plain and form != "PNG" else 1)
             return BY_TENSORFLOW, shape if form else tuple(image.shape[:2]), None
         except tf.errors.OpError:
             pass

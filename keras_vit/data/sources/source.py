@@ -17,11 +17,14 @@ class Split:
             `(n, classes)` of 0 and 1. It is traced by `tf.data`.
         same_shape: bool. Whether all images have the source's `image_shape`. If not, `read` takes one index, an int64 scalar, and returns
             one image `(rows, columns, 3)` of uint8 and its label.
+        read_window: function or None. For images of several shapes: takes an index and a function from the (rows, columns) of its image
+            to a window (top, left, rows, columns), and returns the window of the image and the label. It saves decoding the rest.
     """
 
     size: int
     read: Callable
     same_shape: bool = True
+    read_window: Callable | None = None
 
     def read_one(self, index):
         """Returns the image and the label at one index."""
@@ -39,11 +42,14 @@ class Source:
         class_names: tuple of str. `class_names[i]` is the name of the class with the index i.
         image_shape: (rows, columns, 3).
         splits: dict from "train", "validation" and "test" to `Split`. Two may be the same.
+        smallest: int or None. Where each of several machines reads training files of its own, the images of the machine that has the
+            fewest.
     """
 
     class_names: tuple[str, ...]
     image_shape: tuple[int, int, int]
     splits: dict[str, Split]
+    smallest: int | None = None
 
 
 def held_out(splits, labels, fractions):

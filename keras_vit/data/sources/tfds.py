@@ -26,6 +26,7 @@ def tfds(
     download: bool = False,
     validation_fraction: float = 0.1,
     test_fraction: float = 0.2,
+    part: tuple[int, int] | None = None,
 ) -> Source:
     """Reads a classification data set of TensorFlow Datasets.
 
@@ -44,6 +45,8 @@ def tfds(
         download: bool. Whether a data set that is not there is downloaded and prepared.
         validation_fraction: float in (0, 1). Share of the other images. Stratified by class if the data set is in memory.
         test_fraction: float in (0, 1). Share of the training images.
+        part: (index, count) or None. Only this one of `count` equal stretches of the training images is read, and no file that holds none
+            of it. Set by `load(shard_by="files")`.
 
     Returns:
         A `Source`.
@@ -66,6 +69,14 @@ def tfds(
         sizes = {ours: known[theirs].num_examples for ours, theirs in splits.items()}
     except (KeyError, ValueError) as error:
         raise ValueError(f"A split must be one of {', '.join(known)}, or a slice or a sum of them ({error}). Received: {splits}") from None
+    if part:
+        if "validation" not in splits:
+            raise ValueError(f"`shard_by='files'` needs a validation split. Received: {name} with {', '.join(known)}")
+        import tensorflow_datasets
+
+        stretches = tensorflow_datasets.even_splits(train, part[1], drop_remainder=True)  # of equal sizes
+        splits["train"] = stretches[part[0]]
+        sizes["train"] = known[splits["train"]].num_examples
     by_index = str(getattr(builder.info.file_format, "value", builder.info.file_format)) == "array_record"
     if not by_index and sum(known[split].num_bytes for split in splits.values()) > IN_MEMORY:
         raise ValueError(

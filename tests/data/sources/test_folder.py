@@ -11,8 +11,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from keras_vit.data import AUGMENTATIONS, load, read_image
 from keras_vit.data.sources import manifest
-from keras_vit.data.sources.folder import decode
+from keras_vit.data.sources.decode import decode
 from keras_vit.data.sources.manifest import BY_TENSORFLOW, inspect
+from keras_vit.messages import file_error
 
 generator = np.random.default_rng(0)
 
@@ -56,7 +57,7 @@ def test_every_form_is_decoded_as_pillow_does(tmp_path, name):
     FORMS[name](picture((120, 60, 30))).save(path, **more)
     verdict, shape, reason = inspect(os.fsencode(path))
     assert shape == (30, 40) and reason is None
-    image = decode(tf.constant(str(path)), tf.constant(verdict == BY_TENSORFLOW))
+    image = decode(tf.io.read_file(str(path)), tf.constant(verdict == BY_TENSORFLOW))
     assert image.shape == (30, 40, 3) and image.dtype == tf.uint8
     np.testing.assert_array_equal(image, np.asarray(read_image(path)))
 
@@ -66,7 +67,7 @@ def test_photographs_are_turned_upright(tmp_path):
     exif[0x0112] = 6
     save(tmp_path / "a.jpg", picture((0, 0, 0)), exif=exif)
     verdict, _, _ = inspect(os.fsencode(tmp_path / "a.jpg"))
-    assert decode(tf.constant(str(tmp_path / "a.jpg")), tf.constant(verdict == BY_TENSORFLOW)).shape == (40, 30, 3)
+    assert decode(tf.io.read_file(str(tmp_path / "a.jpg")), tf.constant(verdict == BY_TENSORFLOW)).shape == (40, 30, 3)
 
 
 def test_what_it_returns(animals):
@@ -294,3 +295,75 @@ def test_floating_point_images_and_archives_are_refused(tmp_path, caplog):
     (tmp_path / "pets.zip").touch()
     with pytest.raises(ValueError, match="pets.zip, which is a file: unpack an archive first"):
         load(tmp_path / "pets.zip")
+
+
+def test_a_file_that_is_damaged_after_the_check_is_named_and_replaced(tmp_path, caplog):
+    root = tmp_path / "with [brackets] 100% \N{FLEXED BICEPS}"
+    for i in range(10):
+        save(root / "ant" / f"{i}\n.JPG", picture((200, 0, 0), (48, 40)))
+        save(root / "bee" / f"{i}.png", picture((0, 200, 0), (48, 40)).convert("RGBA" if i % 2 else "RGB"))
+    data, strict = (load(root, batch_size=4, image_size=16, augmentation="inception", strict=strict) for strict in (False, True))
+    whole = list(data.train_from(0).take(2))
+    lost = [path for path in sorted(root.glob("*/*")) if path.name[0] in "135"]
+    for path, content in zip(lost, (None, b"", b"no image", None, first_half(lost[4]), b"GIF89a")):
+        path.unlink() if content is None else path.write_bytes(content)
+    with caplog.at_level(logging.WARNING):
+        batches = list(data.train_from(0).take(2))
+        rows = sum(len(labels) for split in data.splits.values() for _, labels in split)
+    assert [images.shape for images, _ in batches] == [images.shape for images, _ in whole] and rows == 20
+    pairs = zip(*(np.concatenate([images for images, _ in found]) for found in (batches, whole)))
+    assert 0 < sum(np.array_equal(one, other) for one, other in pairs) < 8
+    assert all(f"by now: {path}" in caplog.text for path in lost)
+    resumed = next(iter(data.train_from(1)))
+    np.testing.assert_array_equal(resumed[0], batches[1][0])
+    with pytest.raises(tf.errors.OpError) as error:
+        list(strict.train_from(0).take(2))
+    assert file_error(error.value).startswith("An image that was whole") and str(root) in file_error(error.value)
+    for path in root.glob("*/*"):
+        path.unlink()
+    with pytest.raises(tf.errors.OpError) as error:
+        next(iter(data.test))
+    assert "No image of the split can be read any more" in file_error(error.value)
+
+
+def first_half(path):
+    """Returns the first half of a file."""
+    return path.read_bytes()[: path.stat().st_size // 2]
+
+
+def test_a_window_is_decoded_as_it_is_in_the_whole_image(tmp_path):
+    image = Image.fromarray(generator.integers(0, 256, (70, 90, 3)).astype("uint8")).resize((181, 141))
+    kinds = [
+        dict(quality=90),
+        dict(quality=60, subsampling=1),
+        dict(subsampling=0),
+        dict(progressive=True),
+        dict(quality=30, optimize=True),
+    ]
+    for number, options in enumerate(kinds):
+        image.save(tmp_path / f"{number}.jpg", **options)
+    image.convert("L").save(tmp_path / "gray.jpg")
+    image.save(tmp_path / "whole.png")
+    image.convert("CMYK").save(tmp_path / "cmyk.jpg")
+    for path in sorted(tmp_path.iterdir()):
+        plain = tf.constant(inspect(os.fsencode(path))[0] == BY_TENSORFLOW)
+        whole = decode(tf.io.read_file(str(path)), plain).numpy()
+        for _ in range(12):
+            rows, columns = generator.integers(1, 142), generator.integers(1, 182)
+            top, left = generator.integers(0, 142 - rows), generator.integers(0, 182 - columns)
+            part = decode(tf.io.read_file(str(path)), plain, lambda shape: tf.constant([top, left, rows, columns], tf.int32))  # noqa: B023
+            np.testing.assert_array_equal(part, whole[top : top + rows, left : left + columns])
+
+
+def test_a_file_of_several_names_is_checked_once(tmp_path, monkeypatch, caplog):
+    fill(tmp_path / "set", 3, "a", "b")
+    (tmp_path / "bad.jpg").write_bytes(b"no image")
+    for i in range(20):
+        (tmp_path / "set" / "a" / f"l{i}.png").symlink_to(tmp_path / "set" / "b" / "0.png")
+        os.link(tmp_path / "set" / "b" / "1.png", tmp_path / "set" / "b" / f"h{i}.png")
+    for name in ("x.jpg", "y.jpg"):
+        (tmp_path / "set" / "a" / name).symlink_to(tmp_path / "bad.jpg")
+    checked = []
+    monkeypatch.setattr(manifest, "inspect", lambda path: checked.append(path) or inspect(path))
+    assert sum(sizes_of(tmp_path / "set")[1].values()) == 46 and len(checked) == 8  # b/0.png is no link, but others lead to it
+    assert "The same file as" in caplog.text and "Skipped 2 of 48 files" in caplog.text

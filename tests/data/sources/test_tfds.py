@@ -46,6 +46,17 @@ def test_images_and_labels_belong_together(data_dir):
         assert len(images) == count
 
 
+def test_each_machine_reads_files_of_its_own(data_dir):
+    options = dict(batch_size=6, data_dir=data_dir, image_size=8, validation="test", shard_by="files")
+    first, second = (load("tfds:blobs", shard=(index, 2), **options) for index in range(2))
+    assert first.sizes == second.sizes == {"train": 30, "validation": 12, "test": 12} and first.steps_per_epoch == 10
+    for there, here in zip(list(second.train_from(0).take(6))[4:], second.train_from(4).take(2)):
+        np.testing.assert_array_equal(there[0], here[0])
+        np.testing.assert_array_equal(here[0][:, 4, 4, 0], 100.0 * here[1].numpy())
+    with pytest.raises(ValueError, match="needs a validation split"):
+        load("tfds:blobs", shard=(0, 2), **options | {"validation": None})
+
+
 def test_slices_of_splits(data_dir):
     data = load("tfds:blobs", batch_size=6, data_dir=data_dir, image_size=8, train="train[:50%]", validation="train[50%:60%]")
     assert data.sizes == {"train": 30, "validation": 6, "test": 12}

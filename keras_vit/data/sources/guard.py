@@ -1,0 +1,57 @@
+"""Keeps a run alive when a file is damaged or removed after it was checked."""
+
+import threading
+
+import numpy as np
+import tensorflow as tf
+
+from keras_vit.data.sources.manifest import say
+from keras_vit.messages import IMAGE_LOST, IMAGES_LOST
+
+
+def guarded(read, size, name_of, strict):
+    """Returns a function that reads as `read` does, and the next image that is whole in place of one that cannot be read.
+
+    So the batches stay the same but for that image, and a run can still resume at any step.
+
+    Args:
+        read: function from an index and a window, see `Split`, to an image and its label.
+        size: int. Number of images.
+        name_of: function from an index to the path of its file, as text.
+        strict: bool. Whether such an image is an error.
+    """
+    stand_ins, lock = {}, threading.Lock()
+
+    def find(index):
+        with lock:
+            if strict:
+                raise ValueError(f"{IMAGE_LOST}. Received: {name_of(index)}")
+            if not (index in stand_ins and whole(stand_ins[index])):
+                known = index in stand_ins
+                following = ((index + step) % size for step in range(1, size))
+                other = next((other for other in following if whole(other)), None)
+                if other is None:
+                    raise ValueError(f"{IMAGES_LOST}. Received: {name_of(index)}")
+                stand_ins[int(index)] = np.int64(other)
+                if not known:
+                    say(f"Skipped: {IMAGE_LOST}, {len(stand_ins)} by now: {name_of(index)}. In its place comes {name_of(other)}")
+            return stand_ins[index]
+
+    def whole(index):
+        try:
+            with tf.device("CPU"):
+                read(tf.constant(index, tf.int64), None)
+            return True
+        except Exception:  # a decoder may raise anything on a damaged file
+            return False
+
+    def read_guarded(index, window=None):
+        def stand_in(index):
+            return read(tf.ensure_shape(tf.numpy_function(find, [index], tf.int64), ()), window)
+
+        # Errors can only be caught in a data set, so this is one of one image. It takes 0.05 ms.
+        one = tf.data.Dataset.from_tensors(index)
+        images = one.map(lambda index: read(index, window)).ignore_errors().concatenate(one.map(stand_in))
+        return images.take(1).get_single_element()
+
+    return read_guarded
