@@ -57,9 +57,7 @@ def main():
         write_crops(folder, options.images, np.random.default_rng(0))
     classes = sum(path.is_dir() for path in (folder / "train" if (folder / "train").is_dir() else folder).iterdir())
     form = dict(hidden_dim=96, num_layers=4, num_heads=3, mlp_dim=384, class_token=False, pooling="gap", prefix_positions=False)
-    build, start = keras_vit.VisionTransformer, form
-    if options.weights:
-        build, start = keras_vit.from_pretrained, {"source": options.weights}
+    build, start = (keras_vit.from_pretrained, {"source": options.weights}) if options.weights else (keras_vit.VisionTransformer, form)
     for way in ("naflex", "squash", "center"):
         keras.utils.set_random_seed(0)
         model = build(**start, num_classes=classes, naflex=way == "naflex")
@@ -70,7 +68,8 @@ def main():
             model = model.adapt(input_shape=(pixels, pixels, 3))
             preprocessing = {**model.preprocessing, "crop_mode": way, "crop_fraction": 1.0}
             data = keras_vit.data.load(folder, batch_size=16, image_size=pixels, preprocessing=preprocessing)
-        model.compile(keras.optimizers.AdamW(5e-4 if options.weights is None else 1e-5), "sparse_categorical_crossentropy", ["accuracy"])
+        optimizer = keras.optimizers.AdamW(1e-5 if options.weights else 5e-4)
+        model.compile(optimizer, "sparse_categorical_crossentropy", metrics=["accuracy"])
         model.fit(data.train, epochs=options.epochs, verbose=2)
         print(f"{way}: test accuracy {model.evaluate(data.test, verbose=0)[1]:.3f}")
 
