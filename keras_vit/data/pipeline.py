@@ -37,7 +37,7 @@ class Data:
     """
 
     class_names: tuple[str, ...]
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int | None, int | None, int]
     sizes: dict[str, int]
     steps_per_epoch: int
     train: tf.data.Dataset

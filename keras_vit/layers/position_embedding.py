@@ -86,7 +86,8 @@ class PositionEmbedding(keras.layers.Layer):
         if grid is not None:
             return self._by_sample(tokens, grid)
         width = tokens.shape[-1]
-        grid = ops.shape(patches)[1:3]
+        _, *sides, _ = ops.shape(patches)
+        grid = tuple(sides)
         if self.kind == "learned":
             same = tuple(patches.shape[1:3]) == tuple(self.table.shape[:2])
             on_grid = self.table if same else resample_grid(self.table, grid, self.resample)

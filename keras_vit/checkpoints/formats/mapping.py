@@ -242,7 +242,7 @@ def count(names: Any, pattern: str, start: int = 0) -> int:
 def position_grid(
     found: int,
     prefixes: tuple[int, ...],
-    cell: tuple[int, int],
+    cell: tuple[int, ...],
     sizes: Any = (),
     given: tuple[int, int] | None = None,
     guesses: tuple[int, ...] | None = None,

@@ -67,7 +67,7 @@ def arrays(
     own = images.shape[1:3] if one_size else (224, 224)
     rows, columns = own if image_size is None else checks.positive_pair("image_size", image_size)
     splits = held_out(splits, strata, {"test": test_fraction, "validation": validation_fraction})
-    make = (lambda *pair: in_memory(*pair, (rows, columns))) if one_size else of_many_sizes
+    make = (lambda images, labels: in_memory(images, labels, (rows, columns))) if one_size else of_many_sizes
     made = {name: make(images[order], labels[order]) for name, order in splits.items()}
     return Source(class_names, (rows, columns, 3), made)
 

@@ -47,7 +47,7 @@ class Source:
     """
 
     class_names: tuple[str, ...]
-    image_shape: tuple[int, int, int]
+    image_shape: tuple[int | None, int | None, int]
     splits: dict[str, Split]
     smallest: int | None = None
 
