@@ -56,13 +56,14 @@ def _saved_model(model, path, spec, precision, images):
 def _torch(model, path, spec, precision, images):
     import torch
 
-    axes = {axis: torch.export.Dim.AUTO for axis, size in enumerate(spec.shape) if size is None}
-    # Keras's own export traces images of two pixels where their size is open. A batch of one would be taken for a constant.
-    sample = np.concatenate([images, images])[: 1 if spec.shape[0] else 2]
+    if None in spec.shape[1:]:
+        raise ValueError("The format 'torch' is of one image size: torch.export fixes the grid of patches. Received: `dynamic_size=True`")
+    dynamic = {"dynamic_shapes": [({0: torch.export.Dim.AUTO},)]} if spec.shape[0] is None else {}
+    sample = np.concatenate([images, images])[: 2 if dynamic else 1]  # a batch of one would be taken for a constant
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*not properly registered as a submodule.*")
         network = _in_keras(model, precision).eval()
-        program = torch.export.export(network, (torch.from_numpy(sample),), dynamic_shapes=[(axes,)] if axes else None, strict=False)
+        program = torch.export.export(network, (torch.from_numpy(sample),), strict=False, **dynamic)
     torch.export.save(program, path)
 
 

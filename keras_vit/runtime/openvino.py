@@ -58,6 +58,15 @@ class Inference:
     def train_on_batch(self, *args, **kwargs):
         check_training()
 
+    def export(self, filepath, format="tf_saved_model", verbose=None, input_signature=None, **kwargs):
+        """Exports the model, see `keras.Model.export`. In OpenVINO's format Keras's own would fix the batch to one image."""
+        if format != "openvino":
+            return super().export(filepath, format, verbose, input_signature, **kwargs)
+        import openvino
+
+        spec = input_signature[0] if input_signature else keras.InputSpec(shape=self.input_shape, dtype="float32")
+        return openvino.serialize(graph(self, spec)[0], filepath)
+
     def _get_compiled_model(self, data):
         form = fast_paths(), [(array.shape[1:], array.dtype) for array in keras.tree.flatten(data)]
         weights = [variable.value for variable in self.variables]

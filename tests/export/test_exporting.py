@@ -37,7 +37,7 @@ CASES = {  # of a format: what is exported how; the first is quick enough for ev
     ],
     "openvino": [("distilled", dict(dynamic_size=True)), ("hybrid", dict(precision="half")), ("channels first, normalized pixels", {})],
     "litert": [("distilled", {}), ("hybrid", dict(precision="int8")), ("SigLIP", dict(precision="half"))],
-    "torch": [("hybrid", {}), ("SigLIP", dict(precision="half", dynamic_size=True))],
+    "torch": [("hybrid", {}), ("SigLIP", dict(precision="half"))],
 }
 
 

@@ -42,6 +42,16 @@ def test_predictions_are_those_of_other_code(name):
     assert np.abs(model.predict_on_batch(images) - expected).max() > 1e-3  # the present weights, not those of the first call
 
 
+def test_keras_export_takes_any_batch(tmp_path):
+    import openvino
+
+    model = tiny()
+    images = random_images(model, 3)
+    model.export(str(tmp_path / "model.xml"), format="openvino")
+    found = openvino.compile_model(tmp_path / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(images)[0]
+    assert_close(found, model.predict_on_batch(images), 1e-5)
+
+
 def test_open_size():
     model = tiny(pooling="gap")
     images = random_images(model, 3)
