@@ -44,9 +44,13 @@ class Arguments(TypedDict, total=False):
     num_classes: int
     include_top: bool
     pooling: Pooling | None
+    pooling_num_heads: int | None
+    pooling_mlp_dim: int | None
+    pooling_prefix_tokens: bool
     classifier_activation: Any
     representation_size: int | None
     representation_activation: Any
+    representation_bias: bool
     unit_feature: bool
     dropout_rate: float
     attention_dropout_rate: float
@@ -71,6 +75,10 @@ class Arguments(TypedDict, total=False):
     norm_epsilon: float
     norm_embeddings: bool
     norm_after_pooling: bool
+    mlp_norm: bool
+    attention_norm: bool
+    norm_branches: bool
+    final_norm: bool
     stem: ConvStemConfig | ResNetStemConfig | dict[str, Any] | None
     dynamic_padding: bool
     token_merging: int | tuple[int, ...] | None
@@ -1621,6 +1629,986 @@ def DINOv2g14Reg4(*, weights: str | os.PathLike[str] | None = None, **overrides:
 
     Example:
     >>> model = keras_vit.DINOv2g14Reg4(num_classes=10)  # doctest: +SKIP
+    """
+
+def TIPSv2B14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns TIPSv2B14: patch_size 14, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("TIPSv2B14")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (448, 448, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'token'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.TIPSv2B14(num_classes=10)  # doctest: +SKIP
+    """
+
+def TIPSv2L14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns TIPSv2L14: patch_size 14, hidden_dim 1024, num_layers 24, num_heads 16, mlp_dim 4096.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("TIPSv2L14")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (448, 448, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'token'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.TIPSv2L14(num_classes=10)  # doctest: +SKIP
+    """
+
+def TIPSv2So400m14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns TIPSv2So400m14: patch_size 14, hidden_dim 1152, num_layers 27, num_heads 16, mlp_dim 4304.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("TIPSv2So400m14")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (448, 448, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'token'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.TIPSv2So400m14(num_classes=10)  # doctest: +SKIP
+    """
+
+def TIPSv2g14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns TIPSv2g14: patch_size 14, hidden_dim 1536, num_layers 40, num_heads 24, mlp_dim 4096.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("TIPSv2g14")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (448, 448, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'token'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.TIPSv2g14(num_classes=10)  # doctest: +SKIP
+    """
+
+def IJEPAH14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns IJEPAH14: patch_size 14, hidden_dim 1280, num_layers 32, num_heads 16, mlp_dim 5120.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("IJEPAH14")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (224, 224, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'gap'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.IJEPAH14(num_classes=10)  # doctest: +SKIP
+    """
+
+def IJEPAH16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns IJEPAH16: patch_size 16, hidden_dim 1280, num_layers 32, num_heads 16, mlp_dim 5120.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("IJEPAH16")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (448, 448, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'gap'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.IJEPAH16(num_classes=10)  # doctest: +SKIP
+    """
+
+def IJEPAg16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns IJEPAg16: patch_size 16, hidden_dim 1408, num_layers 40, num_heads 16, mlp_dim 6144.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("IJEPAg16")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (224, 224, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'gap'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.IJEPAg16(num_classes=10)  # doctest: +SKIP
+    """
+
+def EVAg14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns EVAg14: patch_size 14, hidden_dim 1408, num_layers 40, num_heads 16, mlp_dim 6144.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("EVAg14")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (224, 224, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'gap'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.EVAg14(num_classes=10)  # doctest: +SKIP
+    """
+
+def EVACLIPg14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns EVACLIPg14: patch_size 14, hidden_dim 1408, num_layers 40, num_heads 16, mlp_dim 6144.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("EVACLIPg14")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (224, 224, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'token'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.EVACLIPg14(num_classes=10)  # doctest: +SKIP
+    """
+
+def EVA02Ti14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns EVA02Ti14: patch_size 14, hidden_dim 192, num_layers 12, num_heads 3, mlp_dim 512.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("EVA02Ti14")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (336, 336, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'gap'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.EVA02Ti14(num_classes=10)  # doctest: +SKIP
+    """
+
+def EVA02S14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns EVA02S14: patch_size 14, hidden_dim 384, num_layers 12, num_heads 6, mlp_dim 1024.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("EVA02S14")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (336, 336, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'gap'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.EVA02S14(num_classes=10)  # doctest: +SKIP
+    """
+
+def EVA02B14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns EVA02B14: patch_size 14, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 2048.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("EVA02B14")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (448, 448, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'gap'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.EVA02B14(num_classes=10)  # doctest: +SKIP
+    """
+
+def EVA02L14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns EVA02L14: patch_size 14, hidden_dim 1024, num_layers 24, num_heads 16, mlp_dim 2730.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("EVA02L14")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (448, 448, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'gap'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.EVA02L14(num_classes=10)  # doctest: +SKIP
+    """
+
+def EVA02CLIPB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns EVA02CLIPB16: patch_size 16, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 2048.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("EVA02CLIPB16")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (224, 224, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'token'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.EVA02CLIPB16(num_classes=10)  # doctest: +SKIP
+    """
+
+def EVA02CLIPL14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns EVA02CLIPL14: patch_size 14, hidden_dim 1024, num_layers 24, num_heads 16, mlp_dim 2730.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("EVA02CLIPL14")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (224, 224, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'token'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.EVA02CLIPL14(num_classes=10)  # doctest: +SKIP
+    """
+
+def EVA02CLIPE14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns EVA02CLIPE14: patch_size 14, hidden_dim 1792, num_layers 64, num_heads 16, mlp_dim 15360.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("EVA02CLIPE14")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (224, 224, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'token'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.EVA02CLIPE14(num_classes=10)  # doctest: +SKIP
+    """
+
+def PECoreTi16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns PECoreTi16: patch_size 16, hidden_dim 192, num_layers 12, num_heads 3, mlp_dim 768.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("PECoreTi16")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (384, 384, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'map'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.PECoreTi16(num_classes=10)  # doctest: +SKIP
+    """
+
+def PECoreS16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns PECoreS16: patch_size 16, hidden_dim 384, num_layers 12, num_heads 6, mlp_dim 1536.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("PECoreS16")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (384, 384, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'map'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.PECoreS16(num_classes=10)  # doctest: +SKIP
+    """
+
+def PECoreB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns PECoreB16: patch_size 16, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("PECoreB16")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (224, 224, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'map'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.PECoreB16(num_classes=10)  # doctest: +SKIP
+    """
+
+def PECoreL14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns PECoreL14: patch_size 14, hidden_dim 1024, num_layers 24, num_heads 16, mlp_dim 4096.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("PECoreL14")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (336, 336, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'map'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.PECoreL14(num_classes=10)  # doctest: +SKIP
+    """
+
+def PECoreG14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns PECoreG14: patch_size 14, hidden_dim 1536, num_layers 50, num_heads 16, mlp_dim 8960.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("PECoreG14")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (448, 448, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'map'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.PECoreG14(num_classes=10)  # doctest: +SKIP
+    """
+
+def PELangL14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns PELangL14: patch_size 14, hidden_dim 1024, num_layers 23, num_heads 16, mlp_dim 4096.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("PELangL14")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (448, 448, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'gap'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.PELangL14(num_classes=10)  # doctest: +SKIP
+    """
+
+def PELangG14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns PELangG14: patch_size 14, hidden_dim 1536, num_layers 47, num_heads 16, mlp_dim 8960.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("PELangG14")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (448, 448, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'gap'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.PELangG14(num_classes=10)  # doctest: +SKIP
+    """
+
+def PESpatialTi16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns PESpatialTi16: patch_size 16, hidden_dim 192, num_layers 12, num_heads 3, mlp_dim 768.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("PESpatialTi16")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (512, 512, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'gap'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.PESpatialTi16(num_classes=10)  # doctest: +SKIP
+    """
+
+def PESpatialS16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns PESpatialS16: patch_size 16, hidden_dim 384, num_layers 12, num_heads 6, mlp_dim 1536.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("PESpatialS16")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (512, 512, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'gap'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.PESpatialS16(num_classes=10)  # doctest: +SKIP
+    """
+
+def PESpatialB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns PESpatialB16: patch_size 16, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("PESpatialB16")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (512, 512, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'gap'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.PESpatialB16(num_classes=10)  # doctest: +SKIP
+    """
+
+def PESpatialL14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns PESpatialL14: patch_size 14, hidden_dim 1024, num_layers 24, num_heads 16, mlp_dim 4096.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("PESpatialL14")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (448, 448, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'gap'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.PESpatialL14(num_classes=10)  # doctest: +SKIP
+    """
+
+def PESpatialG14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns PESpatialG14: patch_size 14, hidden_dim 1536, num_layers 50, num_heads 16, mlp_dim 8960.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("PESpatialG14")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (448, 448, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'gap'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.PESpatialG14(num_classes=10)  # doctest: +SKIP
     """
 
 def SigLIPB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:

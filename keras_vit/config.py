@@ -9,6 +9,7 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
+from keras_vit.feature import check_tokens
 from keras_vit.inputs import check_combinations
 from keras_vit.layers import activations, checks
 from keras_vit.layers.multi_head_self_attention import QKV_BIASES
@@ -59,9 +60,13 @@ class ViTConfig:
     num_classes: int = 1000
     include_top: bool = True
     pooling: Pooling | None = "token"
+    pooling_num_heads: int | None = None
+    pooling_mlp_dim: int | None = None
+    pooling_prefix_tokens: bool = False
     classifier_activation: Any = "softmax"
     representation_size: int | None = None
     representation_activation: Any = "tanh"
+    representation_bias: bool = True
     unit_feature: bool = False
     dropout_rate: float = 0.0
     attention_dropout_rate: float = 0.0
@@ -86,6 +91,10 @@ class ViTConfig:
     norm_epsilon: float = 1e-6
     norm_embeddings: bool = False
     norm_after_pooling: bool = False
+    mlp_norm: bool = False
+    attention_norm: bool = False
+    norm_branches: bool = False
+    final_norm: bool = True
     stem: ConvStemConfig | ResNetStemConfig | dict[str, Any] | None = None
     dynamic_padding: bool = False
     token_merging: int | tuple[int, ...] | None = None
@@ -177,7 +186,7 @@ class ViTConfig:
     def to_dict(self) -> dict[str, Any]:
         """Returns all arguments, as plain values that JSON can hold. `from_dict` reads them."""
         dtype = keras.dtype_policies.serialize(self.dtype) if isinstance(self.dtype, keras.DTypePolicy) else self.dtype
-        named = {name: activations.config(getattr(self, name)) for name in FUNCTIONS}
+        named: dict[str, Any] = {name: activations.config(getattr(self, name)) for name in FUNCTIONS}
         named |= {"stem": stem_dict(self.stem), "rotary": rotary_dict(rotary_config(self.rotary))}
         return {**self._fields(), **named, "dtype": _plain(unshared(dtype))}
 
@@ -317,11 +326,17 @@ def _check(c):
         raise ValueError(f"`input_shape` must be {order}, where only height and width may be None. Received: input_shape={c.input_shape}")
     for name in ("hidden_dim", "num_layers", "num_heads", "mlp_dim", "num_classes"):
         checks.integer(name, getattr(c, name))
-    if c.representation_size is not None:
-        checks.integer("representation_size", c.representation_size)
+    for name in ("representation_size", "pooling_num_heads", "pooling_mlp_dim"):
+        if getattr(c, name) is not None:
+            checks.integer(name, getattr(c, name))
+    for field in FIELDS:
+        if field.type == "bool":
+            checks.one_of(field.name, getattr(c, field.name), (True, False))
     checks.integer("num_register_tokens", c.num_register_tokens, least=0)
     checks.positive_pair("patch_size", c.patch_size)
     checks.divides("num_heads", c.num_heads, "hidden_dim", c.hidden_dim)
+    checks.divides("pooling_num_heads", c.pooling_num_heads or 1, "hidden_dim", c.hidden_dim)
+    checks.norm_branches(c.norm_branches, c.norm_first)
     for name in NAMES:
         if name.endswith("_rate"):
             checks.rate(name, getattr(c, name))
@@ -334,7 +349,7 @@ def _check(c):
     for name in FUNCTIONS:
         activations.get(getattr(c, name), name)
     check_combinations(c)
-    _check_tokens(c)
+    check_tokens(c)
     _check_token_merging(c)
     _check_preprocessing(c)
     if c.class_names is not None:
@@ -344,26 +359,6 @@ def _check(c):
             raise ValueError(
                 "`class_names` must be None or a sequence of `num_classes` strings. "
                 f"Received: class_names={received}, num_classes={c.num_classes}"
-            )
-
-
-def _check_tokens(c):
-    if c.pooling in ("token", "token_gap") and not c.class_token:
-        raise ValueError(f"This pooling needs a class token. Received: pooling={c.pooling!r}, class_token=False")
-    if c.pooling == "token_gap" and c.norm_after_pooling:
-        raise ValueError('`pooling="token_gap"` reads normalized tokens. Received: pooling="token_gap", norm_after_pooling=True')
-    if c.distillation_token and c.pooling != "token":
-        raise ValueError(f'A distillation token needs `pooling="token"`. Received: distillation_token=True, pooling={c.pooling!r}')
-    if c.include_top and c.pooling is None:
-        raise ValueError(
-            "A head needs a pooled feature: choose a `pooling`, or `include_top=False`. Received: include_top=True, pooling=None"
-        )
-    if c.position_grid is not None:
-        checks.positive_pair("position_grid", c.position_grid)
-        if c.position_embedding != "learned":
-            raise ValueError(
-                "`position_grid` is for learned positions; the others are computed for the grid at hand. "
-                f"Received: position_grid={c.position_grid}, position_embedding={c.position_embedding!r}"
             )
 
 

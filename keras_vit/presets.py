@@ -6,7 +6,9 @@ import re
 from keras_vit.names import nearest
 
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+WHOLE = {"crop_fraction": 1.0, "crop_mode": "squash"}
 CLIP = {"mean": (0.48145466, 0.4578275, 0.40821073), "std": (0.26862954, 0.26130258, 0.27577711)}
+TIPS = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0), **WHOLE, "interpolation": "bilinear"}
 
 # hidden_dim, num_layers, num_heads, mlp_dim: the letters of the papers.
 SIZES = {
@@ -21,6 +23,7 @@ SIZES = {
     "G": (1664, 48, 16, 8192),
     "So400m": (1152, 27, 16, 4304),
     "e": (1792, 56, 16, 15360),
+    "PEG": (1536, 50, 16, 8960),
 }
 
 
@@ -50,6 +53,49 @@ def _dinov2(letter, num_register_tokens=0):
     form = dict(input_shape=(518, 518, 3), include_top=False, layer_scale_init=1e-5, preprocessing={**IMAGENET, "crop_fraction": 1.0})
     dims, mlp = ((1536, 40, 24, 4096), "swiglu") if letter == "g" else (SIZES[letter], "mlp")
     return _size(*dims, 14, mlp=mlp, num_register_tokens=num_register_tokens, **form)
+
+
+def _tipsv2(letter):
+    form: dict = dict(input_shape=(448, 448, 3), include_top=False, num_register_tokens=1, layer_scale_init=1.0)
+    form.update(position_resample="bilinear_antialias", preprocessing=TIPS)
+    dims, mlp = ((1536, 40, 24, 4096), "swiglu") if letter == "g" else (SIZES[letter], "mlp")
+    return _size(*dims, 14, mlp=mlp, **form)
+
+
+def _ijepa(letter, patch_size, side=224):
+    form: dict = dict(include_top=False, class_token=False, prefix_positions=False, pooling="gap", position_resample="bicubic")
+    return _vit(letter, patch_size, input_shape=(side, side, 3), preprocessing={**IMAGENET, "crop_fraction": 0.9}, **form)
+
+
+EVA = dict(qkv_bias="query_value", preprocessing={**CLIP, "crop_fraction": 1.0})
+EVA02 = dict(**EVA, mlp="swiglu", rotary=dict(native_grid=(16, 16)))
+FC_NORM = dict(pooling="gap", norm_after_pooling=True)
+
+
+def _eva02(*dims, side, mlp_norm=False):
+    return _size(*dims, 14, input_shape=(side, side, 3), mlp_norm=mlp_norm, **FC_NORM, **EVA02)
+
+
+def _projection(size, bias=False):
+    return dict(include_top=False, representation_size=size, representation_activation="linear", representation_bias=bias)
+
+
+def _eva02_clip(*dims, patch_size, projection, side=224):
+    norms: dict = dict(mlp_norm=True, attention_norm=True)
+    return _size(*dims, patch_size, input_shape=(side, side, 3), **norms, **_projection(projection, bias=True), **EVA02)
+
+
+def _pe(dims, patch_size, side, class_token=True, layer_scale_init=None, projection=None):
+    rotary = dict(axes="xy", offset=1.0 if class_token else 0.0)
+    form: dict = dict(input_shape=(side, side, 3), class_token=class_token, layer_scale_init=layer_scale_init, rotary=rotary)
+    form.update(norm_embeddings=True, patch_bias=False, norm_epsilon=1e-5, prefix_positions=class_token, position_resample="bilinear")
+    form.update(preprocessing=dict(**WHOLE, interpolation="bilinear"))
+    if projection is None:  # Lang and Spatial
+        return _size(*dims, patch_size, include_top=False, pooling="gap", final_norm=False, **form)
+    pooling: dict = dict(pooling="map", pooling_num_heads=8, pooling_prefix_tokens=True)
+    if dims[3] != 4 * dims[0]:
+        pooling["pooling_mlp_dim"] = 4 * dims[0]
+    return _size(*dims, patch_size, **pooling, **_projection(projection), **form)
 
 
 def _siglip(letter, patch_size, side=224):
@@ -142,6 +188,38 @@ PRESETS = {
     "DINOv2B14Reg4": _dinov2("B", 4),
     "DINOv2L14Reg4": _dinov2("L", 4),
     "DINOv2g14Reg4": _dinov2("g", 4),
+    # Cao et al., "TIPSv2", 2026: DINOv2's form with one register.
+    "TIPSv2B14": _tipsv2("B"),
+    "TIPSv2L14": _tipsv2("L"),
+    "TIPSv2So400m14": _tipsv2("So400m"),
+    "TIPSv2g14": _tipsv2("g"),
+    # Assran et al., "Self-Supervised Learning from Images with a Joint-Embedding Predictive Architecture", 2023.
+    "IJEPAH14": _ijepa("H", 14),
+    "IJEPAH16": _ijepa("H", 16, 448),
+    "IJEPAg16": _ijepa("g", 16),
+    # Fang et al., "EVA", 2022, and "EVA-02", 2023; Sun et al., "EVA-CLIP", 2023: the image towers.
+    "EVAg14": _vit("g", 14, **FC_NORM, **EVA),
+    "EVACLIPg14": _vit("g", 14, **_projection(1024, bias=True), **EVA),
+    "EVA02Ti14": _eva02(192, 12, 3, 512, side=336),
+    "EVA02S14": _eva02(384, 12, 6, 1024, side=336),
+    "EVA02B14": _eva02(768, 12, 12, 2048, side=448, mlp_norm=True),
+    "EVA02L14": _eva02(1024, 24, 16, 2730, side=448, mlp_norm=True),
+    "EVA02CLIPB16": _eva02_clip(768, 12, 12, 2048, patch_size=16, projection=512),
+    "EVA02CLIPL14": _eva02_clip(1024, 24, 16, 2730, patch_size=14, projection=768),
+    "EVA02CLIPE14": _size(1792, 64, 16, 15360, 14, norm_first=False, norm_branches=True, **_projection(1024, bias=True), **EVA),
+    # Bolya et al., "Perception Encoder", 2025.
+    "PECoreTi16": _pe(SIZES["Ti"], 16, 384, projection=512),
+    "PECoreS16": _pe(SIZES["S"], 16, 384, projection=512),
+    "PECoreB16": _pe(SIZES["B"], 16, 224, projection=1024),
+    "PECoreL14": _pe(SIZES["L"], 14, 336, projection=1024),
+    "PECoreG14": _pe(SIZES["PEG"], 14, 448, class_token=False, projection=1280),
+    "PELangL14": _pe((1024, 23, 16, 4096), 14, 448, layer_scale_init=0.1),
+    "PELangG14": _pe((1536, 47, 16, 8960), 14, 448, class_token=False, layer_scale_init=0.1),
+    "PESpatialTi16": _pe(SIZES["Ti"], 16, 512),
+    "PESpatialS16": _pe(SIZES["S"], 16, 512),
+    "PESpatialB16": _pe(SIZES["B"], 16, 512),
+    "PESpatialL14": _pe(SIZES["L"], 14, 448),
+    "PESpatialG14": _pe(SIZES["PEG"], 14, 448, class_token=False, layer_scale_init=0.1),
     # Zhai et al., "Sigmoid Loss for Language Image Pre-Training", 2023: the image towers.
     "SigLIPB16": _siglip("B", 16),
     "SigLIPB32": _siglip("B", 32, 256),
@@ -214,7 +292,7 @@ def preset(name: str) -> dict:
     )
 
 
-FAMILIES = ("dinov2", "deit3", "deit", "siglip", "clip", "flexivit")
+FAMILIES = ("eva02", "eva", "tipsv2", "ijepa", "dinov2", "deit3", "deit", "siglip", "clip", "flexivit")
 LETTERS = {"tiny": "ti", "small": "s", "medium": "m", "base": "b", "large": "l", "huge": "h", "giant": "g"}
 
 

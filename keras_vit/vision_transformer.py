@@ -3,13 +3,12 @@
 import inspect
 
 import keras
-from keras import ops
 
 from keras_vit.config import FIELDS, NAMES, ViTConfig
+from keras_vit.feature import class_feature, classify, pool
 from keras_vit.image_input import ChecksImages
 from keras_vit.inputs import model_inputs, patches_of, rotations_of
 from keras_vit.layers import (
-    AttentionPooling,
     ClassToken,
     Dropout,
     LayerNormalization,
@@ -19,9 +18,8 @@ from keras_vit.layers import (
     TokenMergingBlock,
     TransformerEncoderBlock,
     UnmergeTokens,
-    activations,
 )
-from keras_vit.layers.masks import TokenMask, masked_mean
+from keras_vit.layers.masks import TokenMask
 from keras_vit.layers.sublayers import KeepsSublayers, carry_over, kept_changes, unshared
 from keras_vit.runtime import precision
 from keras_vit.runtime.trainer import Trainer
@@ -54,12 +52,20 @@ class VisionTransformer(KeepsSublayers, ChecksImages, Trainer, keras.Model):
             "token_gap": both side by side, as DINOv2's linear classifiers. "map": the patch tokens
             pooled by attention. None, which needs `include_top=False`: all tokens. Defaults to
             "token".
+        pooling_num_heads: int or None. Number of heads of `pooling="map"`. Defaults to None,
+            `num_heads`.
+        pooling_mlp_dim: int or None. Width of the hidden layer of the feed-forward network of
+            `pooling="map"`. Defaults to None, `mlp_dim`.
+        pooling_prefix_tokens: bool. Whether `pooling="map"` pools all tokens, class and register
+            tokens too, as Perception Encoder does. Defaults to False.
         classifier_activation: str, callable or None. Activation of the output; None returns logits.
             Defaults to "softmax".
-        representation_size: int or None. Width of a dense layer before the head, as in the paper's
-            pre-training. Defaults to None, no such layer.
+        representation_size: int or None. Width of a dense layer on the pooled feature, before the
+            head: the paper's pre-training has one with tanh, CLIP and its relatives project to the
+            space of their text tower. Defaults to None, no such layer.
         representation_activation: str, callable or None. Activation of that layer; None makes it a
             linear projection, as CLIP's. Defaults to "tanh".
+        representation_bias: bool. Whether that layer has a bias. Defaults to True.
         unit_feature: bool. Whether the head reads the feature at length 1, so that its logits are
             scaled cosines, as `keras_vit.zero_shot` makes them. Defaults to False.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every
@@ -105,6 +111,13 @@ class VisionTransformer(KeepsSublayers, ChecksImages, Trainer, keras.Model):
             to False.
         norm_after_pooling: bool. Whether the last normalization comes after pooling (timm's
             `fc_norm`) and not before. Defaults to False.
+        mlp_norm: bool. Whether feed-forward networks normalize their hidden layer before the last
+            product (EVA-02). Defaults to False.
+        attention_norm: bool. Whether attention's output is normalized before its projection
+            (EVA-02's CLIP). Defaults to False.
+        norm_branches: bool. Whether a block normalizes the output of each branch before the sum
+            (EVA-02-E). It needs `norm_first=False`. Defaults to False.
+        final_norm: bool. Whether there is a normalization after the last block. Defaults to True.
         stem: dict or None. What precedes the patch embedding: "kind" is "conv" or "resnet", the
             other entries are the arguments of `ConvStem` or `ResNetStem`. Defaults to None.
         dynamic_padding: bool. Whether images that the patch does not divide are padded, and not
@@ -142,8 +155,8 @@ class VisionTransformer(KeepsSublayers, ChecksImages, Trainer, keras.Model):
         preprocessing: dict, complete.
         class_names: tuple of `num_classes` strings, or None.
 
-    A call returns `(batch, num_classes)`; `(batch, hidden_dim)` without head;
-    `(batch, tokens, hidden_dim)` without pooling.
+    A call returns `(batch, num_classes)`; `(batch, hidden_dim)` or `(batch, representation_size)`
+    without head; `(batch, tokens, hidden_dim)` without pooling.
 
     Raises:
         ValueError: if an argument is unknown or out of range, or if two contradict each other.
@@ -168,8 +181,8 @@ class VisionTransformer(KeepsSublayers, ChecksImages, Trainer, keras.Model):
         patches = patches_of(config, policy, images)
         tokens, rotations = _add_prefix_and_positions(config, policy, patches, grid)
         tokens = _encode(config, policy, tokens, rotations, mask)
-        feature = _pool(config, policy, tokens, mask)
-        outputs = _classify(config, policy, feature)
+        feature = pool(config, policy, tokens, mask)
+        outputs = classify(config, policy, feature)
         super().__init__(inputs=inputs, outputs=outputs, name=config.name)
         if config.channels != 1 and not config.naflex:
             # Keras's own would let an image of one channel pass for one of three.
@@ -312,6 +325,9 @@ def _encode(c, policy, tokens, rotations, mask):
             norm_first=c.norm_first,
             norm_epsilon=c.norm_epsilon,
             remat=c.remat,
+            mlp_norm=c.mlp_norm,
+            attention_norm=c.attention_norm,
+            norm_branches=c.norm_branches,
             name=f"block_{i}",
             dtype=policy,
             **merges,
@@ -319,59 +335,6 @@ def _encode(c, policy, tokens, rotations, mask):
         tokens, *more = outputs if merges else (outputs,)
         places = dict(zip(("places",), more))
     return UnmergeTokens(name="unmerge_tokens", dtype=policy)(tokens, **places) if places else tokens
-
-
-def _pool(c, policy, tokens, mask):
-    """Returns the feature that the head reads: one vector for an image, two if two heads read them, or all tokens without pooling."""
-    norm = LayerNormalization(epsilon=c.norm_epsilon, name="norm", dtype=policy)
-    if c.pooling is None:
-        return norm(tokens)
-    if c.pooling == "token":
-        return _class_feature(c, norm, tokens)
-    read = tokens if c.norm_after_pooling else norm(tokens)
-    patch_tokens = read[:, c.num_prefix_tokens :] if c.num_prefix_tokens else read
-    mask = None if mask is None else TokenMask(0, name="patch_mask")(mask, patch_tokens)
-    if c.pooling == "map":
-        pooling = AttentionPooling(c.num_heads, c.mlp_dim, c.activation or "gelu", c.norm_epsilon, name="attention_pooling", dtype=policy)
-        feature = pooling(patch_tokens, mask=mask)
-    else:
-        feature = ops.mean(patch_tokens, axis=1) if mask is None else masked_mean(patch_tokens, mask)
-    if c.pooling == "token_gap":
-        feature = ops.concatenate([read[:, 0], feature], axis=-1)
-    return norm(feature) if c.norm_after_pooling else feature
-
-
-def _class_feature(c, norm, tokens):
-    read = tokens if c.norm_after_pooling else norm(tokens)
-    if not c.distillation_token:
-        feature = read[:, 0]
-    else:
-        feature = read[:, :2] if c.include_top else ops.mean(read[:, :2], axis=1)
-    return norm(feature) if c.norm_after_pooling else feature
-
-
-def _classify(c, policy, feature):
-    """Returns the model's outputs: the classes, or the feature without head."""
-
-    def dense(units, name, **more):
-        return keras.layers.Dense(units, name=name, dtype=policy, **more)
-
-    if c.representation_size:
-        activation = activations.get(c.representation_activation)
-        feature = dense(c.representation_size, "pre_logits", activation=activation, kernel_initializer="lecun_normal")(feature)
-    if not c.include_top:
-        return feature
-    if c.unit_feature:
-        feature = keras.layers.UnitNormalization(name="unit_feature", dtype=precision.full(policy))(feature)
-    head = dense(c.num_classes, "head", kernel_initializer="zeros")
-    if c.distillation_token:
-        distillation_head = dense(c.num_classes, "distillation_head", kernel_initializer="zeros")
-        logits = [head(feature[:, 0]), distillation_head(feature[:, 1])]
-        logits = keras.layers.Average(name="mean_logits", dtype=policy)(logits)
-    else:
-        logits = head(feature)
-    activation = activations.get(c.classifier_activation)
-    return keras.layers.Activation(activation, dtype=precision.full(policy), name="predictions")(logits)
 
 
 def outputs_of_class_tokens(model):
@@ -386,7 +349,7 @@ def outputs_of_class_tokens(model):
     last = layer(f"block_{c.num_layers - 1}")
     tokens, *more = keras.tree.flatten(last.input)  # places of merged tokens, rotations, or a mask
     more = dict(zip(("places" if isinstance(last, TokenMergingBlock) else "mask" if c.naflex else "rotation",), more))
-    x = _class_feature(c, layer("norm"), last(tokens, num_queries=c.num_class_tokens, **more))
+    x = class_feature(c, layer("norm"), last(tokens, num_queries=c.num_class_tokens, **more))
     if c.representation_size:
         x = layer("pre_logits")(x)
     if not c.include_top:

@@ -34,12 +34,20 @@ class VisionTransformer(keras.Model):
             "token_gap": both side by side, as DINOv2's linear classifiers. "map": the patch tokens
             pooled by attention. None, which needs `include_top=False`: all tokens. Defaults to
             "token".
+        pooling_num_heads: int or None. Number of heads of `pooling="map"`. Defaults to None,
+            `num_heads`.
+        pooling_mlp_dim: int or None. Width of the hidden layer of the feed-forward network of
+            `pooling="map"`. Defaults to None, `mlp_dim`.
+        pooling_prefix_tokens: bool. Whether `pooling="map"` pools all tokens, class and register
+            tokens too, as Perception Encoder does. Defaults to False.
         classifier_activation: str, callable or None. Activation of the output; None returns logits.
             Defaults to "softmax".
-        representation_size: int or None. Width of a dense layer before the head, as in the paper's
-            pre-training. Defaults to None, no such layer.
+        representation_size: int or None. Width of a dense layer on the pooled feature, before the
+            head: the paper's pre-training has one with tanh, CLIP and its relatives project to the
+            space of their text tower. Defaults to None, no such layer.
         representation_activation: str, callable or None. Activation of that layer; None makes it a
             linear projection, as CLIP's. Defaults to "tanh".
+        representation_bias: bool. Whether that layer has a bias. Defaults to True.
         unit_feature: bool. Whether the head reads the feature at length 1, so that its logits are
             scaled cosines, as `keras_vit.zero_shot` makes them. Defaults to False.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every
@@ -85,6 +93,13 @@ class VisionTransformer(keras.Model):
             to False.
         norm_after_pooling: bool. Whether the last normalization comes after pooling (timm's
             `fc_norm`) and not before. Defaults to False.
+        mlp_norm: bool. Whether feed-forward networks normalize their hidden layer before the last
+            product (EVA-02). Defaults to False.
+        attention_norm: bool. Whether attention's output is normalized before its projection
+            (EVA-02's CLIP). Defaults to False.
+        norm_branches: bool. Whether a block normalizes the output of each branch before the sum
+            (EVA-02-E). It needs `norm_first=False`. Defaults to False.
+        final_norm: bool. Whether there is a normalization after the last block. Defaults to True.
         stem: dict or None. What precedes the patch embedding: "kind" is "conv" or "resnet", the
             other entries are the arguments of `ConvStem` or `ResNetStem`. Defaults to None.
         dynamic_padding: bool. Whether images that the patch does not divide are padded, and not
@@ -122,8 +137,8 @@ class VisionTransformer(keras.Model):
         preprocessing: dict, complete.
         class_names: tuple of `num_classes` strings, or None.
 
-    A call returns `(batch, num_classes)`; `(batch, hidden_dim)` without head;
-    `(batch, tokens, hidden_dim)` without pooling.
+    A call returns `(batch, num_classes)`; `(batch, hidden_dim)` or `(batch, representation_size)`
+    without head; `(batch, tokens, hidden_dim)` without pooling.
 
     Raises:
         ValueError: if an argument is unknown or out of range, or if two contradict each other.
@@ -154,9 +169,13 @@ class VisionTransformer(keras.Model):
         num_classes: int = 1000,
         include_top: bool = True,
         pooling: Pooling | None = "token",
+        pooling_num_heads: int | None = None,
+        pooling_mlp_dim: int | None = None,
+        pooling_prefix_tokens: bool = False,
         classifier_activation: Any = "softmax",
         representation_size: int | None = None,
         representation_activation: Any = "tanh",
+        representation_bias: bool = True,
         unit_feature: bool = False,
         dropout_rate: float = 0.0,
         attention_dropout_rate: float = 0.0,
@@ -181,6 +200,10 @@ class VisionTransformer(keras.Model):
         norm_epsilon: float = 1e-06,
         norm_embeddings: bool = False,
         norm_after_pooling: bool = False,
+        mlp_norm: bool = False,
+        attention_norm: bool = False,
+        norm_branches: bool = False,
+        final_norm: bool = True,
         stem: ConvStemConfig | ResNetStemConfig | dict[str, Any] | None = None,
         dynamic_padding: bool = False,
         token_merging: int | tuple[int, ...] | None = None,

@@ -14,6 +14,7 @@ class Format(enum.StrEnum):
     TIMM = "timm"
     HUGGINGFACE = "huggingface"
     GOOGLE = "google"
+    PERCEPTION_ENCODER = "perception_encoder"
 
 
 def convert(
@@ -28,7 +29,8 @@ def convert(
 ):
     """Converts weights.
 
-    Reads any format that `keras_vit.from_pretrained` knows, and writes Keras's own or that of timm, transformers or vision_transformer.
+    Reads any format that `keras_vit.from_pretrained` knows, and writes Keras's own or that of timm, transformers, vision_transformer or
+    Perception Encoder.
     The output is whole or absent.
     """
     if output.exists() and not force:

@@ -11,7 +11,7 @@ FLOORS = [
     {"version", "names", "files", "extras", "messages"},
     {"runtime"},
     {"layers"},
-    {"presets", "stems", "rotary", "image_input", "inputs"},
+    {"presets", "stems", "rotary", "image_input", "inputs", "feature"},
     {"config"},
     {"vision_transformer"},
     {"backbone", "cost", "quantization"},

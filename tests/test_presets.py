@@ -96,6 +96,12 @@ PUBLISHED = [
     ("DINOv2B14", 86_579_712, 23.16, {"input_shape": (224, 224, 3), "position_grid": (37, 37)}),
     ("DINOv2L14", 304_367_616, 81.01, {"input_shape": (224, 224, 3), "position_grid": (37, 37)}),
     ("DINOv2g14", 1_136_479_232, 299.4, {"input_shape": (224, 224, 3), "position_grid": (37, 37)}),
+    # One of each form of EVA-02, Perception Encoder and TIPSv2; `BY_FORMULA` has the others
+    ("EVA02Ti14", 5_756_584, None, {}),
+    ("EVA02CLIPB16", 86_263_040, None, {}),
+    ("PECoreTi16", 6_140_544, None, {}),
+    ("PESpatialTi16", 5_683_200, None, {}),
+    ("TIPSv2B14", 86_314_752, None, {"prefix_positions": False}),
     # SigLIP's image towers
     ("SigLIPB16", 92_884_224, 17.708, {}),
     ("SigLIPB16", 92_930_304, None, {"input_shape": (256, 256, 3)}),
@@ -150,6 +156,46 @@ def parameters_of_the_built_model(name, **overrides):
     return count
 
 
+# Not built, which takes seconds; those of EVA, TIPSv2 and I-JEPA are timm's.
+BY_FORMULA = [
+    ("TIPSv2L14", 304_014_336, {"prefix_positions": False}),
+    ("TIPSv2So400m14", 413_391_600, {"prefix_positions": False}),
+    ("TIPSv2g14", 1_135_949_312, {"prefix_positions": False}),
+    ("IJEPAH14", 630_762_240, {}),
+    ("IJEPAH16", 631_668_480, {}),
+    ("IJEPAg16", 1_011_368_576, {}),
+    ("EVAg14", 1_012_555_112, {}),
+    ("EVAg14", 1_014_447_464, {"input_shape": (560, 560, 3)}),
+    ("EVACLIPg14", 1_012_588_928, {}),
+    ("EVA02Ti14", 5_502_144, {"input_shape": (224, 224, 3), "include_top": False}),
+    ("EVA02S14", 22_129_000, {}),
+    ("EVA02S14", 21_621_120, {"input_shape": (224, 224, 3), "include_top": False}),
+    ("EVA02B14", 87_117_544, {}),
+    ("EVA02B14", 85_758_720, {"input_shape": (224, 224, 3), "include_top": False}),
+    ("EVA02L14", 305_080_232, {}),
+    ("EVA02L14", 303_268_800, {"input_shape": (224, 224, 3), "include_top": False}),
+    ("EVA02CLIPL14", 304_105_152, {}),
+    ("EVA02CLIPL14", 304_432_832, {"input_shape": (336, 336, 3)}),
+    ("EVA02CLIPE14", 4_350_556_928, {}),
+    ("PECoreS16", 23_782_656, {}),
+    ("PECoreB16", 93_672_960, {}),
+    ("PECoreL14", 317_151_232, {}),
+    ("PECoreG14", 1_882_032_640, {}),
+    ("PELangL14", 291_415_040, {}),
+    ("PELangG14", 1_740_922_624, {}),
+    ("PESpatialS16", 21_983_232, {}),
+    ("PESpatialB16", 86_433_792, {}),
+    ("PESpatialL14", 303_964_160, {}),
+    ("PESpatialG14", 1_851_887_104, {}),
+]
+
+
+def test_published_parameters_by_formula():
+    assert {(name, keras_vit.cost(name, **more).parameters - parameters) for name, parameters, more in BY_FORMULA} == {
+        (name, 0) for name, *_ in BY_FORMULA
+    }
+
+
 @pytest.mark.parametrize("name, parameters, gmacs, overrides", PUBLISHED)
 def test_published_figures(name, parameters, gmacs, overrides):
     cost = keras_vit.cost(name, **overrides)
@@ -167,7 +213,7 @@ def test_published_millions(name):
 
 def test_every_preset_has_a_published_figure():
     ours = {"ViTMicro4", "ViTNano4", "ViTNanoC4"}
-    assert set(PRESETS) == ours | {name for name, *_ in PUBLISHED} | set(MILLIONS)
+    assert set(PRESETS) == ours | {name for name, *_ in PUBLISHED} | {name for name, *_ in BY_FORMULA} | set(MILLIONS)
 
 
 def test_counting_allocates_nothing():

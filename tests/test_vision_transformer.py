@@ -47,7 +47,7 @@ def test_variant(name, other_process):
         assert outputs.shape == (2, 5) and keras.backend.standardize_dtype(outputs.dtype) == "float32"
     else:
         tokens = 6 + model.num_prefix_tokens
-        assert tuple(outputs.shape) == ((2, tokens, 16) if name == "sequence" else (2, 16))
+        assert tuple(outputs.shape) == ((2, tokens, 16) if name == "sequence" else (2, 7) if name == "eva02_clip" else (2, 16))
     assert model.output_shape == (None, *outputs.shape[1:])
 
     assert other_process.check(model, images) == "VisionTransformer"
@@ -184,7 +184,9 @@ def logits_and_tokens(model, images):
     return (to_numpy(x) for x in keras.Model(model.input, outputs)(images))
 
 
-@pytest.mark.parametrize("more", [{}, {"norm_first": False}, {"qk_norm": True, "qkv_bias": False}, {"num_layers": 1}, {"remat": True}])
+@pytest.mark.parametrize(
+    "more", [{}, {"norm_first": False}, VARIANTS["eva02_e"], {"qk_norm": True, "qkv_bias": False}, {"num_layers": 1}, {"remat": True}]
+)
 def test_the_pooled_class_token_is_that_of_all_tokens(more):
     """The last block computes only what the head reads; `get_layer("norm").output` has every token all the same."""
     model = tiny(**more)

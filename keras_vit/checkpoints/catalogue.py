@@ -13,6 +13,8 @@ HALF = {"mean": 0.5, "std": 0.5}
 # Evaluation on the whole image, resized out of proportion.
 SQUASH = {"crop_mode": "squash"}
 SQUASH_BILINEAR = {"crop_mode": "squash", "interpolation": "bilinear"}
+PLAIN = {"mean": 0.0, "std": 1.0}
+MIT = {"license": "MIT"}
 
 # Licenses that forbid commercial use.
 NON_COMMERCIAL = ("CC-BY-NC-4.0",)
@@ -114,6 +116,49 @@ TIMM = [
     ("DINOv2B14Reg4", "vit_base_patch14_reg4_dinov2.lvd142m", 518, 0, None, 86.58, IMAGENET, 1.0),
     ("DINOv2L14Reg4", "vit_large_patch14_reg4_dinov2.lvd142m", 518, 0, None, 304.37, IMAGENET, 1.0),
     ("DINOv2g14Reg4", "vit_giant_patch14_reg4_dinov2.lvd142m", 518, 0, None, 1136.49, IMAGENET, 1.0),
+    ("TIPSv2B14", "vit_base_patch14_reg1_tipsv2.webli", 448, 0, None, 86.32, PLAIN, 1.0),
+    ("TIPSv2L14", "vit_large_patch14_reg1_tipsv2.webli", 448, 0, None, 304.02, PLAIN, 1.0),
+    ("TIPSv2So400m14", "vit_so400m_patch14_reg1_tipsv2.webli", 448, 0, None, 413.39, PLAIN, 1.0),
+    ("TIPSv2g14", "vit_giant_patch14_reg1_tipsv2.webli", 448, 0, None, 1135.95, PLAIN, 1.0),
+    ("EVAg14", "eva_giant_patch14_224.clip_ft_in1k", 224, 1000, 88.90, 1012.56, CLIP, 0.9, MIT),
+    ("EVAg14", "eva_giant_patch14_336.clip_ft_in1k", 336, 1000, 89.46, 1013.01, CLIP, 1.0, {**SQUASH, **MIT}),
+    ("EVAg14", "eva_giant_patch14_336.m30m_ft_in22k_in1k", 336, 1000, 89.57, 1013.01, IMAGENET, 1.0, {**SQUASH, **MIT}),
+    ("EVAg14", "eva_giant_patch14_560.m30m_ft_in22k_in1k", 560, 1000, 89.79, 1014.45, IMAGENET, 1.0, {**SQUASH, **MIT}),
+    ("EVACLIPg14", "eva_giant_patch14_clip_224.laion400m", 224, 0, None, 1012.59, CLIP, 0.9, MIT),
+    ("EVACLIPg14", "eva_giant_patch14_clip_224.merged2b", 224, 0, None, 1012.59, CLIP, 0.9, MIT),
+    # Those without classes are pre-trained by masked image modeling, or towers of CLIP with their projection.
+    ("EVA02Ti14", "eva02_tiny_patch14_336.mim_in22k_ft_in1k", 336, 1000, 80.65, 5.76, CLIP, 1.0, MIT),
+    ("EVA02Ti14", "eva02_tiny_patch14_224.mim_in22k", 224, 0, None, 5.50, CLIP, 0.9, MIT),
+    ("EVA02S14", "eva02_small_patch14_336.mim_in22k_ft_in1k", 336, 1000, 85.77, 22.13, CLIP, 1.0, MIT),
+    ("EVA02S14", "eva02_small_patch14_224.mim_in22k", 224, 0, None, 21.62, CLIP, 0.9, MIT),
+    ("EVA02B14", "eva02_base_patch14_448.mim_in22k_ft_in22k_in1k", 448, 1000, 88.68, 87.12, CLIP, 1.0, {**SQUASH, **MIT}),
+    ("EVA02B14", "eva02_base_patch14_448.mim_in22k_ft_in1k", 448, 1000, 88.26, 87.12, CLIP, 1.0, MIT),
+    ("EVA02B14", "eva02_base_patch14_448.mim_in22k_ft_in22k", 448, 21841, None, 103.14, CLIP, 1.0, {**SQUASH, **MIT}),
+    ("EVA02B14", "eva02_base_patch14_224.mim_in22k", 224, 0, None, 85.76, CLIP, 0.9, MIT),
+    ("EVA02L14", "eva02_large_patch14_448.mim_m38m_ft_in22k_in1k", 448, 1000, 90.06, 305.08, CLIP, 1.0, {**SQUASH, **MIT}),
+    ("EVA02L14", "eva02_large_patch14_448.mim_in22k_ft_in22k_in1k", 448, 1000, 89.96, 305.08, CLIP, 1.0, {**SQUASH, **MIT}),
+    ("EVA02L14", "eva02_large_patch14_448.mim_in22k_ft_in1k", 448, 1000, 89.63, 305.08, CLIP, 1.0, MIT),
+    ("EVA02L14", "eva02_large_patch14_448.mim_m38m_ft_in1k", 448, 1000, 89.55, 305.08, CLIP, 1.0, MIT),
+    ("EVA02L14", "eva02_large_patch14_448.mim_m38m_ft_in22k", 448, 21841, None, 326.44, CLIP, 1.0, {**SQUASH, **MIT}),
+    ("EVA02L14", "eva02_large_patch14_224.mim_m38m", 224, 0, None, 303.27, CLIP, 0.9, MIT),
+    ("EVA02L14", "eva02_large_patch14_224.mim_in22k", 224, 0, None, 303.27, CLIP, 0.9, MIT),
+    ("EVA02CLIPB16", "eva02_base_patch16_clip_224.merged2b", 224, 0, None, 86.26, CLIP, 0.9, MIT),
+    ("EVA02CLIPL14", "eva02_large_patch14_clip_224.merged2b", 224, 0, None, 304.11, CLIP, 0.9, MIT),
+    ("EVA02CLIPL14", "eva02_large_patch14_clip_336.merged2b", 336, 0, None, 304.43, CLIP, 1.0, MIT),
+    ("EVA02CLIPE14", "eva02_enormous_patch14_clip_224.laion2b_plus", 224, 0, None, 4350.56, CLIP, 0.9, MIT),
+    ("PECoreTi16", "vit_pe_core_tiny_patch16_384.fb", 384, 0, None, 6.14, HALF, 1.0),
+    ("PECoreS16", "vit_pe_core_small_patch16_384.fb", 384, 0, None, 23.78, HALF, 1.0),
+    ("PECoreB16", "vit_pe_core_base_patch16_224.fb", 224, 0, None, 93.67, HALF, 1.0),
+    ("PECoreL14", "vit_pe_core_large_patch14_336.fb", 336, 0, None, 317.15, HALF, 1.0),
+    ("PECoreG14", "vit_pe_core_gigantic_patch14_448.fb", 448, 0, None, 1882.03, HALF, 1.0),
+    ("PELangL14", "vit_pe_lang_large_patch14_448.fb", 448, 0, None, 291.42, HALF, 1.0),
+    ("PELangL14", "vit_pe_lang_large_patch14_448.fb_tiling", 448, 0, None, 291.42, HALF, 1.0),
+    ("PELangG14", "vit_pe_lang_gigantic_patch14_448.fb", 448, 0, None, 1740.92, HALF, 1.0),
+    ("PESpatialTi16", "vit_pe_spatial_tiny_patch16_512.fb", 512, 0, None, 5.68, HALF, 1.0),
+    ("PESpatialS16", "vit_pe_spatial_small_patch16_512.fb", 512, 0, None, 21.98, HALF, 1.0),
+    ("PESpatialB16", "vit_pe_spatial_base_patch16_512.fb", 512, 0, None, 86.43, HALF, 1.0),
+    ("PESpatialL14", "vit_pe_spatial_large_patch14_448.fb", 448, 0, None, 303.96, HALF, 1.0),
+    ("PESpatialG14", "vit_pe_spatial_gigantic_patch14_448.fb", 448, 0, None, 1851.89, HALF, 1.0),
     ("SigLIPB32", "vit_base_patch32_siglip_256.v2_webli", 256, 0, None, 94.55, HALF, 0.9),
     ("SigLIPB16", "vit_base_patch16_siglip_224.v2_webli", 224, 0, None, 92.88, HALF, 0.9),
     ("SigLIPB16", "vit_base_patch16_siglip_224.webli", 224, 0, None, 92.88, HALF, 0.9),
@@ -187,6 +232,15 @@ HUGGING_FACE: list[tuple] = [
 ]
 
 
+# I-JEPA, as Meta brought it to transformers.
+IJEPA = [
+    ("IJEPAH14", "hf_in1k", "hf://facebook/ijepa_vith14_1k", 224, 0, None, 630.76, IMAGENET),
+    ("IJEPAH14", "hf_in22k", "hf://facebook/ijepa_vith14_22k", 224, 0, None, 630.76, IMAGENET),
+    ("IJEPAH16", "hf_in1k", "hf://facebook/ijepa_vith16_1k", 448, 0, None, 631.67, IMAGENET),
+    ("IJEPAg16", "hf_in22k", "hf://facebook/ijepa_vitg16_22k", 224, 0, None, 1011.37, IMAGENET),
+]
+
+
 def _weights(model, tag, source, resolution, classes, top1, parameters, colors, crop, license="Apache-2.0", **more):
     preprocessing = {"size": resolution, "interpolation": "bicubic", "crop_fraction": crop, "crop_mode": "center", **colors, **more}
     return Weights(model, tag, source, resolution, classes, top1, parameters, license, preprocessing)
@@ -208,12 +262,17 @@ def _hugging_face_weights(*row):
     return _weights(*row, HALF, 1.0, **SQUASH_BILINEAR)
 
 
+def _ijepa_weights(*row):
+    return _weights(*row, 1.0, license="CC-BY-NC-4.0", **SQUASH_BILINEAR)
+
+
 CATALOGUE = [
     *(_timm_weights(*row) for row in TIMM),
     *(_google_weights("vit_models", *row, crop=1.0, **SQUASH_BILINEAR) for row in GOOGLE),
     *(_google_weights("big_vision", *row, crop=0.875, interpolation="area") for row in BIG_VISION),
     *(_google_weights("big_vision/siglip2", *row, crop=1.0, **SQUASH_BILINEAR) for row in SIGLIP2),
     *(_hugging_face_weights(*row) for row in HUGGING_FACE),
+    *(_ijepa_weights(*row) for row in IJEPA),
 ]
 
 

@@ -6,13 +6,13 @@ import logging
 import re
 from typing import Any, NamedTuple
 
-from keras_vit.checkpoints.formats import google, huggingface, timm
+from keras_vit.checkpoints.formats import google, huggingface, perception_encoder, timm
 from keras_vit.checkpoints.formats.files import KNOWN_FORMATS
 from keras_vit.config import PREPROCESSING, ViTConfig
 
 log = logging.getLogger("keras_vit")
 
-FORMATS = {format.NAME: format for format in (huggingface, timm, google)}
+FORMATS = {format.NAME: format for format in (huggingface, timm, google, perception_encoder)}
 
 # Key parts of wrappers: data-parallel, compiled, sharded and checkpointed modules.
 TRANSPARENT = re.compile(r"(?:^|(?<=\.))(?:module|_orig_mod|_fsdp_wrapped_module|_checkpoint_wrapped_module)\.")
@@ -24,8 +24,7 @@ TRAINING_STATE = re.compile(r"(optim|sched|lr_|scaler|amp|epoch|step|iter|loop|c
 # Key patterns of unsupported libraries and models, for the error message.
 OTHERS = {
     r"(.*\.)?blocks\.0\.(attns|ffns)\.0\..*": "timm's Vision Transformers with parallel blocks (such as vit_small_patch16_18x2_224)",
-    r"(.*\.)?blocks\.0\.attn\.(q_bias|[qkv]_proj\..*)": "EVA, EVA-02, BEiT and their relatives",
-    r"(.*\.)?(rope|rope_embed)\..*|(.*\.)?storage_tokens": "models with rotary positions, such as DINOv3",
+    r"(.*\.)?(rope|rope_embed)\.(?!freqs_(cos|sin)).*|(.*\.)?storage_tokens": "models with rotary positions, such as DINOv3",
     r".*relative_position_bias.*|.*rel_pos.*": "models with relative positions, such as BEiT, Swin and SAM",
     r"(.*\.)?conv_proj\.weight": "torchvision",
     r"(.*\.)?transformer\.resblocks\.0\..*": "OpenAI's CLIP and open_clip (hf://timm and hf://openai have the same image towers)",
@@ -79,7 +78,7 @@ def recognize(tensors: Any, ema: bool | None = None) -> Found:
         raise _unknown(tensors.path, keys)
     model = _chosen(tensors.path, models, ema)
     strange = _whose(model.keys.values())
-    if strange:
+    if strange and model.format is not perception_encoder:  # whose names are those of OpenAI's CLIP
         raise ValueError(f"The tensor {strange[0]!r} is one of {strange[1]}, which are not read. Received: {tensors.path}")
     _say(tensors.path, model, models, keys)
     return model

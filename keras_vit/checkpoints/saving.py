@@ -29,10 +29,11 @@ def save(model: VisionTransformer, path: str | os.PathLike[str], format: str) ->
 
     Args:
         model: VisionTransformer. The model to save.
-        path: str or path-like. A folder for "timm" and "huggingface", created if it does not exist; a file `*.npz` for "google".
+        path: str or path-like. A file `*.npz` for "google"; a folder for the others, created if it does not exist.
         format: str. "timm" (`timm.create_model("local-dir:PATH", pretrained=True)` opens it), "huggingface" (`from_pretrained` of the class
             that its config.json names; a model without a head has no pooler either, unless it has a `representation_size`: pass
-            `add_pooling_layer=False`) or "google" (vit_jax, or big_vision where positions are on patches alone or pooling is "map").
+            `add_pooling_layer=False`), "google" (vit_jax, or big_vision where positions are on patches alone or pooling is "map") or
+            "perception_encoder" (the names of Meta's own code, for models of that family).
 
     Raises:
         OSError: if the disk is full, naming the path and the space.
@@ -63,7 +64,7 @@ def save(model: VisionTransformer, path: str | os.PathLike[str], format: str) ->
         raise ValueError(f"A checkpoint in the format {format!r} is a folder. Received: path={path}, which is a file")
 
     file = form.file(a)
-    rows = form.rows(file.arguments)
+    rows = form.rows(file.arguments, **file.details)
     weights = _weights(model, a, file.arguments)
     needed = {p for row in rows for p in row.paths}
     if without := sorted(weights.keys() - needed):
@@ -110,6 +111,12 @@ def _arguments(model):
     a["activation"] = a["activation"] or ("silu" if a["mlp"] == "swiglu" else "gelu")
     # Each token is normalized by itself, so it makes no difference whether a token is picked before or after.
     a["norm_after_pooling"] = a["norm_after_pooling"] and a["pooling"] in ("gap", "map")
+    # Arguments of layers that the model lacks make no difference.
+    same = {"pooling_num_heads": a["num_heads"], "pooling_mlp_dim": a["mlp_dim"]}
+    a |= {key: None for key, value in same.items() if a["pooling"] != "map" or a[key] == value}
+    a["pooling_prefix_tokens"] = a["pooling_prefix_tokens"] and a["pooling"] == "map"
+    if not a["representation_size"]:
+        a |= {"representation_activation": "tanh", "representation_bias": True}
     a["preprocessing"] = {**model.preprocessing, **{key: _per_channel(model.preprocessing[key], channels) for key in ("mean", "std")}}
     return a
 
@@ -139,6 +146,8 @@ def _weights(model, a, target):
         for path in [f"block_{i}/attention/qkv/bias" for i in range(a["num_layers"])]:
             query, value = np.split(ops.convert_to_numpy(weights[path]), 2) if a["qkv_bias"] else np.zeros((2, width))
             weights[path] = np.concatenate([query, np.zeros(width), value])
+    if target["representation_size"] and target["representation_bias"] and not a["representation_bias"]:
+        weights["pre_logits/bias"] = np.zeros(a["representation_size"])
     if target["pooling"] == "token_gap" != a["pooling"]:
         parts = [ops.convert_to_numpy(weights["head/kernel"]), np.zeros((width, a["num_classes"]))]
         weights["head/kernel"] = np.concatenate(parts if a["pooling"] == "token" else parts[::-1])

@@ -75,15 +75,17 @@ def cost_by_part(model: Any, bytes_per_value: int = 4, **overrides: Any) -> dict
         parts["blocks"] += _block_cost(c, n, left)
         n = left
     n = c.num_tokens
-    parts["norm"] = Cost(2 * d, 0, n * d)
+    parts["norm"] = Cost(2 * d, 0, n * d) if c.final_norm else Cost(0, 0, 0)
     feature = c.feature_dim
     if c.pooling == "map":
-        mlp = _dense(d, c.mlp_dim, 1) + _dense(c.mlp_dim, d, 1)
-        products = Cost(d, 2 * patches * d, c.num_heads * patches, c.num_heads * patches + d)
-        attention = _dense(d, d, 1) + _dense(d, 2 * d, patches) + _dense(d, d, 1) + products
+        pooled, heads = n if c.pooling_prefix_tokens else patches, c.pooling_num_heads or c.num_heads
+        hidden = c.pooling_mlp_dim or c.mlp_dim
+        mlp = _dense(d, hidden, 1) + _dense(hidden, d, 1)
+        products = Cost(d, 2 * pooled * d, heads * pooled, heads * pooled + d)
+        attention = _dense(d, d, 1) + _dense(d, 2 * d, pooled) + _dense(d, d, 1) + products
         parts["pooling"] = mlp + attention + Cost(2 * d, 0, d)
     if c.representation_size:
-        parts["representation"] = _dense(d, c.representation_size, 1)
+        parts["representation"] = _dense(feature, c.representation_size, 1, c.representation_bias)
         feature = c.representation_size
     if c.include_top:
         heads = 1 + c.distillation_token
@@ -118,7 +120,8 @@ def _block_cost(c, n, left):
     mlp = _dense(d, gated * mlp_dim, left) + _dense(mlp_dim, d, left) + Cost(0, 0, gated * left * mlp_dim)
     extra = Cost(2 * d, 0, (n + left) * d) if c.layer_scale_init is not None else Cost(0, 0, 0)
     qk_norm = Cost(4 * c.head_dim, 0, 2 * n * d) if c.qk_norm else Cost(0, 0, 0)
-    block = norms + attention + products + mlp + extra + qk_norm
+    inner = c.mlp_dim * c.mlp_norm + d * c.attention_norm
+    block = norms + attention + products + mlp + extra + qk_norm + Cost(2 * inner, 0, n * inner)
     # With remat only a block's input is kept.
     return block._replace(activation_bytes=n * d) if c.remat else block
 

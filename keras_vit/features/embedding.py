@@ -117,7 +117,11 @@ def _pooled(vit, tokens, pooling):
         features.append(after(read[:, 0] if count == 1 or pooling == "token_gap" else ops.mean(read[:, :count], axis=1)))
     if pooling != "token":
         patches = read[:, vit.num_prefix_tokens :]
-        features.append(after(vit.get_layer("attention_pooling")(patches) if pooling == "map" else ops.mean(patches, axis=1)))
+        if pooling == "map":
+            pooled = vit.get_layer("attention_pooling")(read if c.pooling_prefix_tokens else patches)
+        else:
+            pooled = ops.mean(patches, axis=1)
+        features.append(after(pooled))
     return features[0] if len(features) == 1 else ops.concatenate(features, axis=-1)
 
 

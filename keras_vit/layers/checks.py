@@ -70,6 +70,16 @@ def divides(name: str, value: int, of: str, width: int) -> int:
     return value
 
 
+def norm_branches(value: bool, norm_first: bool) -> bool:
+    """Returns `norm_branches`, or raises ValueError if `norm_first` contradicts it."""
+    if value and norm_first:
+        raise ValueError(
+            "A block normalizes the input of each branch (`norm_first`) or its output (`norm_branches`). "
+            f"Received: norm_branches={value}, norm_first={norm_first}. Use norm_first=False"
+        )
+    return value
+
+
 def odd_pixels(images: np.ndarray) -> str | None:
     """Returns what is wrong with the values of images, and what to do about it.
 

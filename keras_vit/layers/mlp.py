@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_vit.layers import activations, checks
 from keras_vit.layers.dropout import Dropout
+from keras_vit.layers.layer_normalization import LayerNormalization
 from keras_vit.layers.sublayers import KeepsSublayers
 from keras_vit.runtime.calls import bare
 
@@ -15,13 +16,15 @@ from keras_vit.runtime.calls import bare
 class MLP(KeepsSublayers, keras.layers.Layer):
     """Applies the paper's feed-forward network: `fc2(activation(fc1(x)))`.
 
-    Its sublayers are `fc1` (D, mlp_dim) and `fc2` (mlp_dim, D), with biases.
+    Its sublayers are `fc1` (D, mlp_dim) and `fc2` (mlp_dim, D), with biases, and, with `use_norm`, `norm` (mlp_dim).
 
     Args:
         mlp_dim: int. Width of the hidden layer.
         activation: str or callable. "gelu" (exact), "gelu_tanh" (flax's default), "quick_gelu" (OpenAI's CLIP), or any Keras activation.
             Defaults to "gelu".
         dropout_rate: float in [0, 1). Dropout after the activation and after `fc2`. Defaults to 0.0.
+        use_norm: bool. Whether a layer normalization stands before `fc2`, as in EVA-02 ("sub-LN"). Defaults to False.
+        norm_epsilon: float. What this normalization adds to the variance. Defaults to 1e-6.
 
     Input and output shape: `(..., D)`, unchanged.
 
@@ -38,12 +41,22 @@ class MLP(KeepsSublayers, keras.layers.Layer):
 
     hidden_factor = 1  # width of the output of `fc1`, in multiples of `mlp_dim`
 
-    def __init__(self, mlp_dim: int, activation: Any = "gelu", dropout_rate: float = 0.0, **kwargs: Any):
+    def __init__(
+        self,
+        mlp_dim: int,
+        activation: Any = "gelu",
+        dropout_rate: float = 0.0,
+        use_norm: bool = False,
+        norm_epsilon: float = 1e-6,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.mlp_dim = checks.integer("mlp_dim", mlp_dim)
         self.activation = activation
         self.activate = activations.get(activation)
         self.dropout_rate = checks.rate("dropout_rate", dropout_rate)
+        self.use_norm = use_norm
+        self.norm_epsilon = norm_epsilon
 
     def build(self, input_shape: tuple) -> None:
         self.fc1 = self._dense(self.hidden_factor * self.mlp_dim, "fc1")
@@ -52,6 +65,9 @@ class MLP(KeepsSublayers, keras.layers.Layer):
         self.dropout2 = Dropout(self.dropout_rate, name="dropout2", dtype=self.dtype_policy)
         self.fc1.build(input_shape)
         self.fc2.build((*input_shape[:-1], self.mlp_dim))
+        if self.use_norm:
+            self.norm = LayerNormalization(epsilon=self.norm_epsilon, name="norm", dtype=self.dtype_policy)
+            self.norm.build((*input_shape[:-1], self.mlp_dim))
         self.sublayers_built()
 
     def _dense(self, units, name):
@@ -60,9 +76,11 @@ class MLP(KeepsSublayers, keras.layers.Layer):
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         hidden = self.activated(bare(self.fc1)(inputs))
-        if not (training and self.dropout_rate):
-            return bare(self.fc2)(hidden)
-        return self.dropout2(bare(self.fc2)(self.dropout1(hidden, training=True)), training=True)
+        drops = training and self.dropout_rate
+        if drops:
+            hidden = self.dropout1(hidden, training=True)
+        outputs = bare(self.fc2)(bare(self.norm)(hidden) if self.use_norm else hidden)
+        return self.dropout2(outputs, training=True) if drops else outputs
 
     def activated(self, hidden: Any) -> Any:
         """Returns the hidden layer after the activation."""
@@ -77,6 +95,8 @@ class MLP(KeepsSublayers, keras.layers.Layer):
             "mlp_dim": self.mlp_dim,
             "activation": activations.config(self.activation),
             "dropout_rate": self.dropout_rate,
+            "use_norm": self.use_norm,
+            "norm_epsilon": self.norm_epsilon,
         }
 
 
@@ -84,14 +104,17 @@ class MLP(KeepsSublayers, keras.layers.Layer):
 class SwiGLU(MLP):
     """Applies a gated feed-forward network: `fc2(silu(gate) * value)`, where `gate, value = fc1(x)`.
 
-    DINOv2's largest model uses it.
+    DINOv2's largest model and EVA-02 use it.
 
-    Its sublayers are `fc1` (D, 2 mlp_dim), with the gate's columns first, and `fc2` (mlp_dim, D), with biases.
+    Its sublayers are `fc1` (D, 2 mlp_dim), with the gate's columns first, and `fc2` (mlp_dim, D), with biases, and, with `use_norm`,
+    `norm` (mlp_dim).
 
     Args:
         mlp_dim: int. Width of the hidden layer, after gating.
         activation: str or callable. Activation of the gate. Defaults to "silu".
         dropout_rate: float in [0, 1). Dropout after gating and after `fc2`. Defaults to 0.0.
+        use_norm: bool. Whether a layer normalization stands before `fc2`, as in EVA-02 ("sub-LN"). Defaults to False.
+        norm_epsilon: float. What this normalization adds to the variance. Defaults to 1e-6.
 
     Input and output shape: `(..., D)`, unchanged.
 
@@ -108,8 +131,8 @@ class SwiGLU(MLP):
 
     hidden_factor = 2
 
-    def __init__(self, mlp_dim: int, activation: Any = "silu", dropout_rate: float = 0.0, **kwargs: Any):
-        super().__init__(mlp_dim, activation, dropout_rate, **kwargs)
+    def __init__(self, mlp_dim: int, activation: Any = "silu", **kwargs: Any):
+        super().__init__(mlp_dim, activation, **kwargs)
 
     def activated(self, hidden: Any) -> Any:
         gate, value = ops.split(hidden, 2, axis=-1)

@@ -8,6 +8,7 @@ from keras import ops
 from keras_vit.layers import checks
 from keras_vit.layers.dense import Dense, QueryValueBiasDense
 from keras_vit.layers.dropout import Dropout
+from keras_vit.layers.layer_normalization import LayerNormalization
 from keras_vit.layers.masks import TakesMask, as_bias
 from keras_vit.layers.sublayers import KeepsSublayers
 from keras_vit.runtime.attention import scaled_dot_product_attention
@@ -23,8 +24,8 @@ QKV_BIASES = (True, False, "query_value")
 class MultiHeadSelfAttention(TakesMask, KeepsSublayers, keras.layers.Layer):
     """Applies scaled dot-product attention between all tokens, in several heads.
 
-    Its sublayers are `qkv` (D, 3D), `projection` (D, D) and, with `qk_norm`, `query_norm` and `key_norm` over the width of a head. The
-    columns of `qkv` are the queries, then the keys, then the values, each head by head.
+    Its sublayers are `qkv` (D, 3D), `projection` (D, D), with `qk_norm`, `query_norm` and `key_norm` over the width of a head, and, with
+    `output_norm`, `norm` (D). The columns of `qkv` are the queries, then the keys, then the values, each head by head.
 
     Args:
         num_heads: int. Number of attention heads; it must divide D, the width of a token.
@@ -33,7 +34,9 @@ class MultiHeadSelfAttention(TakesMask, KeepsSublayers, keras.layers.Layer):
         qk_norm: bool. Whether queries and keys go through a layer normalization. Defaults to False.
         dropout_rate: float in [0, 1). Dropout after the projection. Defaults to 0.0.
         attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.0.
-        norm_epsilon: float. What the normalization of `qk_norm` adds to the variance. Defaults to 1e-6.
+        norm_epsilon: float. What the normalizations add to the variance. Defaults to 1e-6.
+        output_norm: bool. Whether a layer normalization over all heads stands before the projection, as in EVA-02's CLIP. Defaults to
+            False.
 
     Call arguments:
         tokens: tensor of shape `(batch, tokens, D)`, or `(batch * tokens, D)` if `batch_size` is given. With two axes, TensorFlow fuses
@@ -69,6 +72,7 @@ class MultiHeadSelfAttention(TakesMask, KeepsSublayers, keras.layers.Layer):
         dropout_rate: float = 0.0,
         attention_dropout_rate: float = 0.0,
         norm_epsilon: float = 1e-6,
+        output_norm: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -78,6 +82,7 @@ class MultiHeadSelfAttention(TakesMask, KeepsSublayers, keras.layers.Layer):
         self.dropout_rate = checks.rate("dropout_rate", dropout_rate)
         self.attention_dropout_rate = checks.rate("attention_dropout_rate", attention_dropout_rate)
         self.norm_epsilon = norm_epsilon
+        self.output_norm = output_norm
 
     def build(self, input_shape: tuple) -> None:
         width = input_shape[-1]
@@ -95,6 +100,9 @@ class MultiHeadSelfAttention(TakesMask, KeepsSublayers, keras.layers.Layer):
             self.key_norm = keras.layers.LayerNormalization(epsilon=self.norm_epsilon, name="key_norm", **policy)
             self.query_norm.build((None, head_dim))
             self.key_norm.build((None, head_dim))
+        if self.output_norm:
+            self.norm = LayerNormalization(epsilon=self.norm_epsilon, name="norm", **policy)
+            self.norm.build((None, width))
         self.sublayers_built()
 
     def __call__(self, *args: Any, rotation: Any = None, **kwargs: Any) -> Any:
@@ -121,7 +129,8 @@ class MultiHeadSelfAttention(TakesMask, KeepsSublayers, keras.layers.Layer):
         heads = scaled_dot_product_attention(query, key, value, self.attention_dropout if drops else None, bias)
         if merging is not None:
             merging.keys = key
-        mixed = bare(self.projection)(ops.reshape(ops.transpose(heads, (0, 2, 1, 3)), (-1, width)))
+        heads = ops.reshape(ops.transpose(heads, (0, 2, 1, 3)), (-1, width))
+        mixed = bare(self.projection)(bare(self.norm)(heads) if self.output_norm else heads)
         if training and self.dropout_rate:
             mixed = self.dropout(mixed, training=True)
         return mixed if flat else ops.reshape(mixed, (batch, -1, width))
@@ -193,6 +202,7 @@ class MultiHeadSelfAttention(TakesMask, KeepsSublayers, keras.layers.Layer):
             "dropout_rate": self.dropout_rate,
             "attention_dropout_rate": self.attention_dropout_rate,
             "norm_epsilon": self.norm_epsilon,
+            "output_norm": self.output_norm,
         }
 
 

@@ -48,6 +48,10 @@ class TransformerEncoderBlock(TakesMask, KeepsSublayers, keras.layers.Layer):
             in Hugging Face's ViT. Defaults to 1e-6.
         remat: bool. If True, the backward pass recomputes the block's activations instead of keeping them, which saves memory. Defaults
             to False.
+        mlp_norm: bool. Whether the feed-forward network normalizes its hidden layer before the last product. Defaults to False.
+        attention_norm: bool. Whether attention's output is normalized before its projection. Defaults to False.
+        norm_branches: bool. If True, normalization ends each branch, `x = x + norm1(attention(x))`, as in EVA-02-E. It needs
+            `norm_first=False`. Defaults to False.
 
     Call arguments:
         tokens: tensor of shape `(batch, tokens, D)`.
@@ -62,7 +66,7 @@ class TransformerEncoderBlock(TakesMask, KeepsSublayers, keras.layers.Layer):
 
     Raises:
         ValueError: if `num_heads` does not divide D, `mlp_dim` is less than 1, a rate lies outside [0, 1), or `mlp`, `activation` or
-            `use_qkv_bias` is unknown.
+            `use_qkv_bias` is unknown, or `norm_branches` and `norm_first` are both True.
 
     Reference:
         Dosovitskiy et al., "An Image is Worth 16x16 Words", 2020, equations 2 and 3.
@@ -87,6 +91,9 @@ class TransformerEncoderBlock(TakesMask, KeepsSublayers, keras.layers.Layer):
         norm_first: bool = True,
         norm_epsilon: float = 1e-6,
         remat: bool = False,
+        mlp_norm: bool = False,
+        attention_norm: bool = False,
+        norm_branches: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -104,6 +111,9 @@ class TransformerEncoderBlock(TakesMask, KeepsSublayers, keras.layers.Layer):
         self.norm_first = norm_first
         self.norm_epsilon = norm_epsilon
         self.remat = remat
+        self.mlp_norm = mlp_norm
+        self.attention_norm = attention_norm
+        self.norm_branches = checks.norm_branches(norm_branches, norm_first)
 
     def build(self, tokens_shape: tuple) -> None:
         policy = dict(dtype=self.dtype_policy)
@@ -115,12 +125,14 @@ class TransformerEncoderBlock(TakesMask, KeepsSublayers, keras.layers.Layer):
             dropout_rate=self.dropout_rate,
             attention_dropout_rate=self.attention_dropout_rate,
             norm_epsilon=self.norm_epsilon,
+            output_norm=self.attention_norm,
             name="attention",
             **policy,
         )
         self.norm2 = LayerNormalization(epsilon=self.norm_epsilon, name="norm2", **policy)
         activation = {} if self.activation is None else {"activation": self.activation}
-        self.mlp = FEED_FORWARD[self.mlp_kind](self.mlp_dim, dropout_rate=self.dropout_rate, name="mlp", **activation, **policy)
+        norm = dict(use_norm=self.mlp_norm, norm_epsilon=self.norm_epsilon)
+        self.mlp = FEED_FORWARD[self.mlp_kind](self.mlp_dim, dropout_rate=self.dropout_rate, name="mlp", **activation, **norm, **policy)
         for layer in (self.norm1, self.attention, self.norm2, self.mlp):
             layer.build(tokens_shape)
         self.layer_scale1 = self.layer_scale2 = _identity
@@ -181,6 +193,9 @@ class TransformerEncoderBlock(TakesMask, KeepsSublayers, keras.layers.Layer):
         if self.norm_first:
             x = merge(x + drop_path(self.drop_path1, self.layer_scale1(attention(norm1(every)))))
             x = x + drop_path(self.drop_path2, self.layer_scale2(mlp(norm2(x))))
+        elif self.norm_branches:
+            x = x + drop_path(self.drop_path1, self.layer_scale1(norm1(attention(every))))
+            x = x + drop_path(self.drop_path2, self.layer_scale2(norm2(mlp(x))))
         else:
             x = merge(norm1(x + drop_path(self.drop_path1, self.layer_scale1(attention(every)))))
             x = norm2(x + drop_path(self.drop_path2, self.layer_scale2(mlp(x))))
@@ -211,6 +226,9 @@ class TransformerEncoderBlock(TakesMask, KeepsSublayers, keras.layers.Layer):
             "norm_first": self.norm_first,
             "norm_epsilon": self.norm_epsilon,
             "remat": self.remat,
+            "mlp_norm": self.mlp_norm,
+            "attention_norm": self.attention_norm,
+            "norm_branches": self.norm_branches,
         }
 
 

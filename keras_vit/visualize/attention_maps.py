@@ -111,7 +111,7 @@ def _pooling_maps(model, images, blocks, read, batch_size):
 
     def maps(images):
         seen = forward_pass(model, images)
-        weights = seen.weights[-1]
+        weights = seen.weights[-1][..., -seen.grid[0] * seen.grid[1] :]
         return ops.reshape(weights, (weights.shape[0], 1, weights.shape[1], *seen.grid))
 
     return in_batches(maps, images, batch_size)

@@ -56,14 +56,14 @@ def map_of_query(model: keras.Model, query: Any, grid: tuple[int, int], matrices
         query: as in `query_tokens`, or "pooling".
         grid: (rows, columns) of patches.
         matrices: list of tensors `(batch, tokens, tokens)`, one a block. The last may have the first rows alone, if the query is there.
-        pooling: tensor `(batch, 1, patches)` for the query "pooling".
+        pooling: tensor `(batch, 1, patches)` for the query "pooling", or of all tokens if it pools them all.
 
     Returns:
         A tensor `(batch, rows, columns)`.
     """
     patches = grid[0] * grid[1]
     if query == "pooling" and pooling is not None:
-        prefix = matrices[-1].shape[1] - patches
+        prefix = matrices[-1].shape[1] - pooling.shape[-1]
         row = ops.pad(pooling, ((0, 0), (0, 0), (prefix, 0)))
     else:
         shares = query_tokens(model, query, grid)[: matrices[-1].shape[1]]

@@ -74,16 +74,23 @@ def stages(vit: keras.Model) -> list:
     found.append(Stage("tokens", positions + ("\nnorm" if config["norm_embeddings"] else ""), _shape((tokens, width))))
     found.append(Stage("encoder", f"{config['num_layers']} blocks", _shape((tokens, width))))
     if config["pooling"] is None:
-        return [*found, Stage("norm", "", _shape((tokens, width)))]
+        return [*found, *([Stage("norm", "", _shape((tokens, width)))] if config["final_norm"] else [])]
     pooling = POOLINGS[config["pooling"]]
     if config["distillation_token"]:
         pooling = "class and\ndistillation token" if config["include_top"] else "mean of class and\ndistillation token"
     lines = [pooling, "then norm"] if config["norm_after_pooling"] else ["norm, then", pooling]
+    lines = lines if config["final_norm"] else [pooling]
     pooled = width * (2 if config["pooling"] == "token_gap" else 1)
     two = config["distillation_token"] and config["include_top"]
     found.append(Stage("pooling", "\n".join(lines), f"2 × {pooled}" if two else f"{pooled}"))
     if config["representation_size"]:
-        found.append(Stage("pre-logits", "dense, tanh", f"{config['representation_size']}"))
+        found.append(
+            Stage(
+                "pre-logits",
+                f"dense, {config['representation_activation']}" if config["representation_activation"] else "dense",
+                f"{config['representation_size']}",
+            )
+        )
     if config["include_top"]:
         detail = "two dense layers,\nmean of their logits" if two else "dense layer"
         activation = config["classifier_activation"]
@@ -96,11 +103,19 @@ def block_parts(config: Any) -> list[str]:
     """Returns the names of what an encoder block does, in order; "+" is the sum of a residual connection."""
     head_dim = config["hidden_dim"] // config["num_heads"]
     attention = f"attention\n{config['num_heads']} heads of {head_dim}" + ("\nnormalized q, k" if config["qk_norm"] else "")
+    attention += "\nnormalized output" if config["attention_norm"] else ""
     mlp = f"{'SwiGLU' if config['mlp'] == 'swiglu' else 'MLP'}\n{config['hidden_dim']} → {config['mlp_dim']} → {config['hidden_dim']}"
+    mlp += "\nnormalized hidden layer" if config["mlp_norm"] else ""
     scale = ["layer\nscale"] if config["layer_scale_init"] is not None else []
-    branches = [
-        [["norm"], [branch], scale, ["+"]] if config["norm_first"] else [[branch], scale, ["+"], ["norm"]] for branch in (attention, mlp)
-    ]
+    norm = ["norm"]
+    order = lambda branch: (  # noqa: E731
+        [norm, [branch], scale, ["+"]]
+        if config["norm_first"]
+        else [[branch], norm, scale, ["+"]]
+        if config["norm_branches"]
+        else [[branch], scale, ["+"], norm]
+    )
+    branches = [order(attention), order(mlp)]
     return [part for branch in branches for parts in branch for part in parts]
 
 
@@ -187,7 +202,7 @@ def _draw_tokens(ax, x, y, vit):
 
 def _draw_block(ax, parts, count):
     bottom, height, x = 0.25, 1.2, GAP / 2 + 2.3
-    middle, left, norm_first = bottom + height / 2, GAP / 2, parts[0] == "norm"
+    middle, left, sum_last = bottom + height / 2, GAP / 2, parts[-1] == "+"
     ax.text(left, middle, f"encoder block\n× {count}", va="center", fontsize=11, color=INK)
     entered = x
     _arrow(ax, (x - 0.45, middle), (x, middle))
@@ -199,13 +214,13 @@ def _draw_block(ax, parts, count):
             ax.plot([entered - 0.22, entered - 0.22, x + 0.17], [middle, top, top], color=INK, linewidth=1.1)
             _arrow(ax, (x + 0.17, top), (x + 0.17, middle + 0.2))
             x += 0.34
-            entered = x + 0.45 if norm_first else None
+            entered = x + 0.45 if sum_last else None
         else:
             width = 0.8 if part in ("norm", "layer\nscale") else 2.0
             name, _, detail = part.partition("\n") if part != "layer\nscale" else (part, "", "")
             _box(ax, x, bottom, width, height, name, detail)
             x += width
-            if not norm_first and part == "norm":
+            if not sum_last and part == "norm":
                 entered = x + 0.45
         _arrow(ax, (x + 0.02, middle), (x + 0.45, middle))
         x += 0.45

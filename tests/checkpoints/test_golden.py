@@ -72,6 +72,8 @@ def test_forward(folder):
     images = golden["images"]
     if config["include_top"]:
         assert_close(model(images), golden["logits"], tolerance)
+    elif config["representation_size"] and "logits" in golden:  # a projection, which timm calls the head
+        assert_close(model(images), golden["logits"], tolerance)
     elif config["pooling"] and "pooled" in golden:
         assert_close(model(images), golden["pooled"], tolerance)
     key = "features" if "features" in golden else "tokens"
@@ -94,8 +96,7 @@ def test_architecture_is_read_off_the_file(folder):
         if name == "num_classes" and not ours[name]:
             assert found["include_top"] is False
         else:
-            value = found.get(name)
-            assert (list(value) if isinstance(value, tuple) else value) == ours[name], name
+            assert json.loads(json.dumps(found.get(name))) == ours[name], name  # lists in place of tuples
 
 
 @pytest.mark.parametrize(
@@ -118,6 +119,11 @@ OTHER_SIZES = [
     ("meta/dinov2_registers", {}, "_7x7", None),
     ("meta/dinov2_registers", {}, "_4x6", None),
     ("meta/dinov2_swiglu", {}, "_4x6", None),
+    ("original/pe_core", {}, "_other", None),
+    ("original/pe_lang", {}, "_other", None),
+    ("original/tipsv2", {}, "_other", None),
+    ("transformers/tipsv2_new", {}, "_other", None),
+    ("transformers/ijepa", {}, "_other", None),
     ("transformers/vit", {}, "_other", None),
     ("transformers/dinov2", {}, "_other", None),
     ("transformers/dinov2_registers", {}, "_other", None),
@@ -181,7 +187,7 @@ def gradients(model, images, labels):
     return float(to_numpy(loss)), {weight.path: to_numpy(value) for weight, value in zip(weights, found)}
 
 
-@pytest.mark.parametrize("name, fixture", [("timm", "plain"), ("google", "vit")])
+@pytest.mark.parametrize("name, fixture", [("timm", "plain"), ("google", "vit"), ("original", "eva02_sub_ln")])
 def test_gradients_of_a_training_step(name, fixture):
     folder = GOLDEN / name / fixture
     golden = np.load(GOLDEN / name / "gradients.npz")
@@ -190,7 +196,7 @@ def test_gradients_of_a_training_step(name, fixture):
     with open_checkpoint(source(folder), {"num_heads": 4}) as checkpoint:
         rows = checkpoint.rows()
         keys = {canonical: key for canonical, key in checkpoint.names.items()}
-    largest = max(np.abs(golden[key]).max() for key in keys.values())
+    largest = max(np.abs(golden[key]).max() for key in keys.values() if key in golden)  # EVA-02 has buffers, too
     compared = set()
     for row in rows:
         arrays = row.layout.read(*(golden[keys[key]] for key in row.keys))

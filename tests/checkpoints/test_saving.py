@@ -11,19 +11,21 @@ from safetensors.numpy import load_file
 
 import keras_vit
 from keras_vit import files
-from keras_vit.checkpoints import FORMATS, open_checkpoint, save, saving
+from keras_vit.checkpoints import open_checkpoint, save, saving
 from keras_vit.config import ViTConfig
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
 FIXTURES = {f"{path.parent.parent.name}/{path.parent.name}": path.parent for path in sorted(GOLDEN.glob("*/*/ours.json"))}
-FORMAT = {"timm": "timm", "meta": "timm", "transformers": "huggingface", "google": "google"}
+FORMATS = ("huggingface", "timm", "google")  # "perception_encoder" holds that family alone
+FORMAT = {"timm": "timm", "meta": "timm", "original": "timm", "transformers": "huggingface", "google": "google"}
 
 # What their format has no place for any more: timm's hybrids are of one width, and its representation layer is gone, as the hybrid of
 # transformers is.
 UNSAVED = {"timm/conv_stem_xiao", "timm/hybrid_r26", "timm/hybrid_r50", "timm/pre_logits", "transformers/vit_hybrid"}
 # Files whose names are other than those that are written: version 5's, both towers', DINOv2's of Meta, all blocks in one tensor.
 OTHER_NAMES = re.compile(
-    r".*_new|transformers/(clip|siglip|deit|mae_pretraining)|google/(.*scan|.*gap|siglip|vit_(opt|par).*)|meta/(di|.*3).*"
+    r".*_new|transformers/(clip|siglip|deit|mae_pretraining|tipsv2.*)|google/(.*scan|.*gap|siglip|vit_(opt|par).*)|meta/(di|.*3).*|"
+    r"original/(eva|tips).*"
 )
 # Registers with positions; group normalization of linen's.
 OTHER_SHAPES = {
@@ -85,21 +87,28 @@ def names_and_shapes(path):
 
 @pytest.mark.parametrize("name", sorted(set(FIXTURES) - UNSAVED))
 def test_golden_files_are_written_anew(name, tmp_path):
-    folder, format = FIXTURES[name], FORMAT[name.split("/")[0]]
+    folder, format = FIXTURES[name], "perception_encoder" if "original/pe" in name else FORMAT[name.split("/")[0]]
     source, path = path_of(folder), target(tmp_path, format)
     ours = json.loads((folder / "ours.json").read_text())
     size = {"input_shape": ours["input_shape"]} if "position_embedding" in ours else {}  # sines and cosines are in no file
     model = keras_vit.from_pretrained(source, num_heads=ours["num_heads"], include_preprocessing=False, **size)
     save(model, path, format)
 
+    size |= {"num_heads": ours["num_heads"]} if format == "perception_encoder" else {}  # a format without a configuration
     again = keras_vit.from_pretrained(path, include_preprocessing=False, **size)
     assert_same_outputs(again, model)
     wanted, found = ViTConfig.of(model).to_dict(), ViTConfig.of(again).to_dict()
     differ = {key for key in wanted if wanted[key] != found[key]}
     # No file of Meta's tells how it resamples and crops; timm's has no position for the class token of a model with registers; of a
     # model that averages its patches, vit_jax's and big_vision's files are equal but for how each crops.
-    allowed = {"position_resample", "preprocessing"} if source.suffix == ".pth" else set()
-    allowed |= {"meta/dinov2_registers": {"prefix_positions"}, "google/vit_gap": {"preprocessing"}}.get(name, set())
+    allowed = {"position_resample", "preprocessing"} if source.suffix == ".pth" or name.startswith("original/") else set()
+    allowed |= {
+        "original/tipsv2": {"prefix_positions"},
+        "transformers/tipsv2": {"preprocessing"},  # no normalization, in another form
+        "transformers/tipsv2_swiglu": {"preprocessing"},
+        "meta/dinov2_registers": {"prefix_positions"},
+        "google/vit_gap": {"preprocessing"},
+    }.get(name, set())
     assert differ - {"name"} <= allowed
 
     if not OTHER_NAMES.fullmatch(name):

@@ -59,6 +59,7 @@ def macs_of_the_graph(model):
         {"pooling": "gap", "input_shape": (3, 32, 24), "data_format": "channels_first", "patch_size": (8, 4), "num_register_tokens": 2},
         {"pooling": "gap", "mlp": "swiglu", "mlp_dim": 9, "qk_norm": True, "representation_size": 6},
         {"pooling": "map", "num_register_tokens": 2},
+        {"pooling": "map", "pooling_num_heads": 4, "pooling_mlp_dim": 12, "pooling_prefix_tokens": True, "mlp_norm": True},
         {"pooling": "token_gap", "num_register_tokens": 1},
         {"pooling": "gap", "stem": CONV_STEM, "patch_size": 1, "input_shape": (18, 22, 3)},
         {"pooling": "gap", "stem": RESNET_STEM, "patch_size": 1, "input_shape": (30, 45, 3)},

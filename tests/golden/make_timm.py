@@ -42,6 +42,15 @@ OURS_TINIER = {"hidden_dim": 16, "num_layers": 1, "num_heads": 2, "mlp_dim": 64}
 REGISTERS_GAP = {"pooling": "gap", "norm_after_pooling": True, "class_token": False, "layer_scale_init": 1e-5}
 CLIP = {"norm_embeddings": True, "patch_bias": False, "norm_epsilon": 1e-5}
 MAP = {"pooling": "map", "class_token": False}
+ROTARY = {"coordinates": "index", "base": 10000.0, "axes": "yx", "offset": 0.0, "native_grid": [16, 16]}
+EVA = {"pooling": "gap", "norm_after_pooling": True, "qkv_bias": "query_value"}
+EVA02 = {"mlp": "swiglu", "mlp_dim": 85, "rotary": ROTARY}
+PROJECTION = {"num_classes": 0, "representation_size": 512, "representation_activation": "linear"}
+PE_POOLING = {"pooling": "map", "pooling_num_heads": 8, "pooling_prefix_tokens": True}
+PE_ROTARY = {**ROTARY, "axes": "xy", "offset": 1.0}
+PE_TINIER = {**OURS_TINIER, **CLIP, "num_classes": 0, "rotary": {**PE_ROTARY, "native_grid": [32, 32]}}
+PE_G = {**PE_TINIER, **PE_POOLING, "class_token": False, "mlp_dim": 93, "rotary": {**PE_TINIER["rotary"], "offset": 0.0}}
+PE_LANG = {**PE_TINIER, "pooling": "gap", "final_norm": False, "layer_scale_init": 0.1}
 
 # name: (timm's model, what differs from TINY, what differs from OURS)
 FIXTURES = {
@@ -142,6 +151,27 @@ FIXTURES = {
         {"patch_size": 1},
         {"patch_size": 1, "norm_epsilon": 1e-5, "stem": {"kind": "conv", "filters": [8, 12, 12, 16], "strides": [2, 2, 1, 2]}},
     ),
+    # timm's class `Eva`
+    "eva01": ("eva_giant_patch14_224", {}, {**EVA, "mlp_dim": 139}),
+    "eva02": ("eva02_tiny_patch14_224", {}, {**EVA, **EVA02}),
+    "eva02_sub_ln": ("eva02_base_patch14_224", {"img_size": [32, 48]}, {**EVA, **EVA02, "mlp_norm": True, "input_shape": [32, 48, 3]}),
+    "eva02_clip": (
+        "eva02_base_patch16_clip_224",
+        {**TINIER, "num_classes": 512},
+        {**OURS_TINIER, **EVA02, **PROJECTION, "mlp_dim": 42, "qkv_bias": "query_value", "mlp_norm": True, "attention_norm": True},
+    ),
+    "eva02_e": (
+        "eva02_enormous_patch14_clip_224",
+        {**TINIER, "num_classes": 512},
+        {**OURS_TINIER, **PROJECTION, "mlp_dim": 137, "qkv_bias": "query_value", "norm_first": False, "norm_branches": True},
+    ),
+    "pe_core": (
+        "vit_pe_core_base_patch16_224",
+        {"num_classes": 512},
+        {**CLIP, **PROJECTION, **PE_POOLING, "rotary": {**PE_ROTARY, "native_grid": [14, 14]}},
+    ),
+    "pe_core_g": ("vit_pe_core_gigantic_patch14_448", {**TINIER, "num_classes": 0}, PE_G),
+    "pe_lang": ("vit_pe_lang_large_patch14_448", {**TINIER, "num_classes": 0}, PE_LANG),
     "file_bfloat16": ("vit_base_patch16_224", TINIER, OURS_TINIER),
     "file_float16": ("vit_base_patch16_224", TINIER, OURS_TINIER),
     "file_pth": ("vit_base_patch16_224", TINIER, OURS_TINIER),
@@ -164,7 +194,7 @@ DRAWS = {
     r"(tokens?|pos_embed)$": lambda tensor, normal: 0.1 * normal,
     r"patch_embed\.proj\.": lambda tensor, normal: 0.1 * normal * tensor[0].numel() ** -0.5,
     r"latent$": lambda tensor, normal: normal,
-    r"(qkv|\.q|\.kv)\.weight$": lambda tensor, normal: 2 * normal * tensor[0].numel() ** -0.5,
+    r"(qkv|\.q|\.kv|[qk]_proj)\.weight$": lambda tensor, normal: 2 * normal * tensor[0].numel() ** -0.5,
     r"(bias|running_mean)$": lambda tensor, normal: 0.1 * normal,
     r"weight$": lambda tensor, normal: 1 + 0.1 * normal if tensor.ndim == 1 else normal * tensor[0].numel() ** -0.5,
 }
@@ -210,13 +240,18 @@ def stem_arguments(stem):
     return {"embed_layer": partial(HybridEmbed, backbone=backbone)}
 
 
+def pre_logits_size(ours):
+    """The width of the layer with tanh; a projection is timm's head."""
+    return None if "representation_activation" in ours else ours.get("representation_size")
+
+
 def build(name):
     architecture, arguments, ours = FIXTURES[name]
     extra = stem_arguments(ours["stem"]) if "stem" in ours else {}
     model = timm.create_model(architecture, **{**TINY, **arguments}, **extra)
     for key in extra:
         del model._model_args[key]
-    if size := ours.get("representation_size"):
+    if size := pre_logits_size(ours):
         model.pre_logits = nn.Sequential(OrderedDict(fc=nn.Linear(model.embed_dim, size), act=nn.Tanh()))
         model.head = nn.Linear(size, model.num_classes)
         model.head.register_forward_pre_hook(lambda head, inputs: model.pre_logits(*inputs))
@@ -284,7 +319,7 @@ def make(name):
     model.load_state_dict(weights)
     file, save = FILES.get(name, ("model.safetensors", partial(save_file, metadata={"format": "pt"})))
     save(weights, folder / file)
-    size = ours.get("representation_size")
+    size = pre_logits_size(ours)
     save_config_for_hf(model, folder / "config.json", model_args={"representation_size": size} if size else None)
 
     images = random_images(name, *ours["input_shape"])

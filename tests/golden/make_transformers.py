@@ -41,6 +41,7 @@ PROCESSORS = {
     "dinov2": ("BitImageProcessor", {**CROP, **IMAGENET}),
     "mae": ("ViTImageProcessor", {**SQUARE, **IMAGENET}),
     "siglip": ("SiglipImageProcessor", SQUARE),
+    "tipsv2": ("Tipsv2ImageProcessor", SQUARE),
     "clip": ("CLIPImageProcessor", {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}),
     "hybrid": (
         "ViTHybridImageProcessor",
@@ -58,6 +59,8 @@ PLAIN = {**SHAPE, "intermediate_size": 64}
 VIT = {**PLAIN, "layer_norm_eps": 1e-6, "num_labels": 7}
 DINO = {**SHAPE, "mlp_ratio": 2, "num_labels": 7}
 GIANT = {**SHAPE, "mlp_ratio": 4, "use_swiglu_ffn": True}
+TIPS = {**DINO, "num_register_tokens": 1}
+IJEPA = {**PLAIN, "layer_norm_eps": 1e-6}
 MAE = {
     **PLAIN,
     "layer_norm_eps": 1e-6,
@@ -111,6 +114,8 @@ OURS_REGISTERS = {"layer_scale_init": 1.0, "num_register_tokens": 4, "prefix_pos
 NO_CLASS = {"class_token": False, "prefix_positions": False, "activation": "gelu_tanh"}
 OURS_SIGLIP = {**NO_CLASS, "pooling": "map"}
 OURS_CLIP = {"norm_embeddings": True, "patch_bias": False, "activation": "quick_gelu", "norm_epsilon": 1e-5}
+OURS_TIPS = {"layer_scale_init": 1.0, "num_register_tokens": 1, "position_resample": "bilinear_antialias"}
+OURS_IJEPA = {"class_token": False, "prefix_positions": False, "pooling": "gap", "position_resample": "bicubic"}
 OURS_HYBRID = {
     "num_classes": 7,
     "input_shape": [64, 64, 3],
@@ -143,6 +148,11 @@ FIXTURES = {
     "dinov2_registers": ("Dinov2WithRegistersModel", {**DINO, "num_register_tokens": 4}, OURS_REGISTERS, "dinov2", {}, OTHER),
     "mae": ("ViTMAEModel", MAE, {}, "mae", {}, None),
     "mae_pretraining": ("ViTMAEForPreTraining", MAE, {}, "mae", {}, None),
+    "tipsv2": ("Tipsv2VisionModel", TIPS, OURS_TIPS, "tipsv2", {}, None),
+    "tipsv2_new": ("Tipsv2VisionModel", TIPS, OURS_TIPS, "tipsv2", NEW, OTHER),
+    "tipsv2_swiglu": ("Tipsv2VisionModel", {**TIPS, **GIANT}, {**OURS_TIPS, "mlp": "swiglu", "mlp_dim": 88}, "tipsv2", {}, None),
+    "ijepa": ("IJepaModel", IJEPA, OURS_IJEPA, "vit", {}, OTHER),
+    "ijepa_new": ("IJepaModel", IJEPA, OURS_IJEPA, "vit", NEW, None),
     "siglip_vision": ("SiglipVisionModel", PLAIN, OURS_SIGLIP, "siglip", {}, None),
     "siglip_vision_new": ("SiglipVisionModel", PLAIN, OURS_SIGLIP, "siglip", NEW, None),
     "siglip": ("SiglipModel", SIGLIP, OURS_SIGLIP, "siglip", {}, None),
@@ -229,7 +239,11 @@ def save(folder, model, processor, dtype=None, pickled=False, **arguments):
         torch.save(load_file(weights), folder / "pytorch_model.bin")
         weights.unlink()
     processor_class, settings = PROCESSORS[processor]
-    getattr(transformers, processor_class)(**settings).save_pretrained(folder)
+    if processor == "tipsv2":  # its class needs torchvision; these are its defaults
+        settings = {"image_processor_type": processor_class, "do_normalize": False, "do_rescale": True, "resample": 2, **settings}
+        (folder / "preprocessor_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    else:
+        getattr(transformers, processor_class)(**settings).save_pretrained(folder)
 
 
 def make(name):

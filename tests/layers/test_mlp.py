@@ -16,7 +16,7 @@ gelu = np.vectorize(lambda x: 0.5 * x * (1 + math.erf(x / math.sqrt(2))))
         (MLP, {"mlp_dim": 12, "activation": "gelu_tanh"}, (10, 8)),
         (MLP, {"mlp_dim": 12, "activation": quick_gelu}, (10, 8)),
         (SwiGLU, {"mlp_dim": 12}, (2, 5, 8)),
-        (SwiGLU, {"mlp_dim": 12, "activation": "gelu"}, (10, 8)),
+        (SwiGLU, {"mlp_dim": 12, "activation": "gelu", "use_norm": True, "norm_epsilon": 1e-3}, (10, 8)),
     ],
 )
 def test_layer(layer_class, config, shape, other_process):
@@ -44,6 +44,16 @@ def test_swiglu_values():
     w1, b1, w2, b2 = weights_of(layer, x.shape)
     gate, value = np.split(x @ w1 + b1, 2, axis=-1)
     assert_close(layer(x), (gate / (1 + np.exp(-gate)) * value) @ w2 + b2)
+
+
+def test_norm_before_the_last_product():
+    (x,) = random_inputs((2, 5, 8))
+    layer = SwiGLU(12, use_norm=True, norm_epsilon=1e-3)
+    w1, b1, w2, b2 = weights_of(layer, x.shape)
+    gate, value = np.split(x @ w1 + b1, 2, axis=-1)
+    hidden = gate / (1 + np.exp(-gate)) * value
+    hidden = (hidden - hidden.mean(-1, keepdims=True)) / np.sqrt(hidden.var(-1, keepdims=True) + 1e-3)
+    assert_close(layer(x), (hidden * to_numpy(layer.norm.gamma) + to_numpy(layer.norm.beta)) @ w2 + b2)
 
 
 @pytest.mark.parametrize("layer_class", [MLP, SwiGLU])

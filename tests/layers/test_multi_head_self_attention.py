@@ -8,7 +8,11 @@ from keras import ops
 from keras_vit.layers import MultiHeadSelfAttention
 from keras_vit.layers.multi_head_self_attention import QKVInitializer
 
-CONFIGS = [{"num_heads": 2}, {"num_heads": 4, "use_qkv_bias": "query_value"}, {"num_heads": 2, "qk_norm": True, "norm_epsilon": 1e-3}]
+CONFIGS = [
+    {"num_heads": 2},
+    {"num_heads": 4, "use_qkv_bias": "query_value"},
+    {"num_heads": 2, "qk_norm": True, "output_norm": True, "norm_epsilon": 1e-3},
+]
 
 
 @pytest.mark.parametrize("config", CONFIGS)
@@ -40,6 +44,8 @@ def loop_attention(layer, tokens):
             for i in range(count):
                 scores = np.exp([q[i] @ k[j] / math.sqrt(head_dim) for j in range(count)])
                 mixed[b, i, h * head_dim : (h + 1) * head_dim] = scores / scores.sum() @ v
+    if layer.output_norm:
+        mixed = normalize(mixed, weights["norm/gamma"], weights["norm/beta"], layer.norm_epsilon)
     return mixed @ weights["projection/kernel"] + weights["projection/bias"]
 
 

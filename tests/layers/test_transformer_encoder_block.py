@@ -17,7 +17,7 @@ gelu = np.vectorize(lambda x: 0.5 * x * (1 + math.erf(x / math.sqrt(2))))
     [
         {},
         {"mlp": "swiglu", "layer_scale_init": 0.1, "qk_norm": True, "use_qkv_bias": False},
-        {"norm_first": False, "activation": "gelu_tanh", "norm_epsilon": 1e-5},
+        {"norm_first": False, "norm_branches": True, "activation": "gelu_tanh", "norm_epsilon": 1e-5, "mlp_norm": True},
         {"remat": True},
     ],
 )
@@ -38,11 +38,11 @@ def feed_forward(x, layer):
 
 
 @pytest.mark.parametrize("layer_scale_init", [None, 0.5])
-@pytest.mark.parametrize("norm_first", [True, False])
-def test_equations(norm_first, layer_scale_init):
-    """Equations 2 and 3 of the paper; with the norm after the sum, those of the original Transformer."""
+@pytest.mark.parametrize("norm_first, norm_branches", [(True, False), (False, False), (False, True)])
+def test_equations(norm_first, norm_branches, layer_scale_init):
+    """Equations 2 and 3 of the paper; with the norm after the sum, those of the original Transformer; after the branch, EVA-02-E's."""
     (tokens,) = random_inputs((2, 5, 8))
-    block = TransformerEncoderBlock(**BASE, norm_first=norm_first, layer_scale_init=layer_scale_init)
+    block = TransformerEncoderBlock(**BASE, norm_first=norm_first, norm_branches=norm_branches, layer_scale_init=layer_scale_init)
     block.build(tokens.shape)
     randomize(block)
     scale1, scale2 = (1.0, 1.0) if layer_scale_init is None else (to_numpy(s.gamma) for s in (block.layer_scale1, block.layer_scale2))
@@ -51,6 +51,9 @@ def test_equations(norm_first, layer_scale_init):
     if norm_first:
         x = x + scale1 * attention(norm(x, block.norm1))
         x = x + scale2 * feed_forward(norm(x, block.norm2), block.mlp)
+    elif norm_branches:
+        x = x + scale1 * norm(attention(x), block.norm1)
+        x = x + scale2 * norm(feed_forward(x, block.mlp), block.norm2)
     else:
         x = norm(x + scale1 * attention(x), block.norm1)
         x = norm(x + scale2 * feed_forward(x, block.mlp), block.norm2)
@@ -58,7 +61,13 @@ def test_equations(norm_first, layer_scale_init):
 
 
 @pytest.mark.parametrize(
-    "more", [{}, {"norm_first": False}, {"qk_norm": True, "use_qkv_bias": False, "layer_scale_init": 0.1}, {"remat": True}]
+    "more",
+    [
+        {},
+        {"norm_first": False},
+        {"qk_norm": True, "use_qkv_bias": "query_value", "layer_scale_init": 0.1, "attention_norm": True, "mlp_norm": True},
+        {"remat": True, "norm_first": False, "norm_branches": True},
+    ],
 )
 @pytest.mark.parametrize("num_queries", [1, 2])
 def test_num_queries_gives_the_first_tokens_of_the_whole(more, num_queries):

@@ -28,7 +28,14 @@ def test_the_attention_rebuilt_from_the_weights_is_the_block_s(name):
         batch, count, width = tokens.shape
         _, _, value = block.attention.query_key_value(keras.ops.reshape(tokens, (-1, width)), batch)
         mixed = np.einsum("bhqk,bhkd->bqhd", weights[:, i], to_numpy(value)).reshape(batch, count, width)
+        mixed = block.attention.norm(mixed) if block.attention_norm else mixed
         assert_close(block.attention.projection(mixed), block.attention(tokens), 1e-5)
+
+
+def test_maps_of_a_pooling_of_all_tokens():
+    model = tiny(**VARIANTS["pe"])
+    maps = attention_maps(model, random_images(model))
+    assert maps.shape == (2, 1, 4, 2, 3) and 0.2 < maps.sum(axis=(-2, -1)).mean() < 1.0  # the rest goes to the class token
 
 
 @pytest.mark.parametrize("name", ["plain", "gap", "map", "distilled", "registers", "conv_stem", "resnet_stem", "post_norm"])

@@ -1,4 +1,4 @@
-"""Hugging Face transformers' format: ViT, DeiT, DINOv2 (also with registers), MAE, ViT hybrid, and towers of SigLIP, SigLIP 2 and CLIP."""
+"""Hugging Face transformers' format: ViT, DeiT, DINOv2, TIPSv2, MAE, I-JEPA, ViT hybrid, and towers of SigLIP, SigLIP 2 and CLIP."""
 
 import math
 import re
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_vit.checkpoints.formats.huggingface_names import FORMS
 from keras_vit.checkpoints.formats.mapping import (
     ACTIVATIONS,
     CONV,
@@ -18,11 +19,11 @@ from keras_vit.checkpoints.formats.mapping import (
     count,
     cut_patches,
     dense,
+    dense_pair,
     image_sizes,
     kernel_shape,
     known,
     lacking,
-    map_rows,
     norm,
     position_grid,
     position_row,
@@ -32,6 +33,7 @@ from keras_vit.checkpoints.formats.mapping import (
     square,
 )
 from keras_vit.checkpoints.formats.preprocessing import MODEL_TYPES, from_processor, to_processor
+from keras_vit.checkpoints.formats.qkv import pooling_rows
 from keras_vit.presets import num_heads_of
 
 NAME = "huggingface"
@@ -39,7 +41,7 @@ IS_FOLDER = True
 
 # The first tensor of a model, maybe after the name that the family's classifier gives to its backbone.
 ANCHOR = r"embeddings\.(patch_embedding|patch_embeddings\.projection|patch_embeddings\.backbone\.bit\.embedder\.convolution)\.weight"
-FAMILY = r"(vit|deit|dinov2|dinov2_with_registers|vision_model|siglip2?)\."
+FAMILY = r"(vit|deit|dinov2|dinov2_with_registers|ijepa|vision_model|siglip2?)\."
 # Keys that may stand beside such a backbone in files of transformers.
 BESIDE = r"(cls_|distillation_)?classifier\.(weight|bias)"
 
@@ -100,7 +102,19 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
     clip, has_map = "embeddings.norm.weight" in shapes, "head.probe" in shapes
     scaled = "encoder.layer.0.layer_scale1.lambda1" in shapes
     kind = kind or (
-        "siglip2" if naflex else "clip" if clip else "siglip" if has_map else "dinov2" if scaled else "deit" if distillation else "vit"
+        "siglip2"
+        if naflex
+        else "clip"
+        if clip
+        else "siglip"
+        if has_map
+        else "dinov2"
+        if scaled
+        else "deit"
+        if distillation
+        else "vit"
+        if class_token
+        else "ijepa"
     )
     siglip_classifier = not class_token and "classifier.weight" in shapes
     head = shapes.get("classifier.weight")
@@ -133,7 +147,7 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
     if config.get("hidden_act") is not None:
         activation = known("hidden_act", config["hidden_act"], ACTIVATIONS)
     heads = next(filter(None, (overrides.get("num_heads"), config.get("num_attention_heads"), expected.get("num_heads"))), None)
-    resample = "bilinear_antialias" if naflex else "bicubic_antialias" if registers else "bicubic"
+    resample = "bilinear_antialias" if naflex or "tips" in kind else "bicubic_antialias" if registers else "bicubic"
     arguments = dict(
         input_shape=(*(side * p for side, p in zip(grid, cell)), channels),
         patch_size=patch if patch[0] != patch[1] else patch[0],
@@ -155,10 +169,10 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
         prefix_positions=class_tokens > 0,
         position_grid=grid,
         naflex=naflex,
-        layer_scale_init=1e-5 if scaled else None,
+        layer_scale_init=(1.0 if "tips" in kind else 1e-5) if scaled else None,
         qkv_bias="encoder.layer.0.attention.query.bias" in shapes,
         patch_bias="embeddings.patch.bias" in shapes,
-        norm_epsilon=config.get("layer_norm_eps", 1e-5 if clip else 1e-6 if has_map or "dinov2" in kind else 1e-12),
+        norm_epsilon=config.get("layer_norm_eps", 1e-5 if clip else 1e-6 if has_map or scaled or kind == "ijepa" else 1e-12),
         norm_embeddings=clip,
         stem=stem,
         preprocessing={} if "preprocessing" in overrides else from_processor(processor, kind) if processor else MODEL_TYPES[kind][1],
@@ -170,7 +184,7 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
     return arguments, dict(split_gate=split_gate, **details)
 
 
-def rows(a: dict[str, Any], split_gate: bool = False, unused_map: bool = False, unused_head: bool = False) -> list:
+def rows(a: dict[str, Any], split_gate: bool = False, unused_map: bool = False, unused_head: bool = False, matrix: bool = False) -> list:
     """Returns the rows for a full set of arguments of `VisionTransformer`, under the canonical names that `RENAMES` leads to.
 
     Args:
@@ -178,6 +192,7 @@ def rows(a: dict[str, Any], split_gate: bool = False, unused_map: bool = False, 
         split_gate: bool. Whether the first product of a gated network is split in two tensors, as since version 5.
         unused_map: bool. Whether the file holds an attention pooling that the model does not use.
         unused_head: bool. Whether the file has one head on the class token beside a distillation token, unlike DeiT's classes.
+        matrix: bool. Whether positions are a matrix although there is no attention pooling, as in SigLIP's classifiers.
     """
     patches = cut_patches(a["patch_size"], True) if a["naflex"] else CONV
     table = dense("patch_embedding", "embeddings.patch", patches, use_bias=a["patch_bias"])
@@ -193,7 +208,7 @@ def rows(a: dict[str, Any], split_gate: bool = False, unused_map: bool = False, 
         )
         table.append(row("class_token/token", tokens, layout))
     else:
-        lead = ()
+        lead = () if a["pooling"] == "map" or matrix else (1,)  # a matrix in SigLIP's files
     if a["num_register_tokens"]:
         table.append(row("register_tokens/token", "embeddings.register_tokens"))
     if a["position_embedding"] == "learned":
@@ -211,9 +226,7 @@ def rows(a: dict[str, Any], split_gate: bool = False, unused_map: bool = False, 
             table.append(row(f"{ours}/attention/qkv/bias", [f"{key}.bias" for key in apart], JOINED_BIAS))
         table += dense(f"{ours}/attention/projection", f"{theirs}.attention.output")
         if split_gate:
-            gate = [f"{theirs}.mlp.{part}_proj" for part in ("gate", "up")]
-            table.append(row(f"{ours}/mlp/fc1/kernel", [f"{key}.weight" for key in gate], JOINED))
-            table.append(row(f"{ours}/mlp/fc1/bias", [f"{key}.bias" for key in gate], JOINED_BIAS))
+            table += dense_pair(f"{ours}/mlp/fc1", (f"{theirs}.mlp.gate_proj", f"{theirs}.mlp.up_proj"))
         else:
             table += dense(f"{ours}/mlp/fc1", f"{theirs}.mlp.fc1")
         table += dense(f"{ours}/mlp/fc2", f"{theirs}.mlp.fc2")
@@ -221,52 +234,16 @@ def rows(a: dict[str, Any], split_gate: bool = False, unused_map: bool = False, 
             table += [row(f"{ours}/layer_scale{n}/gamma", f"{theirs}.layer_scale{n}.lambda1") for n in (1, 2)]
     table += norm("norm", "layernorm")
     if a["pooling"] == "map" or unused_map:
-        table += map_rows()
+        # `attention.output` is the name that `RENAMES` gives to every output projection.
+        table += pooling_rows("head", "head.attention", "head.attention.output", ("head.mlp.fc1", "head.mlp.fc2"))
     if a["representation_size"]:
         table += dense("pre_logits", "pooler")
-    if unused_head:
+    if unused_head or a["include_top"]:
         table += dense("head", "classifier")
-    if a["include_top"]:
-        table += dense("head", "classifier") + (dense("distillation_head", "distillation_classifier") if a["distillation_token"] else [])
-    return table
+    return table + (dense("distillation_head", "distillation_classifier") if a["include_top"] and a["distillation_token"] else [])
 
 
 # --- writing ---
-
-_EMBEDDINGS = [
-    (r"^embeddings\.patch\.", "embeddings.patch_embeddings.projection."),
-    (r"^embeddings\.positions$", "embeddings.position_embeddings"),
-    (r"\.attention\.(query|key|value)\.", r".attention.attention.\1."),
-    (r"\.attention\.output\.", ".attention.output.dense."),
-    (r"^pooler\.", "pooler.dense."),
-]
-_VIT = _EMBEDDINGS + [(r"\.mlp\.fc1\.", ".intermediate.dense."), (r"\.mlp\.fc2\.", ".output.dense.")]
-_DINOV2 = _EMBEDDINGS + [(r"\.layernorm_before\.", ".norm1."), (r"\.layernorm_after\.", ".norm2.")]
-_TOWER = [
-    (r"^embeddings\.patch\.", "embeddings.patch_embedding."),
-    (r"^embeddings\.positions$", "embeddings.position_embedding.weight"),
-    (r"^embeddings\.cls_token$", "embeddings.class_embedding"),
-    (r"^embeddings\.norm\.", "pre_layrnorm."),
-    (r"^head\.attention\.output\.", "head.attention.out_proj."),
-    (r"\.attention\.(query|key|value)\.", lambda m: f".self_attn.{m[1][0]}_proj."),
-    (r"\.attention\.output\.", ".self_attn.out_proj."),
-    (r"^encoder\.layer\.", "encoder.layers."),
-    (r"\.layernorm_before\.", ".layer_norm1."),
-    (r"\.layernorm_after\.", ".layer_norm2."),
-    (r"^layernorm\.", "post_layernorm."),
-    (r"^", "vision_model."),
-]
-
-# Each family's names before version 5, which all versions read, and its classes with and without a classifier.
-FORMS = {
-    "vit": (_VIT, "ViTForImageClassification", "ViTModel"),
-    "deit": (_VIT + [(r"^classifier\.", "cls_classifier.")], "DeiTForImageClassificationWithTeacher", "DeiTModel"),
-    "dinov2": (_DINOV2, "Dinov2ForImageClassification", "Dinov2Model"),
-    "dinov2_with_registers": (_DINOV2, "Dinov2WithRegistersForImageClassification", "Dinov2WithRegistersModel"),
-    "siglip": (_TOWER, "SiglipForImageClassification", "SiglipVisionModel"),
-    "siglip2": (_TOWER, "Siglip2ForImageClassification", "Siglip2VisionModel"),
-    "clip": (_TOWER, "CLIPForImageClassification", "CLIPVisionModel"),
-}
 
 ALLOWED = dict(
     token_merging=(None, 0),
@@ -287,22 +264,27 @@ FAMILIES = {
     "clip": dict(**_PLAIN, distillation_token=(False,), representation_size=(None,), patch_bias=(False,), include_top=(False,)),
 }
 FAMILIES["dinov2_with_registers"] = FAMILIES["dinov2"]
+FAMILIES["tipsv2"] = {**FAMILIES["dinov2"], "include_top": (False,)}
+FAMILIES["ijepa"] = FAMILIES["siglip"]
 # The pooling before each classifier. Models without a classifier end with the tokens, except SigLIP and CLIP.
-POOLINGS: dict[str, tuple] = {"vit": ("token",), "deit": ("token",), "siglip": ("gap",)}
+POOLINGS: dict[str, tuple] = {"vit": ("token",), "deit": ("token",), "siglip": ("gap",), "ijepa": ("gap",)}
 FAMILIES["siglip2"], POOLINGS["siglip2"] = FAMILIES["siglip"], POOLINGS["siglip"]
 POOLINGS["dinov2"] = POOLINGS["dinov2_with_registers"] = ("token", "gap", "token_gap")
 HEADLESS_POOLINGS = {"siglip": ("map", "gap", None), "siglip2": ("map", "gap", None), "clip": ("token",)}
+HEADLESS_POOLINGS["ijepa"] = ("gap", None)
 
 
 def _family(a):
     if a["naflex"]:
         return "siglip2"
     if not a["class_token"]:
-        return "siglip"
+        return "ijepa" if a["activation"] == "gelu" and a["pooling"] != "map" else "siglip"
     if a["norm_embeddings"]:
         return "clip"
     if a["distillation_token"]:
         return "deit"
+    if a["num_register_tokens"] == 1 and not a["include_top"]:
+        return "tipsv2"
     if a["num_register_tokens"]:
         return "dinov2_with_registers"
     return "dinov2" if a["layer_scale_init"] is not None or a["mlp"] == "swiglu" else "vit"
@@ -320,7 +302,7 @@ def lacks(a: dict[str, Any]) -> list[str]:
     if family not in ("vit", "deit"):
         is_square = lambda pair: pair[0] == pair[1]  # noqa: E731
         allowed |= {"input_shape": is_square, "patch_size": is_square}
-    if family.startswith("dinov2"):
+    if family.startswith("dinov2") or (family == "tipsv2" and a["mlp"] == "swiglu"):
         allowed["mlp_dim"] = lambda width: _mlp_ratio(a) is not None
     return [f"{what} in its {family}" for what in lacking(a, allowed)]
 
@@ -337,7 +319,7 @@ def _mlp_ratio(a):
 def file(a: dict[str, Any]) -> File:
     """Returns the `File` of a transformers model with the full set of arguments `a`."""
     family, top = _family(a), a["include_top"]
-    dinov2, tower = family.startswith("dinov2"), family in ("siglip", "siglip2", "clip")
+    dinov2, tower = family.startswith(("dinov2", "tipsv2")), family in ("siglip", "siglip2", "clip")
     changes = dict(
         position_embedding="learned",
         prefix_positions=a["class_token"],
@@ -346,7 +328,7 @@ def file(a: dict[str, Any]) -> File:
         pooling="token_gap" if dinov2 and top else a["pooling"],
     )
     renames, with_top, without = list(FORMS[family][0]), *FORMS[family][1:]
-    if a["mlp"] == "swiglu":
+    if a["mlp"] == "swiglu" and family != "tipsv2":
         renames += [(r"\.mlp\.fc1\.", ".mlp.weights_in."), (r"\.mlp\.fc2\.", ".mlp.weights_out.")]
     if top and not tower:
         renames.append((r"^(?!(cls_|distillation_)?classifier\.)", f"{family}."))
@@ -370,16 +352,20 @@ def file(a: dict[str, Any]) -> File:
         num_channels=channels,
     )
     if dinov2:
-        config |= dict(mlp_ratio=_mlp_ratio(a), use_swiglu_ffn=a["mlp"] == "swiglu", layerscale_value=a["layer_scale_init"])
+        config |= dict(
+            mlp_ratio=_mlp_ratio(a) or (a["mlp_dim"] + 0.5) / a["hidden_dim"],
+            use_swiglu_ffn=a["mlp"] == "swiglu",
+            layerscale_value=a["layer_scale_init"],
+        )
     else:
         config |= dict(intermediate_size=a["mlp_dim"])
-    if family == "dinov2_with_registers":
+    if a["num_register_tokens"]:
         config |= dict(num_register_tokens=a["num_register_tokens"])
     if not tower:
         config |= dict(qkv_bias=changes["qkv_bias"])
     if a["representation_size"]:
         config |= dict(pooler_output_size=a["representation_size"], pooler_act="tanh")
-    model_type = f"{family}_vision_model" if tower else family
+    model_type = f"{family}_vision_model" if tower or family == "tipsv2" else family
     if family == "siglip2":
         config["num_patches"] = math.prod(a["position_grid"])
     if family in ("siglip", "siglip2"):
@@ -393,4 +379,5 @@ def file(a: dict[str, Any]) -> File:
     # Only training uses it, but transformers warns if it is missing.
     mask = {f"{f'{family}.' if top else ''}embeddings.mask_token": np.zeros((1, a["hidden_dim"]), "float32")} if dinov2 else {}
     processor = to_processor(a["preprocessing"], size, square(a["patch_size"]) if a["naflex"] else None)
-    return File({**a, **changes}, key, {"config.json": config, "preprocessor_config.json": processor}, mask)
+    details = dict(split_gate=family == "tipsv2" and a["mlp"] == "swiglu", matrix=family.startswith("siglip"))
+    return File({**a, **changes}, key, {"config.json": config, "preprocessor_config.json": processor}, mask, details=details)

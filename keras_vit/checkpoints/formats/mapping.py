@@ -43,6 +43,7 @@ class File(NamedTuple):
         configs: dict. The content of each JSON file beside the weights, by file name.
         extra: dict. Arrays by key that the format requires and our model lacks.
         comment: dict. Settings that a format without a configuration cannot hold, for its comment.
+        details: dict. The keyword arguments of the format's `rows`.
     """
 
     arguments: dict
@@ -50,6 +51,7 @@ class File(NamedTuple):
     configs: dict = {}
     extra: dict = {}
     comment: dict = {}
+    details: dict = {}
 
 
 class Row(NamedTuple):
@@ -75,7 +77,9 @@ LINEAR = Layout(np.transpose, np.transpose)  # torch stores a Linear as (out, in
 CONV = Layout(lambda a: np.transpose(a, (2, 3, 1, 0)), lambda a: np.transpose(a, (3, 2, 0, 1)))  # torch: (out, in, rows, columns)
 JOINED = Layout(lambda *a: np.concatenate(a).T, lambda a: _parted(a))  # separate in the file, concatenated in ours
 JOINED_BIAS = Layout(lambda *a: np.concatenate(a), lambda a: tuple(np.split(a, 3)))
-QUERY_VALUE_BIAS = Layout(lambda *a: np.concatenate(a), lambda a: tuple(np.split(a, 2)))  # `qkv_bias="query_value"`
+JOINED_PAIR = Layout(JOINED.read, lambda a: _parted(a, 2))
+JOINED_PAIR_BIAS = Layout(JOINED_BIAS.read, lambda a: tuple(np.split(a, 2)))
+QUERY_VALUE_BIAS = JOINED_PAIR_BIAS  # `qkv_bias="query_value"`
 
 
 def _with_key_bias(bias):
@@ -163,6 +167,12 @@ def dense(path: str, key: str, layout: Layout = LINEAR, kernel: str = "weight", 
     return rows + ([row(f"{path}/bias", f"{key}.{bias}")] if use_bias else [])
 
 
+def dense_pair(path: str, keys: tuple[str, str]) -> list[Row]:
+    """Returns the rows of a dense layer whose outputs are those of two in the file, such as SwiGLU's gate and value."""
+    kernel = row(f"{path}/kernel", [f"{key}.weight" for key in keys], JOINED_PAIR)
+    return [kernel, row(f"{path}/bias", [f"{key}.bias" for key in keys], JOINED_PAIR_BIAS)]
+
+
 def norm(path: str, key: str, scale: str = "weight", bias: str = "bias") -> list[Row]:
     """Returns the rows of a normalization."""
     return [row(f"{path}/gamma", f"{key}.{scale}"), row(f"{path}/beta", f"{key}.{bias}")]
@@ -193,6 +203,24 @@ def resnet_rows(stem: dict[str, Any], root: str, root_norm: str, unit: str) -> l
     return table
 
 
+# timm's hybrids: the counts of units in each stage, and what their stems share.
+HYBRIDS = {
+    (): "vit_tiny_r_s16_p8_224",
+    (2, 2, 2, 2): "vit_base_r26_s32_224",
+    (3, 4, 9): "vit_base_r50_s16_224",
+    (3, 4, 6, 3): "vit_large_r50_s32_224",
+}
+STEM = dict(
+    kind="resnet",
+    block_counts=None,  # one of `HYBRIDS`
+    width=64,
+    num_groups=32,
+    norm_epsilon=1e-5,
+    standardization="variance",
+    standardization_epsilon=1e-8,
+)
+
+
 def conv_stem(shapes: dict[str, tuple]) -> dict[str, Any]:
     """Returns the `stem` argument for timm's stem of convolutions."""
     kernels = [shapes[f"patch_embed.stem.{i}.0.weight"] for i in range(count(shapes, "patch_embed.stem.{}.0.weight"))]
@@ -211,24 +239,20 @@ def conv_stem_rows(stem: dict[str, Any]) -> list[Row]:
     return table
 
 
-def map_rows() -> list[Row]:
-    """Returns the rows of attention pooling in transformers' names.
+def tokens_with_positions(a: dict[str, Any], class_tokens: tuple[str, ...]) -> Row:
+    """Returns the row of class tokens, registers and positions of a file in which all of them have positions."""
+    paths = (("class_token/token",) if class_tokens else ()) + ("register_tokens/token", "position_embedding/table")
+    count, grid = len(class_tokens), a["position_grid"]
 
-    torch's MultiheadAttention has one weight for query, key and value; ours has two.
-    """
-    ours, theirs = "attention_pooling", "head"
+    def read(*arrays):
+        *tokens, positions = arrays
+        tokens = np.concatenate(tokens, axis=1)
+        prefix = tokens.shape[1]
+        tokens = tokens + positions[:, :prefix]
+        table = np.reshape(positions[:, prefix:], (*grid, -1))
+        return (tokens[:, :count], tokens[:, count:], table) if count else (tokens, table)
 
-    def read(array):
-        query, key, value = np.split(array, 3)
-        return query.T, np.concatenate([key, value]).T
-
-    paths = [(f"{ours}/query/{part}", f"{ours}/key_value/{part}") for part in ("kernel", "bias")]
-    layout = Layout(read, lambda query, key_value: np.concatenate([query.T, key_value.T]))
-    table = [row(f"{ours}/probe", f"{theirs}.probe")]
-    table += [row(paths[0], f"{theirs}.attention.in_proj_weight", layout), row(paths[1], f"{theirs}.attention.in_proj_bias", layout)]
-    # `attention.output` is the name that huggingface.py gives to every output projection.
-    table += dense(f"{ours}/projection", f"{theirs}.attention.output") + norm(f"{ours}/norm", f"{theirs}.layernorm")
-    return table + dense(f"{ours}/mlp/fc1", f"{theirs}.mlp.fc1", LINEAR) + dense(f"{ours}/mlp/fc2", f"{theirs}.mlp.fc2", LINEAR)
+    return row(paths, (*class_tokens, "reg_token", "pos_embed"), Layout(read, None))
 
 
 def count(names: Any, pattern: str, start: int = 0) -> int:
@@ -329,8 +353,27 @@ def class_names(names: Any, num_classes: int | None) -> tuple[str, ...] | None:
     return tuple(map(str, names))
 
 
+# What most families lack: the values that a format supports unless it says so.
+PLAIN = dict(
+    mlp_norm=(False,),
+    attention_norm=(False,),
+    norm_branches=(False,),
+    final_norm=(True,),
+    pooling_num_heads=(None,),
+    pooling_mlp_dim=(None,),
+    pooling_prefix_tokens=(False,),
+    representation_activation=("tanh",),
+    representation_bias=(True,),
+    token_merging=(None, 0),
+    unit_feature=(False,),
+    naflex=(False,),
+)
+
+
 def lacking(arguments: dict[str, Any], allowed: dict[str, Any]) -> list[str]:
-    """Returns the arguments that a format does not support, such as "norm_first=False". `allowed` has the values of each, or a test."""
+    """Returns the arguments that a format does not support, such as "norm_first=False". `allowed` has the values of each, or a test; what
+    it leaves out is as in `PLAIN`."""
+    allowed = {**PLAIN, **allowed}
     fits = lambda name, values: values(arguments[name]) if callable(values) else arguments[name] in values  # noqa: E731
     return [f"{name}={arguments[name]!r}" for name, values in allowed.items() if not fits(name, values)]
 

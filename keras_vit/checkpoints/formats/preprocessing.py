@@ -12,6 +12,7 @@ from keras_vit.presets import CLIP, IMAGENET
 log = logging.getLogger("keras_vit")
 
 HALF = {"mean": 0.5, "std": 0.5}
+PLAIN = {"mean": 0.0, "std": 1.0}
 
 # Filters by Pillow's numbers, as in transformers, and by timm's names.
 PILLOW_FILTERS = {0: "nearest", 1: "lanczos3", 2: "bilinear", 3: "bicubic", 4: "area"}
@@ -28,6 +29,7 @@ PROCESSORS = {
     "CLIP": _CLIP,
     "Bit": _CLIP,
     "ViTHybrid": _CLIP,
+    "Tipsv2": dict(colors=PLAIN, resample=2, shortest=False, size=448, crop_size=None),
 }
 
 # For each model type of transformers: its image processor, and the colors of its published weights.
@@ -39,6 +41,8 @@ MODEL_TYPES = {
     "deit": ("DeiT", IMAGENET),
     "dinov2": ("Bit", IMAGENET),
     "dinov2_with_registers": ("Bit", IMAGENET),
+    "ijepa": ("ViT", IMAGENET),
+    "tipsv2_vision_model": ("Tipsv2", PLAIN),
     "siglip": ("Siglip", HALF),
     "siglip_vision_model": ("Siglip", HALF),
     "siglip2": ("Siglip2", HALF),
@@ -154,9 +158,8 @@ def to_processor(preprocessing: dict[str, Any], size: tuple[int, int], cut: Any 
         resized = dict(height=round(height / fraction), width=round(width / fraction))
         form = dict(image_processor_type="DeiTImageProcessor", size=resized, **crop)
     resample = _key_of(PILLOW_FILTERS, preprocessing["interpolation"])
-    colors = dict(
-        do_rescale=True, rescale_factor=1 / 255, do_normalize=True, image_mean=preprocessing["mean"], image_std=preprocessing["std"]
-    )
+    mean, std = preprocessing["mean"], preprocessing["std"]
+    colors = dict(do_rescale=True, rescale_factor=1 / 255, do_normalize=set(mean) != {0} or set(std) != {1}, image_mean=mean, image_std=std)
     return dict(**form, do_resize=True, resample=resample, **colors)
 
 

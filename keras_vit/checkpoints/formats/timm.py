@@ -1,13 +1,16 @@
-"""timm's format, which is also Meta's: DeiT, DeiT-III, MAE, DINO and DINOv2."""
+"""timm's format, which is also Meta's: DeiT, DeiT-III, MAE, DINO and DINOv2. The models of timm's class `Eva` are in eva.py."""
 
 import re
 from typing import Any
 
 import numpy as np
 
+from keras_vit.checkpoints.formats import eva
 from keras_vit.checkpoints.formats.mapping import (
     ACTIVATIONS,
     CONV,
+    HYBRIDS,
+    STEM,
     File,
     Layout,
     agree,
@@ -28,9 +31,10 @@ from keras_vit.checkpoints.formats.mapping import (
     row,
     side_of_patch,
     square,
+    tokens_with_positions,
 )
 from keras_vit.checkpoints.formats.preprocessing import from_timm, to_timm
-from keras_vit.presets import IMAGENET, num_heads_of
+from keras_vit.presets import IMAGENET, TIPS, num_heads_of
 
 NAME = "timm"
 IS_FOLDER = True
@@ -46,6 +50,13 @@ RENAMES = [
     (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),  # DINOv2 in chunks
     (r"\.mlp\.w12\.", ".mlp.fc1."),
     (r"\.mlp\.w3\.", ".mlp.fc2."),
+    (r"\.mlp\.c_fc\.", ".mlp.fc1."),  # TIPSv2's repositories
+    (r"\.mlp\.c_proj\.", ".mlp.fc2."),
+    (r"\.mlp\.w1\.", ".mlp.fc1_g."),  # BAAI's EVA-02
+    (r"\.mlp\.w2\.", ".mlp.fc1_x."),
+    (r"\.mlp\.ffn_ln\.", ".mlp.norm."),
+    (r"\.attn\.inner_attn_ln\.", ".attn.norm."),
+    (r"\.attn\.([qv])_proj\.bias$", r".attn.\1_bias"),
     (r"^pre_logits\.fc\.", "pre_logits."),
     (r"^patch_embed\.backbone\.(conv|norm)\.", r"patch_embed.backbone.stem.\1."),  # a stem without stages
     (r"^fc_norm\.", "norm."),
@@ -62,14 +73,16 @@ OTHER_MODELS = {
     r"_rope_": "has rotary positions",
     r"_18x2_|_xp_|parallel": "has parallel blocks",
     r"naflexvit.*(_par|radio)": "computes positions or prefix tokens otherwise",
-    r"^(eva|beit|swin|deit_.*_relpos|.*relpos)": "is no plain Vision Transformer",
+    r"^(beit|swin|deit_.*_relpos|.*relpos)": "is no plain Vision Transformer",
 }
 GLOBAL_POOLS = {"": None, "token": "token", "avg": "gap", "map": "map"}
 # Arguments of timm's models that change the result but no name or shape of a tensor, with the supported values.
 MODEL_ARGS = {"norm_layer": (None,), "block_fn": (None,), "mlp_layer": (None,), "attn_layer": (None,), "pool_include_prefix": (None, False)}
 MODEL_ARGS["pos_embed_ar_preserving"] = (None, False)
 
-IGNORED = r"mask_token|decoder.*|num_batches_tracked|.*\.num_batches_tracked|.*relative_position_index|mlm_head.*"
+IGNORED = (
+    r"mask_token|decoder.*|num_batches_tracked|.*\.num_batches_tracked|.*relative_position_index|(ml|l)m_head.*|.*rope\.freqs_(cos|sin)"
+)
 
 
 def recognizes(names: Any) -> bool:
@@ -90,6 +103,9 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
         ValueError: if the configuration has an unsupported value or belongs to another model, or if the file is ambiguous.
     """
     config = {key: value for key, value in config.items() if key != "image_processor"}
+    config = {} if "model_type" in config and "architecture" not in config else config  # TIPSv2's repositories: transformers' config
+    if eva.recognizes(shapes, config):
+        return eva.architecture(names, shapes, config, overrides, expected)
     given = config.get("model_args") or {}
     trained = config.get("pretrained_cfg") or config  # older files have its entries at the top level
     arch = config.get("architecture") or ""
@@ -198,6 +214,9 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
         dinov2 = len(shapes.get("mask_token", ())) == 2  # the mask token of MAE's decoder has three axes
         arguments["position_resample"] = "bicubic_dinov2" if dinov2 and not registers else "bicubic_antialias" if dinov2 else "bicubic"
         details["assumed"] = ("num_heads", "activation", "norm_epsilon", "pooling", "position_grid", "preprocessing")
+        if dinov2 and registers == 1:  # TIPSv2, whose code is DINOv2's
+            arguments |= dict(position_resample="bilinear_antialias", layer_scale_init=1.0)
+            arguments["preprocessing"] = {} if "preprocessing" in overrides else TIPS
     elif "mean" not in trained:
         details["assumed"] = ("preprocessing",)
     return arguments, details
@@ -207,18 +226,21 @@ def _labels(config, trained):
     return next((c[key] for c in (config, trained) for key in ("label_names", "labels") if c.get(key)), None)
 
 
-def rows(a: dict[str, Any], register_positions: bool = False) -> list:
+def rows(a: dict[str, Any], register_positions: bool = False, **details: Any) -> list:
     """Returns the rows for a full set of arguments of `VisionTransformer`.
 
     Args:
         a: dict. The arguments.
         register_positions: bool. Whether class and register tokens have positions in the file. They are added to the tokens, because both
             are constants. Defaults to False.
+        **details: keyword arguments of `eva.rows`, for a model of timm's class `Eva`.
     """
+    if details:
+        return eva.rows(a, **details)
     table = []
     class_tokens = ("cls_token", "dist_token")[: a["class_token"] + a["distillation_token"]]
     if register_positions:
-        table.append(_tokens_with_positions(a, class_tokens))
+        table.append(tokens_with_positions(a, class_tokens))
     else:
         if class_tokens:
             split = Layout(lambda *t: np.concatenate(t, axis=1), lambda t: tuple(np.split(t, len(class_tokens), axis=1)))
@@ -260,21 +282,6 @@ def rows(a: dict[str, Any], register_positions: bool = False) -> list:
     return table
 
 
-def _tokens_with_positions(a, class_tokens):
-    paths = (("class_token/token",) if class_tokens else ()) + ("register_tokens/token", "position_embedding/table")
-    count, grid = len(class_tokens), a["position_grid"]
-
-    def read(*arrays):
-        *tokens, positions = arrays
-        tokens = np.concatenate(tokens, axis=1)
-        prefix = tokens.shape[1]
-        tokens = tokens + positions[:, :prefix]
-        table = np.reshape(positions[:, prefix:], (*grid, -1))
-        return (tokens[:, :count], tokens[:, count:], table) if count else (tokens, table)
-
-    return row(paths, (*class_tokens, "reg_token", "pos_embed"), Layout(read, None))
-
-
 # --- writing ---
 
 ALLOWED = dict(
@@ -288,28 +295,14 @@ ALLOWED = dict(
     activation=("gelu", "gelu_tanh", "quick_gelu", "silu", "relu"),
 )
 POOLINGS = {"token": "token", "gap": "avg", "map": "map", None: ""}
-HYBRIDS = {
-    (): "vit_tiny_r_s16_p8_224",
-    (2, 2, 2, 2): "vit_base_r26_s32_224",
-    (3, 4, 9): "vit_base_r50_s16_224",
-    (3, 4, 6, 3): "vit_large_r50_s32_224",
-}
-STEM = dict(
-    kind="resnet",
-    block_counts=None,  # one of `HYBRIDS`
-    width=64,
-    num_groups=32,
-    norm_epsilon=1e-5,
-    standardization="variance",
-    standardization_epsilon=1e-8,
-)
 
 
 def lacks(a: dict[str, Any]) -> list[str]:
     """Returns the arguments of a model that timm does not support, a list of str such as "norm_first=False"."""
+    if _of_eva(a):
+        return eva.lacks(a)
     stem, swiglu, distilled = a["stem"], a["mlp"] == "swiglu", a["distillation_token"]
     fits = stem is None or ({**stem, "block_counts": None} == STEM and stem["block_counts"] in HYBRIDS)
-    # Each of these is a separate architecture.
     special = [name for name, given in (("stem", stem is not None), ('mlp="swiglu"', swiglu), ("distillation_token", distilled)) if given]
     rules = {
         f"stem={stem} (its hybrids have {STEM} with block_counts of {list(HYBRIDS)})": not fits,
@@ -325,11 +318,13 @@ def lacks(a: dict[str, Any]) -> list[str]:
 
 def file(a: dict[str, Any]) -> File:
     """Returns the `File` of a timm model with the full set of arguments `a`."""
+    if _of_eva(a):
+        return eva.file(a)
     has_class, distilled = a["class_token"], a["distillation_token"]
     # timm gives positions to registers and class token, or to neither. So the position is added to the class token, as in its DINOv2.
     prefix_positions = distilled or (has_class and a["prefix_positions"] and not a["num_register_tokens"])
-    changes = dict(position_embedding="learned", prefix_positions=prefix_positions, patch_bias=not a["norm_embeddings"])
-    changes["qkv_bias"] = bool(a["qkv_bias"])  # without a bias of the keys it has zeros for them
+    biases = dict(patch_bias=not a["norm_embeddings"], qkv_bias=bool(a["qkv_bias"]))  # a missing bias of the keys becomes zeros
+    changes = dict(position_embedding="learned", prefix_positions=prefix_positions, **biases)
     hidden = a["mlp_dim"] * (2 if a["mlp"] == "swiglu" else 1)
     ratio = hidden / a["hidden_dim"]
     *size, channels = a["input_shape"]
@@ -385,6 +380,10 @@ def file(a: dict[str, Any]) -> File:
     if a["class_names"] and a["include_top"]:
         config["label_names"] = list(a["class_names"])
     return File({**a, **changes}, key, {"config.json": config})
+
+
+def _of_eva(a):  # plain models hold a missing bias of the keys as zeros
+    return eva.needed(a) and not (eva.lacks(a) and not eva.needed({**a, "qkv_bias": True}))
 
 
 def _architecture(a):
