@@ -29,9 +29,9 @@ OPEN = """
 import json, resource, sys, time, zlib
 import keras_vit
 load = keras_vit.data.load
-start = time.perf_counter()
+start, processor = time.perf_counter(), time.process_time()
 data = load(sys.argv[1], batch_size=256, image_size=32)
-seconds = time.perf_counter() - start
+seconds, processor = time.perf_counter() - start, time.process_time() - processor
 batches = iter(data.train_from(int(sys.argv[2])))
 batch = next(batches)
 to_batch = time.perf_counter() - start
@@ -40,8 +40,8 @@ most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for _ in range(2 - int(sys.argv[2])):
     batch = next(batches)
 sums = [zlib.crc32(tensor.numpy().tobytes()) for tensor in batch]  # of the third batch
-facts = {"seconds": seconds, "batch": to_batch, "now": now / 1024, "most": most / 1024, "sizes": data.sizes, "sums": sums}
-print(json.dumps(facts))
+times = {"seconds": seconds, "processor": processor, "batch": to_batch}
+print(json.dumps(times | {"now": now / 1024, "most": most / 1024, "sizes": data.sizes, "sums": sums}))
 """
 # As above, but with the number of an image in place of its pixels, which is quick enough for whole epochs.
 SHUFFLE = """
@@ -109,12 +109,12 @@ def main():
         make(root / "many", arguments.images, arguments.classes, arguments.size, arguments.distinct)
         print(f"{arguments.images:,} links in {arguments.classes:,} classes, made in {time.perf_counter() - start:.0f} s", flush=True)
         environment = os.environ | {"KERAS_HOME": str(root / "home"), "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
-        print(f"{'':18}{'opened after s':>16}{'first batch':>13}{'peak MB':>9}{'then MB':>9}{'bytes a file: peak, then':>26}")
+        print(f"{'':18}{'opened after s':>16}{'CPU s':>7}{'first batch':>13}{'peak MB':>9}{'then MB':>9}{'bytes a file: peak, then':>26}")
         rows = []
         # The second opening begins at the third batch, as a run that resumes does.
         for name, folder, step in (("1,000 files", "few", 0), ("first opening", "many", 0), ("second opening", "many", 2)):
             rows.append(row := run(OPEN, environment, root / folder, step))
-            times = f"{row['seconds']:16.1f}{row['batch']:13.1f}"
+            times = f"{row['seconds']:16.1f}{row['processor']:7.1f}{row['batch']:13.1f}"
             more = [(row[key] - rows[0][key]) * 2**20 / arguments.images for key in ("most", "now")]
             print(f"{name:18}{times}{row['most']:9.0f}{row['now']:9.0f}{more[0]:19.0f}{more[1]:7.0f}", flush=True)
         manifest = max(path.stat().st_size for path in root.glob("home/**/*.npz"))

@@ -99,7 +99,7 @@ def joined(folders, listings):
 def reader(table, labels):
     """Returns functions from the place of a file in a table to its image and label, and to its path.
 
-    They keep the name and nine bytes of each file.
+    They keep the name and five bytes of each file.
 
     Args:
         table: `Table`.
@@ -107,7 +107,8 @@ def reader(table, labels):
     """
     # Bytes, and where the names begin in them. Strings would be copied for every function that `tf.data` makes of `read`.
     with tf.device("CPU"):
-        names, begins, firsts = (tf.constant(array) for array in (np.frombuffer(table.names, np.uint8), table.begins, table.firsts))
+        names, firsts = tf.constant(np.frombuffer(table.names, np.uint8)), tf.constant(table.firsts)
+        begins = tf.constant(table.begins, tf.int32 if table.begins[-1] < 2**31 else tf.int64)
         letters = tf.constant([bytes([number]) for number in range(256)])
         folders, labels, plain = tf.constant(table.folders), tf.constant(labels), tf.constant(table.verdicts == BY_TENSORFLOW)
 
