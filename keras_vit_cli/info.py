@@ -172,10 +172,8 @@ def show_sizes(configs, batch_size, training, optimizer, machine):
     """Prints a row for each size and patch size."""
     from keras_vit.cost import estimate_step
 
-    header, rows = (
-        ["Image", "Patch", "Tokens", "GMACs", "Attention", f"Memory, {'training' if training else 'inference'}"] + ["Images/s"] * training,
-        [],
-    )
+    header = ["Image", "Patch", "Tokens", "GMACs", "Attention", f"Memory, {'training' if training else 'inference'}"]
+    header, rows = header + ["Images/s"] * training, []
     for config in configs:
         step = estimate_step(config, batch_size, training, optimizer, machine)
         shape, share = " x ".join(map(str, config.image_size)), step.attention_macs / step.macs
