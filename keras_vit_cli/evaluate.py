@@ -31,7 +31,7 @@ def evaluate(
     linear_probe: Annotated[bool, typer.Option("--linear-probe", help="Evaluate features by logistic regression.")] = False,
     blocks: Annotated[str, typer.Option(help="Of --knn and --linear-probe: all, or numbers of blocks, such as 0,5,-1.")] = None,
     pooling: Annotated[Pooling, typer.Option(help=f"Of --knn and --linear-probe. {POOLING}")] = None,
-    engine: Annotated[Engine, typer.Option(help=f"Of --knn. {ENGINE}")] = Engine.SCIKIT_LEARN,
+    engine: Annotated[Engine, typer.Option(help=f"Of --knn. {ENGINE} [default: scikit-learn]")] = None,
     output: Annotated[pathlib.Path, typer.Option(help="Folder for the figures and pictures, a new or an empty one.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ):
@@ -46,6 +46,8 @@ def evaluate(
     features = knn is not None or linear_probe
     if not features and (blocks or pooling):
         raise ValueError(f"`--{'blocks' if blocks else 'pooling'}` needs `--knn` or `--linear-probe`")
+    if engine is not None and knn is None:
+        raise ValueError("`--engine` needs `--knn`")
     if features and split in (Split.TRAIN, Split.ALL):
         raise ValueError(
             f"Features are evaluated on images that no probe is fitted to: test or validation. Received: --split {split.value}"
@@ -62,7 +64,12 @@ def evaluate(
     if features:
         loaded, _ = open_data(model, classifier, data, data_option, strict)
         chosen: dict[str, Any] = dict(
-            knn=knn, linear_probe=linear_probe, pooling=pooling and pooling.value, blocks=blocks, batch_size=batch_size, engine=engine.value
+            knn=knn,
+            linear_probe=linear_probe,
+            pooling=pooling and pooling.value,
+            blocks=blocks,
+            batch_size=batch_size,
+            engine=(engine or Engine.SCIKIT_LEARN).value,
         )
         result = evaluate_features(classifier, loaded, split.value, **chosen)
         if output is not None:

@@ -47,6 +47,7 @@ def test_evaluation_of_features(capsys, tmp_path, run):
     for arguments, message in (
         (["--blocks", "all"], "`--blocks` needs `--knn` or `--linear-probe`"),
         (["--pooling", "gap"], "`--pooling` needs"),
+        (["--engine", "faiss", "--linear-probe"], "`--engine` needs `--knn`"),
         (["--knn", 5, "--split", "all"], "Received: --split all"),
         (["--knn", 5, "--blocks", "first"], "Received: first"),
         (["--knn", 5, "--blocks", "2"], "between -2 and 1"),
