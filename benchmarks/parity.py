@@ -71,6 +71,14 @@ TIMM = {
     "DINOv2-S/14 reg4, 518 px": "vit_small_patch14_reg4_dinov2",
     "DINOv2-B/14 reg4, 518 px": "vit_base_patch14_reg4_dinov2",
     "DINOv2-L/14 reg4, 518 px": "vit_large_patch14_reg4_dinov2",
+    "DINOv3-S/16, 256 px": "vit_small_patch16_dinov3",
+    "DINOv3-S+/16, 256 px": "vit_small_plus_patch16_dinov3_qkvb",
+    "DINOv3-B/16, 256 px": "vit_base_patch16_dinov3_qkvb",
+    "DINOv3-L/16, 256 px": "vit_large_patch16_dinov3_qkvb",
+    "RoPE-ViT-S/16": "vit_small_patch16_rope_224",
+    "RoPE-ViT-B/16 mixed": "vit_base_patch16_rope_mixed_224",
+    "RoPE-ViT-B/16 mixed, APE": "vit_base_patch16_rope_mixed_ape_224",
+    "SBB Betwixt RoPE reg4, 256 px": "vit_betwixt_patch16_rope_reg4_gap_256",
     "SigLIP-B/16": "vit_base_patch16_siglip_224",
     "SigLIP-So400m/14": "vit_so400m_patch14_siglip_224",
     "CLIP-B/16": "vit_base_patch16_clip_224",
@@ -96,6 +104,8 @@ HUGGING_FACE = {
     "DINOv2-L/14": ("Dinov2Model", LARGE),
     "DINOv2-g/14": ("Dinov2Model", GIANT),
     "DINOv2-B/14 reg4": ("Dinov2WithRegistersModel", {"patch_size": 14}),
+    "DINOv3-S/16": ("DINOv3ViTModel", {"num_register_tokens": 4}),
+    "DINOv3-S+/16": ("DINOv3ViTModel", {"num_register_tokens": 4, "use_gated_mlp": True, "hidden_act": "silu"}),
     "SigLIP-B/16": ("SiglipVisionModel", {}),
     "CLIP-B/16": ("CLIPVisionModel", {"patch_size": 16}),
     "CLIP-L/14": ("CLIPVisionModel", {**LARGE, "intermediate_size": 4096, "patch_size": 14}),
@@ -105,7 +115,8 @@ HUGGING_FACE = {
 # The first pattern found in a tensor's name says how it is drawn, such that nothing is 0 or 1 and activations neither vanish nor grow;
 # kernels come last, by their fan-in. Embeddings are as small as in published files, so that the epsilon of the first norm shows.
 DRAWS = {
-    r"gamma$|lambda1$": lambda tensor, normal: 0.5 + 0.2 * normal,
+    r"freqs$": lambda tensor, normal: 0.5 * normal,
+    r"gamma(_\d)?$|lambda1$": lambda tensor, normal: 0.5 + 0.2 * normal,
     r"norm\w*\.weight$": lambda tensor, normal: 1 + 0.1 * normal,
     r"(tokens?|class_embedding|pos_embed|position_embeddings|position_embedding\.weight)$": lambda tensor, normal: 0.1 * normal,
     r"patch_embed\w*\.(proj|projection)?\.?(weight|bias)$": lambda tensor, normal: 0.1 * normal * tensor[0].numel() ** -0.5,
@@ -124,7 +135,7 @@ class Timm:
         self.architecture = architecture
 
     def build(self):
-        classes = 0 if "dinov2" in self.architecture or "siglip" in self.architecture else 1000
+        classes = 0 if re.search("dinov[23]|siglip", self.architecture) else 1000
         return timm.create_model(self.architecture, num_classes=classes)
 
     def save(self, model, folder):
@@ -170,7 +181,7 @@ class HuggingFace:
         found = model(pixels)
         if "logits" in found:
             return found.logits
-        has_pooler = found.get("pooler_output") is not None and not type(model).__name__.startswith("Dinov2")
+        has_pooler = found.get("pooler_output") is not None and not type(model).__name__.startswith(("Dinov2", "DINOv3"))
         return found.pooler_output if has_pooler else found.last_hidden_state[:, 0]
 
     def image_size(self, model):

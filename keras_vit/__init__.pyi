@@ -2611,6 +2611,776 @@ def PESpatialG14(*, weights: str | os.PathLike[str] | None = None, **overrides: 
     >>> model = keras_vit.PESpatialG14(num_classes=10)  # doctest: +SKIP
     """
 
+def DINOv3S16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns DINOv3S16: patch_size 16, hidden_dim 384, num_layers 12, num_heads 6, mlp_dim 1536.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("DINOv3S16")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (256, 256, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'token'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.DINOv3S16(num_classes=10)  # doctest: +SKIP
+    """
+
+def DINOv3SPlus16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns DINOv3SPlus16: patch_size 16, hidden_dim 384, num_layers 12, num_heads 6, mlp_dim 1536.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("DINOv3SPlus16")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (256, 256, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'token'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.DINOv3SPlus16(num_classes=10)  # doctest: +SKIP
+    """
+
+def DINOv3B16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns DINOv3B16: patch_size 16, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("DINOv3B16")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (256, 256, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'token'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.DINOv3B16(num_classes=10)  # doctest: +SKIP
+    """
+
+def DINOv3L16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns DINOv3L16: patch_size 16, hidden_dim 1024, num_layers 24, num_heads 16, mlp_dim 4096.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("DINOv3L16")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (256, 256, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'token'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.DINOv3L16(num_classes=10)  # doctest: +SKIP
+    """
+
+def DINOv3LPlus16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns DINOv3LPlus16: patch_size 16, hidden_dim 1024, num_layers 24, num_heads 16, mlp_dim 4096.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("DINOv3LPlus16")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (256, 256, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'token'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.DINOv3LPlus16(num_classes=10)  # doctest: +SKIP
+    """
+
+def DINOv3HPlus16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns DINOv3HPlus16: patch_size 16, hidden_dim 1280, num_layers 32, num_heads 20, mlp_dim 5120.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("DINOv3HPlus16")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (256, 256, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'token'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.DINOv3HPlus16(num_classes=10)  # doctest: +SKIP
+    """
+
+def DINOv3_7B16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns DINOv3_7B16: patch_size 16, hidden_dim 4096, num_layers 40, num_heads 32, mlp_dim 8192.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("DINOv3_7B16")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (256, 256, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'token'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.DINOv3_7B16(num_classes=10)  # doctest: +SKIP
+    """
+
+def EUPETi16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns EUPETi16: patch_size 16, hidden_dim 192, num_layers 12, num_heads 3, mlp_dim 768.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("EUPETi16")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (256, 256, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'token'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.EUPETi16(num_classes=10)  # doctest: +SKIP
+    """
+
+def EUPES16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns EUPES16: patch_size 16, hidden_dim 384, num_layers 12, num_heads 6, mlp_dim 1536.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("EUPES16")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (256, 256, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'token'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.EUPES16(num_classes=10)  # doctest: +SKIP
+    """
+
+def EUPEB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns EUPEB16: patch_size 16, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("EUPEB16")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (256, 256, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'token'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.EUPEB16(num_classes=10)  # doctest: +SKIP
+    """
+
+def RoPEViTS16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns RoPEViTS16: patch_size 16, hidden_dim 384, num_layers 12, num_heads 6, mlp_dim 1536.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("RoPEViTS16")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (224, 224, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'token'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.RoPEViTS16(num_classes=10)  # doctest: +SKIP
+    """
+
+def RoPEViTB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns RoPEViTB16: patch_size 16, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("RoPEViTB16")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (224, 224, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'token'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.RoPEViTB16(num_classes=10)  # doctest: +SKIP
+    """
+
+def RoPEViTL16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns RoPEViTL16: patch_size 16, hidden_dim 1024, num_layers 24, num_heads 16, mlp_dim 4096.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("RoPEViTL16")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (224, 224, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'token'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.RoPEViTL16(num_classes=10)  # doctest: +SKIP
+    """
+
+def RoPEViTS16APE(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns RoPEViTS16APE: patch_size 16, hidden_dim 384, num_layers 12, num_heads 6, mlp_dim 1536.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("RoPEViTS16APE")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (224, 224, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'token'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.RoPEViTS16APE(num_classes=10)  # doctest: +SKIP
+    """
+
+def RoPEViTB16APE(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns RoPEViTB16APE: patch_size 16, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("RoPEViTB16APE")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (224, 224, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'token'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.RoPEViTB16APE(num_classes=10)  # doctest: +SKIP
+    """
+
+def RoPEViTL16APE(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns RoPEViTL16APE: patch_size 16, hidden_dim 1024, num_layers 24, num_heads 16, mlp_dim 4096.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("RoPEViTL16APE")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (224, 224, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'token'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.RoPEViTL16APE(num_classes=10)  # doctest: +SKIP
+    """
+
+def RoPEViTS16Mixed(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns RoPEViTS16Mixed: patch_size 16, hidden_dim 384, num_layers 12, num_heads 6, mlp_dim 1536.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("RoPEViTS16Mixed")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (224, 224, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'token'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.RoPEViTS16Mixed(num_classes=10)  # doctest: +SKIP
+    """
+
+def RoPEViTB16Mixed(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns RoPEViTB16Mixed: patch_size 16, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("RoPEViTB16Mixed")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (224, 224, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'token'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.RoPEViTB16Mixed(num_classes=10)  # doctest: +SKIP
+    """
+
+def RoPEViTL16Mixed(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns RoPEViTL16Mixed: patch_size 16, hidden_dim 1024, num_layers 24, num_heads 16, mlp_dim 4096.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("RoPEViTL16Mixed")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (224, 224, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'token'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.RoPEViTL16Mixed(num_classes=10)  # doctest: +SKIP
+    """
+
+def RoPEViTS16MixedAPE(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns RoPEViTS16MixedAPE: patch_size 16, hidden_dim 384, num_layers 12, num_heads 6, mlp_dim 1536.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("RoPEViTS16MixedAPE")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (224, 224, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'token'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.RoPEViTS16MixedAPE(num_classes=10)  # doctest: +SKIP
+    """
+
+def RoPEViTB16MixedAPE(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns RoPEViTB16MixedAPE: patch_size 16, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("RoPEViTB16MixedAPE")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (224, 224, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'token'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.RoPEViTB16MixedAPE(num_classes=10)  # doctest: +SKIP
+    """
+
+def RoPEViTL16MixedAPE(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns RoPEViTL16MixedAPE: patch_size 16, hidden_dim 1024, num_layers 24, num_heads 16, mlp_dim 4096.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("RoPEViTL16MixedAPE")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (224, 224, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'token'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.RoPEViTL16MixedAPE(num_classes=10)  # doctest: +SKIP
+    """
+
 def SigLIPB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns SigLIPB16: patch_size 16, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
 
@@ -3484,6 +4254,146 @@ def ViTSo150m2Reg1(*, weights: str | os.PathLike[str] | None = None, **overrides
 
     Example:
     >>> model = keras_vit.ViTSo150m2Reg1(num_classes=10)  # doctest: +SKIP
+    """
+
+def RoPEViTMedium16Reg1(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns RoPEViTMedium16Reg1: patch_size 16, hidden_dim 512, num_layers 12, num_heads 8, mlp_dim 2048.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("RoPEViTMedium16Reg1")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (256, 256, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'gap'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.RoPEViTMedium16Reg1(num_classes=10)  # doctest: +SKIP
+    """
+
+def RoPEViTMediumD16Reg1(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns RoPEViTMediumD16Reg1: patch_size 16, hidden_dim 512, num_layers 20, num_heads 8, mlp_dim 2048.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("RoPEViTMediumD16Reg1")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (256, 256, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'gap'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.RoPEViTMediumD16Reg1(num_classes=10)  # doctest: +SKIP
+    """
+
+def RoPEViTBetwixt16Reg4(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns RoPEViTBetwixt16Reg4: patch_size 16, hidden_dim 640, num_layers 12, num_heads 10, mlp_dim 2560.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("RoPEViTBetwixt16Reg4")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (256, 256, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'gap'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.RoPEViTBetwixt16Reg4(num_classes=10)  # doctest: +SKIP
+    """
+
+def RoPEViTBase16Reg1(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns RoPEViTBase16Reg1: patch_size 16, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("RoPEViTBase16Reg1")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (256, 256, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'gap'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.RoPEViTBase16Reg1(num_classes=10)  # doctest: +SKIP
     """
 
 def FlexiViTS(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:

@@ -128,6 +128,25 @@ def _sbb(hidden_dim, num_layers, num_heads, mlp_dim, num_register_tokens, **more
     return _size(hidden_dim, num_layers, num_heads, mlp_dim, **{**form, **more})
 
 
+DINOV3 = dict(coordinates="normalized", base=100.0, rescale=2.0)
+ROPE_AXIAL, ROPE_MIXED = dict(base=100.0, axes="xy"), dict(base=10.0, axes="xy", frequencies="learned")
+
+
+def _dinov3(hidden_dim, num_layers, num_heads, mlp_dim, mlp="mlp", qkv_bias="query_value"):
+    form: dict = dict(input_shape=(256, 256, 3), include_top=False, num_register_tokens=4, layer_scale_init=1e-5, norm_epsilon=1e-5)
+    form.update(position_embedding="none", rotary=DINOV3, preprocessing={**IMAGENET, "crop_fraction": 1.0, "crop_mode": "squash"})
+    return _size(hidden_dim, num_layers, num_heads, mlp_dim, mlp=mlp, qkv_bias=qkv_bias, **form)
+
+
+def _rope_vit(letter, rotary, positions="none"):
+    form: dict = dict(position_embedding=positions, prefix_positions=False, layer_scale_init=1e-5)
+    return _vit(letter, 16, rotary=rotary, preprocessing={**IMAGENET, "crop_fraction": 0.9}, **form)
+
+
+def _rope_sbb(*dims, **more):
+    return _sbb(*dims, position_embedding="none", rotary=dict(native_grid=(16, 16)), **{"qkv_bias": "query_value", **more})
+
+
 def _flexivit(letter):
     return _vit(letter, 16, input_shape=(240, 240, 3), prefix_positions=False, preprocessing={"crop_fraction": 0.95})
 
@@ -220,6 +239,31 @@ PRESETS = {
     "PESpatialB16": _pe(SIZES["B"], 16, 512),
     "PESpatialL14": _pe(SIZES["L"], 14, 448),
     "PESpatialG14": _pe(SIZES["PEG"], 14, 448, class_token=False, layer_scale_init=0.1),
+    # Siméoni et al., "DINOv3", 2025.
+    "DINOv3S16": _dinov3(384, 12, 6, 1536),
+    "DINOv3SPlus16": _dinov3(384, 12, 6, 1536, "swiglu"),
+    "DINOv3B16": _dinov3(768, 12, 12, 3072),
+    "DINOv3L16": _dinov3(1024, 24, 16, 4096),
+    "DINOv3LPlus16": _dinov3(1024, 24, 16, 4096, "swiglu"),
+    "DINOv3HPlus16": _dinov3(1280, 32, 20, 5120, "swiglu"),
+    "DINOv3_7B16": _dinov3(4096, 40, 32, 8192, "swiglu", qkv_bias=False),
+    # EUPE, 2026: DINOv3's architecture.
+    "EUPETi16": _dinov3(192, 12, 3, 768),
+    "EUPES16": _dinov3(384, 12, 6, 1536),
+    "EUPEB16": _dinov3(768, 12, 12, 3072),
+    # Heo et al., "Rotary Position Embedding for Vision Transformer", 2024; APE: with learned positions, too.
+    "RoPEViTS16": _rope_vit("S", ROPE_AXIAL),
+    "RoPEViTB16": _rope_vit("B", ROPE_AXIAL),
+    "RoPEViTL16": _rope_vit("L", ROPE_AXIAL),
+    "RoPEViTS16APE": _rope_vit("S", ROPE_AXIAL, "learned"),
+    "RoPEViTB16APE": _rope_vit("B", ROPE_AXIAL, "learned"),
+    "RoPEViTL16APE": _rope_vit("L", ROPE_AXIAL, "learned"),
+    "RoPEViTS16Mixed": _rope_vit("S", ROPE_MIXED),
+    "RoPEViTB16Mixed": _rope_vit("B", ROPE_MIXED),
+    "RoPEViTL16Mixed": _rope_vit("L", ROPE_MIXED),
+    "RoPEViTS16MixedAPE": _rope_vit("S", ROPE_MIXED, "learned"),
+    "RoPEViTB16MixedAPE": _rope_vit("B", ROPE_MIXED, "learned"),
+    "RoPEViTL16MixedAPE": _rope_vit("L", ROPE_MIXED, "learned"),
     # Zhai et al., "Sigmoid Loss for Language Image Pre-Training", 2023: the image towers.
     "SigLIPB16": _siglip("B", 16),
     "SigLIPB32": _siglip("B", 32, 256),
@@ -250,6 +294,10 @@ PRESETS = {
     "ViTMediumD16Reg4": _sbb(512, 20, 8, 2048, 4),
     "ViTBetwixt16Reg4": _sbb(640, 12, 10, 2560, 4),
     "ViTSo150m2Reg1": _sbb(832, 21, 13, 2176, 1, qkv_bias=False),
+    "RoPEViTMedium16Reg1": _rope_sbb(512, 12, 8, 2048, 1),
+    "RoPEViTMediumD16Reg1": _rope_sbb(512, 20, 8, 2048, 1, qkv_bias=False),
+    "RoPEViTBetwixt16Reg4": _rope_sbb(640, 12, 10, 2560, 4),
+    "RoPEViTBase16Reg1": _rope_sbb(768, 12, 12, 3072, 1),
     # Beyer et al., "FlexiViT: One Model for All Patch Sizes", 2023.
     "FlexiViTS": _flexivit("S"),
     "FlexiViTB": _flexivit("B"),
@@ -292,7 +340,7 @@ def preset(name: str) -> dict:
     )
 
 
-FAMILIES = ("eva02", "eva", "tipsv2", "ijepa", "dinov2", "deit3", "deit", "siglip", "clip", "flexivit")
+FAMILIES = ("eva02", "eva", "tipsv2", "ijepa", "dinov3", "eupe", "dinov2", "deit3", "deit", "siglip", "clip", "flexivit")
 LETTERS = {"tiny": "ti", "small": "s", "medium": "m", "base": "b", "large": "l", "huge": "h", "giant": "g"}
 
 
@@ -317,7 +365,7 @@ def _plain(name):
     return re.sub(r"[^a-z0-9]", "", family + rest)
 
 
-def num_heads_of(hidden_dim, num_layers, mlp_dim):
+def num_heads_of(hidden_dim, num_layers, mlp_dim, mlp="mlp"):
     """Returns the number of heads of the published model of these dimensions, or else one head for each 64 channels.
 
     Weights alone do not tell it: their shapes are the same for any number of heads.
@@ -327,7 +375,8 @@ def num_heads_of(hidden_dim, num_layers, mlp_dim):
     """
     same_width = [p for p in PRESETS.values() if p["hidden_dim"] == hidden_dim]
     if same_width:
-        return min(same_width, key=lambda p: (p["num_layers"] != num_layers, p["mlp_dim"] != mlp_dim))["num_heads"]
+        differs = lambda p: (p["num_layers"] != num_layers, p["mlp_dim"] != mlp_dim, p.get("mlp", "mlp") != mlp)  # noqa: E731
+        return min(same_width, key=differs)["num_heads"]
     if hidden_dim % 64:
         raise ValueError(f"The number of heads does not show in the weights: give `num_heads`. Received: hidden_dim={hidden_dim}")
     return hidden_dim // 64

@@ -17,7 +17,11 @@ PLAIN = {"mean": 0.0, "std": 1.0}
 MIT = {"license": "MIT"}
 
 # Licenses that forbid commercial use.
-NON_COMMERCIAL = ("CC-BY-NC-4.0",)
+NON_COMMERCIAL = ("CC-BY-NC-4.0", "FAIR-Noncommercial-Research-License")
+# Licenses with terms of their own, and what they say in short.
+TERMS = {"DINOv3-License": "redistribution under the same terms only, trade controls, no military or nuclear use"}
+SAT493M = {"mean": (0.430, 0.411, 0.296), "std": (0.213, 0.156, 0.143)}
+DINOV3, EUPE = {"license": "DINOv3-License"}, {"license": "FAIR-Noncommercial-Research-License"}
 
 
 class Weights(NamedTuple):
@@ -31,7 +35,7 @@ class Weights(NamedTuple):
         classes: int. Outputs of the head: 1000 for ImageNet-1k, 21843 for ImageNet-21k, 0 without a head.
         top1: float or None. Accuracy on ImageNet-1k's validation images in percent, as published.
         parameters: float. Millions of parameters.
-        license: str. SPDX identifier.
+        license: str. SPDX identifier, or the license's name where it has none.
         preprocessing: dict. Value of the `preprocessing` argument of `keras_vit.VisionTransformer`.
     """
 
@@ -159,6 +163,33 @@ TIMM = [
     ("PESpatialB16", "vit_pe_spatial_base_patch16_512.fb", 512, 0, None, 86.43, HALF, 1.0),
     ("PESpatialL14", "vit_pe_spatial_large_patch14_448.fb", 448, 0, None, 303.96, HALF, 1.0),
     ("PESpatialG14", "vit_pe_spatial_gigantic_patch14_448.fb", 448, 0, None, 1851.89, HALF, 1.0),
+    ("DINOv3S16", "vit_small_patch16_dinov3_qkvb.lvd1689m", 256, 0, None, 21.60, IMAGENET, 1.0, DINOV3),
+    ("DINOv3SPlus16", "vit_small_plus_patch16_dinov3_qkvb.lvd1689m", 256, 0, None, 28.69, IMAGENET, 1.0, DINOV3),
+    ("DINOv3B16", "vit_base_patch16_dinov3_qkvb.lvd1689m", 256, 0, None, 85.66, IMAGENET, 1.0, DINOV3),
+    ("DINOv3L16", "vit_large_patch16_dinov3_qkvb.lvd1689m", 256, 0, None, 303.13, IMAGENET, 1.0, DINOV3),
+    ("DINOv3L16", "vit_large_patch16_dinov3_qkvb.sat493m", 256, 0, None, 303.13, SAT493M, 1.0, DINOV3),
+    ("DINOv3HPlus16", "vit_huge_plus_patch16_dinov3_qkvb.lvd1689m", 256, 0, None, 840.59, IMAGENET, 1.0, DINOV3),
+    ("DINOv3_7B16", "vit_7b_patch16_dinov3.lvd1689m", 256, 0, None, 6716.03, IMAGENET, 1.0, DINOV3),
+    ("DINOv3_7B16", "vit_7b_patch16_dinov3.sat493m", 256, 0, None, 6716.03, SAT493M, 1.0, DINOV3),
+    ("EUPETi16", "vit_tiny_patch16_dinov3_qkvb.eupe_lvd1689m", 256, 0, None, 5.49, IMAGENET, 1.0, EUPE),
+    ("EUPES16", "vit_small_patch16_dinov3_qkvb.eupe_lvd1689m", 256, 0, None, 21.60, IMAGENET, 1.0, EUPE),
+    ("EUPEB16", "vit_base_patch16_dinov3_qkvb.eupe_lvd1689m", 256, 0, None, 85.66, IMAGENET, 1.0, EUPE),
+    ("RoPEViTS16", "vit_small_patch16_rope_224.naver_in1k", 224, 1000, 81.22, 21.98, IMAGENET, 0.9),
+    ("RoPEViTS16APE", "vit_small_patch16_rope_ape_224.naver_in1k", 224, 1000, 81.02, 22.06, IMAGENET, 0.9),
+    ("RoPEViTS16Mixed", "vit_small_patch16_rope_mixed_224.naver_in1k", 224, 1000, 81.25, 21.99, IMAGENET, 0.9),
+    ("RoPEViTS16MixedAPE", "vit_small_patch16_rope_mixed_ape_224.naver_in1k", 224, 1000, 80.97, 22.06, IMAGENET, 0.9),
+    ("RoPEViTB16", "vit_base_patch16_rope_224.naver_in1k", 224, 1000, 83.71, 86.43, IMAGENET, 0.9),
+    ("RoPEViTB16APE", "vit_base_patch16_rope_ape_224.naver_in1k", 224, 1000, 83.78, 86.59, IMAGENET, 0.9),
+    ("RoPEViTB16Mixed", "vit_base_patch16_rope_mixed_224.naver_in1k", 224, 1000, 83.81, 86.44, IMAGENET, 0.9),
+    ("RoPEViTB16MixedAPE", "vit_base_patch16_rope_mixed_ape_224.naver_in1k", 224, 1000, 83.90, 86.59, IMAGENET, 0.9),
+    ("RoPEViTL16", "vit_large_patch16_rope_224.naver_in1k", 224, 1000, 84.65, 304.17, IMAGENET, 0.9),
+    ("RoPEViTL16APE", "vit_large_patch16_rope_ape_224.naver_in1k", 224, 1000, 84.66, 304.37, IMAGENET, 0.9),
+    ("RoPEViTL16Mixed", "vit_large_patch16_rope_mixed_224.naver_in1k", 224, 1000, 84.84, 304.20, IMAGENET, 0.9),
+    ("RoPEViTL16MixedAPE", "vit_large_patch16_rope_mixed_ape_224.naver_in1k", 224, 1000, 84.85, 304.40, IMAGENET, 0.9),
+    ("RoPEViTMedium16Reg1", "vit_medium_patch16_rope_reg1_gap_256.sbb_in1k", 256, 1000, 83.81, 38.74, HALF, 0.95, MIT),
+    ("RoPEViTMediumD16Reg1", "vit_mediumd_patch16_rope_reg1_gap_256.sbb_in1k", 256, 1000, 84.32, 63.95, HALF, 0.95, MIT),
+    ("RoPEViTBetwixt16Reg4", "vit_betwixt_patch16_rope_reg4_gap_256.sbb_in1k", 256, 1000, 83.91, 60.23, CLIP, 0.95, MIT),
+    ("RoPEViTBase16Reg1", "vit_base_patch16_rope_reg1_gap_256.sbb_in1k", 256, 1000, 83.87, 86.43, HALF, 0.95, MIT),
     ("SigLIPB32", "vit_base_patch32_siglip_256.v2_webli", 256, 0, None, 94.55, HALF, 0.9),
     ("SigLIPB16", "vit_base_patch16_siglip_224.v2_webli", 224, 0, None, 92.88, HALF, 0.9),
     ("SigLIPB16", "vit_base_patch16_siglip_224.webli", 224, 0, None, 92.88, HALF, 0.9),
@@ -240,6 +271,18 @@ IJEPA = [
     ("IJEPAg16", "hf_in22k", "hf://facebook/ijepa_vitg16_22k", 224, 0, None, 1011.37, IMAGENET),
 ]
 
+# DINOv3 in transformers' form. Its repositories open after their terms are accepted.
+DINOV3_HUB = [
+    ("DINOv3S16", "hf_lvd1689m_224", "hf://facebook/dinov3-vits16-pretrain-lvd1689m", 224, 0, None, 21.60, IMAGENET),
+    ("DINOv3SPlus16", "hf_lvd1689m_224", "hf://facebook/dinov3-vits16plus-pretrain-lvd1689m", 224, 0, None, 28.69, IMAGENET),
+    ("DINOv3B16", "hf_lvd1689m_224", "hf://facebook/dinov3-vitb16-pretrain-lvd1689m", 224, 0, None, 85.66, IMAGENET),
+    ("DINOv3L16", "hf_lvd1689m_224", "hf://facebook/dinov3-vitl16-pretrain-lvd1689m", 224, 0, None, 303.13, IMAGENET),
+    ("DINOv3L16", "hf_sat493m_224", "hf://facebook/dinov3-vitl16-pretrain-sat493m", 224, 0, None, 303.13, SAT493M),
+    ("DINOv3HPlus16", "hf_lvd1689m_224", "hf://facebook/dinov3-vith16plus-pretrain-lvd1689m", 224, 0, None, 840.59, IMAGENET),
+    ("DINOv3_7B16", "hf_lvd1689m_224", "hf://facebook/dinov3-vit7b16-pretrain-lvd1689m", 224, 0, None, 6716.03, IMAGENET),
+    ("DINOv3_7B16", "hf_sat493m_224", "hf://facebook/dinov3-vit7b16-pretrain-sat493m", 224, 0, None, 6716.03, SAT493M),
+]
+
 
 def _weights(model, tag, source, resolution, classes, top1, parameters, colors, crop, license="Apache-2.0", **more):
     preprocessing = {"size": resolution, "interpolation": "bicubic", "crop_fraction": crop, "crop_mode": "center", **colors, **more}
@@ -273,6 +316,7 @@ CATALOGUE = [
     *(_google_weights("big_vision/siglip2", *row, crop=1.0, **SQUASH_BILINEAR) for row in SIGLIP2),
     *(_hugging_face_weights(*row) for row in HUGGING_FACE),
     *(_ijepa_weights(*row) for row in IJEPA),
+    *(_weights(*row, 1.0, **SQUASH_BILINEAR, **DINOV3) for row in DINOV3_HUB),
 ]
 
 

@@ -57,10 +57,13 @@ class Checkpoint:
         self._scratch = Scratch()
         self.format, _, self.names, self.keys = recognize(tensors, ema)
         shapes = {name: tuple(tensors.shapes[key]) for name, key in self.names.items()}
-        arguments, self.details = self.format.architecture(self.keys, shapes, config or tensors.configuration, overrides, expected)
+        config = config or tensors.configuration
+        if "rope_embed.periods" in self.names:  # Meta's models use what the file holds
+            config = {**config, "rope_periods": np.asarray(tensors.read(self.names["rope_embed.periods"], None), "float32")}
+        arguments, self.details = self.format.architecture(self.keys, shapes, config, overrides, expected)
         self.assumed = self.details.pop("assumed", ())
         self.patch_resample = arguments.pop("patch_resample", "bicubic_antialias")
-        self.arguments = {key: value for key, value in arguments.items() if value is not None or key in ("pooling", "stem")}
+        self.arguments = {key: value for key, value in arguments.items() if value is not None or key in ("pooling", "stem", "rotary")}
 
     def rows(self) -> list:
         """Returns the rows that map our weights to the file's tensors."""

@@ -73,6 +73,8 @@ def load(
     known = catalogue.find(source)
     if known and known.license in catalogue.NON_COMMERCIAL:
         log.warning("%s is not for commercial use: its license is %s", source, known.license)
+    if known and known.license in catalogue.TERMS:
+        log.warning("%s has a license of its own, %s: %s", source, known.license, catalogue.TERMS[known.license])
     path = resolve(source, sha256=sha256, size=size)
     if (path / "model.keras").is_file():
         path = path / "model.keras"  # the folder of a run

@@ -24,7 +24,6 @@ TRAINING_STATE = re.compile(r"(optim|sched|lr_|scaler|amp|epoch|step|iter|loop|c
 # Key patterns of unsupported libraries and models, for the error message.
 OTHERS = {
     r"(.*\.)?blocks\.0\.(attns|ffns)\.0\..*": "timm's Vision Transformers with parallel blocks (such as vit_small_patch16_18x2_224)",
-    r"(.*\.)?(rope|rope_embed)\.(?!freqs_(cos|sin)).*|(.*\.)?storage_tokens": "models with rotary positions, such as DINOv3",
     r".*relative_position_bias.*|.*rel_pos.*": "models with relative positions, such as BEiT, Swin and SAM",
     r"(.*\.)?conv_proj\.weight": "torchvision",
     r"(.*\.)?transformer\.resblocks\.0\..*": "OpenAI's CLIP and open_clip (hf://timm and hf://openai have the same image towers)",

@@ -135,7 +135,7 @@ def _weights(model, a, target):
     prefix, table = _positions(model, a)
     if target["position_embedding"] == "learned":
         weights["position_embedding/table"] = np.reshape(table, (*grid, width))
-    if len(prefix):
+    if len(prefix) and target["position_embedding"] == "learned":
         if target["prefix_positions"]:
             weights["position_embedding/prefix_table"] = prefix
         else:

@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+import numpy as np
 
 
 class KeepsSublayers:
@@ -81,6 +82,8 @@ def carry_over(source: keras.Layer, target: keras.Layer) -> None:
     """Copies a layer's weights, and its sublayers', into a layer that may be of another size: the layer that owns a weight resizes it."""
     store = {}
     source.save_own_variables(store)
+    # Copies: on JAX, training the new model would free arrays that both have.
+    store = {key: np.array(keras.ops.convert_to_numpy(value)) for key, value in store.items()}
     if store:
         try:
             target.load_own_variables(store)

@@ -13,7 +13,15 @@ from keras import ops
 from keras_vit.layers import checks
 from keras_vit.runtime.devices import in_replica
 
-FIRST_LAYERS = ("stem", "patch_embedding", "class_token", "position_embedding", "register_tokens", "embedding_norm")
+FIRST_LAYERS = (
+    "stem",
+    "patch_embedding",
+    "class_token",
+    "position_embedding",
+    "rotary_position_embedding",
+    "register_tokens",
+    "embedding_norm",
+)
 HEADS = {"head", "distillation_head"}
 
 

@@ -19,12 +19,13 @@ FIXTURES = {f"{path.parent.parent.name}/{path.parent.name}": path.parent for pat
 FORMATS = ("huggingface", "timm", "google")  # "perception_encoder" holds that family alone
 FORMAT = {"timm": "timm", "meta": "timm", "original": "timm", "transformers": "huggingface", "google": "google"}
 
-# What their format has no place for any more: timm's hybrids are of one width, and its representation layer is gone, as the hybrid of
-# transformers is.
+# What their format has no place for: the rounded periods of Meta's DINOv3, and no more: timm's hybrids are of one width, and its
+# representation layer is gone, as the hybrid of transformers is.
 UNSAVED = {"timm/conv_stem_xiao", "timm/hybrid_r26", "timm/hybrid_r50", "timm/pre_logits", "transformers/vit_hybrid"}
+UNSAVED |= {"meta/dinov3", "meta/dinov3_swiglu", "meta/eupe"}
 # Files whose names are other than those that are written: version 5's, both towers', DINOv2's of Meta, all blocks in one tensor.
 OTHER_NAMES = re.compile(
-    r".*_new|transformers/(clip|siglip|deit|mae_pretraining|tipsv2.*)|google/(.*scan|.*gap|siglip|vit_(opt|par).*)|meta/(di|.*3).*|"
+    r".*_new|meta/rope_vit.*|transformers/(clip|siglip|deit|mae_pretraining|tipsv2.*)|google/(.*scan|.*gap|siglip|vit_(opt|par).*)|meta/(di|.*3).*|"
     r"original/(eva|tips).*"
 )
 # Registers with positions; group normalization of linen's.

@@ -1,8 +1,10 @@
-"""The models of timm's class `Eva`, and BAAI's own files: EVA, EVA-02, their CLIP towers, and Perception Encoder."""
+"""The models of timm's class `Eva`, and the authors' own files of this form: EVA, EVA-02, their CLIP towers, Perception Encoder, DINOv3,
+EUPE, RoPE-ViT and SBB with rotary positions."""
 
 import re
 from typing import Any
 
+from keras_vit.checkpoints.formats import rotary
 from keras_vit.checkpoints.formats.mapping import (
     CONV,
     File,
@@ -22,28 +24,33 @@ from keras_vit.checkpoints.formats.mapping import (
 )
 from keras_vit.checkpoints.formats.preprocessing import from_timm, to_timm
 from keras_vit.checkpoints.formats.qkv import qkv_rows
-from keras_vit.presets import CLIP, num_heads_of
+from keras_vit.presets import CLIP, IMAGENET, num_heads_of
 
 POOLINGS = {"token": "token", "gap": "avg", "map": "map", None: ""}
 GLOBAL_POOLS = {ours: name for name, ours in POOLINGS.items()}
-ARCHITECTURES = r"eva(02)?_|vit_pe_"
+ARCHITECTURES = r"eva(02)?_|vit_pe_|vit_.*(_rope_|_dinov3)"
 # Widths of the spaces that CLIP's and Perception Encoder's images and texts share.
 PROJECTIONS = (512, 768, 1024, 1280)
 
 
 def recognizes(names: Any, config: dict[str, Any]) -> bool:
     """Returns whether a file in timm's format is of the class `Eva`, by its canonical keys and config.json."""
-    block = "blocks.0.attn."
-    return bool(re.match(ARCHITECTURES, config.get("architecture") or "")) or bool({f"{block}q_bias", f"{block}q_proj.weight"} & set(names))
+    if "pos_embed" not in names:
+        return True
+    keys = {"blocks.0.attn.q_bias", "blocks.0.attn.q_proj.weight", "rope.freqs"}
+    return bool(re.match(ARCHITECTURES, config.get("architecture") or "")) or bool(keys & set(names))
 
 
 def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expected: dict) -> tuple[dict, dict]:
-    """Returns the same as `timm.architecture`."""
+    """Returns the same as `timm.architecture`. "rope_periods" in `config` is what Meta's file holds under that name."""
+    periods = config.get("rope_periods")
+    config = {key: value for key, value in config.items() if key != "rope_periods"}
     given, trained = config.get("model_args") or {}, config.get("pretrained_cfg") or config
     arch = config.get("architecture") or ""
     width, layers = shapes["patch_embed.proj.weight"][0], count(shapes, "blocks.{}.norm1.weight")
     agree({**config, **given}, {"num_features": width, "embed_dim": width, "depth": layers})
     split_gate, apart = "blocks.0.mlp.fc1_g.weight" in shapes, "blocks.0.attn.q_proj.weight" in shapes
+    masked = "blocks.0.attn.qkv.bias_mask" in shapes
     hidden = shapes["blocks.0.mlp.fc2.weight"][1]
     swiglu = split_gate or shapes["blocks.0.mlp.fc1.weight"][0] == 2 * hidden
     class_token, has_map = "cls_token" in shapes, "attn_pool.latent" in shapes
@@ -51,13 +58,20 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
     after_pooling = "fc_norm.weight" in names.values()
     stated = next((c["global_pool"] for c in (given, config, trained) if c.get("global_pool") is not None), None)
     clip = bool(re.search("clip", arch)) or (not arch and "blocks.0.attn.norm.weight" in shapes)
-    pooling = "map" if has_map else known("global_pool", stated, GLOBAL_POOLS) if stated is not None else "token" if clip else "gap"
+    turned = rotary.read(arch, given, shapes, periods, swiglu, overrides.get("rotary") or expected.get("rotary"))
+    dinov3 = bool(turned) and turned["coordinates"] == "normalized"
+    by_token = clip or (class_token and not config and (dinov3 or "blocks.0.attn.qkv.bias" in shapes))
+    pooling = "map" if has_map else known("global_pool", stated, GLOBAL_POOLS) if stated is not None else "token" if by_token else "gap"
 
     patch, channels = tuple(shapes["patch_embed.proj.weight"][2:]), shapes["patch_embed.proj.weight"][1]
     size = given.get("img_size") or trained.get("input_size", (None, None, None))[1:]
     sizes = [(size, size) if isinstance(size, int) else tuple(size), *image_sizes(overrides, expected)]
     prefixes = (class_token + registers, 0)
-    prefix, grid = position_grid(shapes["pos_embed"][1], prefixes, patch, sizes, overrides.get("position_grid"))
+    if "pos_embed" in shapes:
+        prefix, grid = position_grid(shapes["pos_embed"][1], prefixes, patch, sizes, overrides.get("position_grid"))
+    else:  # any grid: that of the images, or of 256 pixels
+        prefix, (rows, columns) = 0, next((size for size in sizes if len(size) == 2 and None not in size), (256, 256))
+        grid = rows // patch[0], columns // patch[1]
 
     head = shapes.get("head.weight")
     labels = class_names(config.get("label_names") or trained.get("label_names"), head[0] if head else None)
@@ -68,7 +82,7 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
         hidden_dim=width,
         num_layers=layers,
         num_heads=next(filter(None, (c.get("num_heads") for c in (overrides, given, expected))), None)
-        or num_heads_of(width, layers, hidden),
+        or num_heads_of(width, layers, hidden, "swiglu" if swiglu else "mlp"),
         mlp_dim=hidden,
         mlp="swiglu" if swiglu else "mlp",
         activation="silu" if swiglu else "gelu",
@@ -79,11 +93,12 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
         class_token=class_token,
         num_register_tokens=registers,
         prefix_positions=prefix > 0,
-        position_grid=grid,
+        position_embedding="learned" if "pos_embed" in shapes else "none",
+        position_grid=grid if "pos_embed" in shapes else None,
         layer_scale_init=(given.get("init_values") or 1e-5) if "blocks.0.ls1.gamma" in shapes else None,
-        qkv_bias="query_value" if "blocks.0.attn.q_bias" in shapes else "blocks.0.attn.qkv.bias" in shapes,
+        qkv_bias="query_value" if masked or "blocks.0.attn.q_bias" in shapes else "blocks.0.attn.qkv.bias" in shapes,
         patch_bias="patch_embed.proj.bias" in shapes,
-        norm_epsilon=1e-5 if "_pe_" in arch else 1e-6,
+        norm_epsilon=1e-5 if dinov3 or "_pe_" in arch else 1e-6,
         norm_embeddings="norm_pre.weight" in shapes,
         norm_after_pooling=after_pooling,
         final_norm="norm.weight" in shapes,
@@ -91,8 +106,8 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
         norm_branches=_post_norm(arch, given),
         attention_norm="blocks.0.attn.norm.weight" in shapes,
         mlp_norm="blocks.0.mlp.norm.weight" in shapes,
-        rotary=_rotary(arch, given, swiglu),
-        preprocessing={} if "preprocessing" in overrides else from_timm(trained) if config else {**CLIP, "crop_fraction": 1.0},
+        rotary=turned,
+        preprocessing={} if "preprocessing" in overrides else from_timm(trained) if config else _colors(dinov3, shapes),
         position_resample="bicubic_antialias" if config else "bicubic",
     )
     if has_map:
@@ -101,50 +116,42 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
         arguments.update(pooled)
     if projects:
         arguments.update(representation_size=head[0], representation_activation="linear", representation_bias=True)
-    details = dict(split_gate=split_gate, apart=apart)
+    details = dict(split_gate=split_gate, apart=apart, masked=masked)
     if not config:
-        details["assumed"] = ("num_heads", "activation", "norm_epsilon", "pooling", "position_grid", "rotary", "preprocessing")
+        told = {"rotary"} if periods is not None else set()
+        told |= set() if "pos_embed" in shapes else {"position_grid"}
+        assumed = ("num_heads", "activation", "norm_epsilon", "pooling", "position_grid", "rotary", "preprocessing")
+        details["assumed"] = tuple(name for name in assumed if name not in told)
     return arguments, details
+
+
+def _colors(dinov3, shapes):
+    """Returns the preprocessing of the published models of a file without a configuration."""
+    if dinov3:
+        return {**IMAGENET, "crop_fraction": 1.0, "crop_mode": "squash", "interpolation": "bilinear"}
+    own = "blocks.0.attn.qkv.bias" in shapes  # of RoPE-ViT; EVA's keys have no bias
+    return {**IMAGENET, "crop_fraction": 0.9} if own else {**CLIP, "crop_fraction": 1.0}
 
 
 def _post_norm(arch, given):
     return bool(given.get("use_post_norm", "enormous" in arch))
 
 
-def _rotary(arch, given, swiglu):
-    """Returns the `rotary` argument. Of files without a configuration, those with SwiGLU are of EVA-02."""
-    resolution = re.search(r"patch(\d+)_(?:\w+_)?(\d+)$", arch)
-    if re.match("vit_pe_", arch):
-        native = int(resolution[2]) // int(resolution[1])
-        defaults = dict(grid=native, offset=0.0 if "gigantic" in arch else 1.0, indexing="xy")
-        rotates = given.get("use_rot_pos_emb", True)
-    else:
-        defaults = dict(grid=16, offset=0.0, indexing="ij")
-        rotates = given.get("use_rot_pos_emb", "enormous" not in arch if "eva02" in arch else not arch and swiglu)
-    if not rotates:
-        return None
-    grid = given.get("ref_feat_shape", defaults["grid"])
-    return dict(
-        coordinates="index",
-        base=float(given.get("rope_temperature", 10000.0)),
-        axes="yx" if given.get("rope_grid_indexing", defaults["indexing"]) == "ij" else "xy",
-        offset=float(given.get("rope_grid_offset", defaults["offset"])),
-        native_grid=(grid, grid) if isinstance(grid, int) else grid if grid is None else tuple(grid),
-    )
-
-
-def rows(a: dict[str, Any], split_gate: bool, apart: bool) -> list:
+def rows(a: dict[str, Any], split_gate: bool, apart: bool, masked: bool = False) -> list:
     """Returns the rows for a full set of arguments of `VisionTransformer`.
 
     Args:
         a: dict. The arguments.
         split_gate: bool. Whether the first product of SwiGLU is split in two tensors.
         apart: bool. Whether queries, keys and values have a kernel each.
+        masked: bool. Whether the one bias has a third for the keys, which Meta's models mask. Defaults to False.
     """
     table = [row("class_token/token", "cls_token")] if a["class_token"] else []
     if a["num_register_tokens"]:
         table.append(row("register_tokens/token", "reg_token"))
-    table.append(position_row(a, "pos_embed"))
+    if a["position_embedding"] == "learned":
+        table.append(position_row(a, "pos_embed"))
+    table += rotary.frequency_rows(a)
     table += dense("patch_embedding", "patch_embed.proj", CONV, use_bias=a["patch_bias"])
     if a["norm_embeddings"]:
         table += norm("embedding_norm", "norm_pre")
@@ -152,8 +159,9 @@ def rows(a: dict[str, Any], split_gate: bool, apart: bool) -> list:
         ours, theirs = f"block_{i}", f"blocks.{i}"
         table += norm(f"{ours}/norm1", f"{theirs}.norm1") + norm(f"{ours}/norm2", f"{theirs}.norm2")
         kernel = [f"{theirs}.attn.{part}_proj.weight" for part in "qkv"] if apart else f"{theirs}.attn.qkv.weight"
-        bias = [f"{theirs}.attn.{part}_bias" for part in "qv"] if a["qkv_bias"] == "query_value" else f"{theirs}.attn.qkv.bias"
-        table += qkv_rows(a, f"{ours}/attention/qkv", kernel, bias)
+        two = a["qkv_bias"] == "query_value" and not masked
+        bias = [f"{theirs}.attn.{part}_bias" for part in "qv"] if two else f"{theirs}.attn.qkv.bias"
+        table += qkv_rows(a, f"{ours}/attention/qkv", kernel, bias, masked)
         table += dense(f"{ours}/attention/projection", f"{theirs}.attn.proj")
         if a["attention_norm"]:
             table += norm(f"{ours}/attention/norm", f"{theirs}.attn.norm")
@@ -192,6 +200,7 @@ ALLOWED = dict(
     mlp_norm=(False, True),
     attention_norm=(False, True),
     norm_branches=(False, True),
+    rotary=lambda rotary: True,
     final_norm=(False, True),
     pooling_num_heads=lambda heads: True,
     pooling_mlp_dim=lambda width: True,
@@ -210,7 +219,7 @@ def needed(a: dict[str, Any]) -> bool:
 
 def lacks(a: dict[str, Any]) -> list[str]:
     """Returns the arguments of a model that timm's class `Eva` does not support."""
-    swiglu, rotary = a["mlp"] == "swiglu", a.get("rotary") or {}
+    swiglu = a["mlp"] == "swiglu"
     rules = {
         "norm_first=False": not a["norm_first"] and not a["norm_branches"],
         f"activation={a['activation']!r} with mlp={a['mlp']!r}": (a["activation"] == "silu") != swiglu,
@@ -222,21 +231,21 @@ def lacks(a: dict[str, Any]) -> list[str]:
         "representation_size beside a head": a["representation_size"] and a["include_top"],
         f"representation_size={a['representation_size']}": (a["representation_size"] or PROJECTIONS[0]) not in PROJECTIONS,
         "representation_size with tanh": a["representation_size"] and a["representation_activation"] == "tanh",
-        "num_register_tokens": a["num_register_tokens"],
-        'position_embedding="none"': a["position_embedding"] == "none",
+        "prefix_positions=True beside registers": a["num_register_tokens"] and a["prefix_positions"] and a["position_embedding"] != "none",
         "qkv_bias=True beside attention_norm=True": a["qkv_bias"] is True and (a["attention_norm"] or a["mlp_norm"]),
-        f"rotary={rotary}": rotary.get("coordinates", "index") != "index" or rotary.get("frequencies", "fixed") != "fixed",
     }
-    return lacking(a, ALLOWED) + [rule for rule, broken in rules.items() if broken]
+    return lacking(a, ALLOWED) + [rule for rule, broken in rules.items() if broken] + rotary.lacks(a["rotary"])
 
 
 def file(a: dict[str, Any]) -> File:
     """Returns the `File` of a model of timm's class `Eva` with the full set of arguments `a`."""
-    gate = a["mlp_norm"] and a["mlp"] == "swiglu"
-    apart = a["attention_norm"] or gate
+    dinov3 = (a["rotary"] or {}).get("coordinates") == "normalized"
+    gate = (a["mlp_norm"] or dinov3) and a["mlp"] == "swiglu"
+    apart = a["attention_norm"] or (gate and not dinov3)
     *size, channels = a["input_shape"]
+    positions = "none" if a["position_embedding"] == "none" else "learned"
     changes = dict(
-        position_embedding="learned",
+        position_embedding=positions,
         prefix_positions=a["prefix_positions"] and a["class_token"],
         patch_bias=not a["norm_embeddings"],
         representation_bias=True,
@@ -266,6 +275,7 @@ def file(a: dict[str, Any]) -> File:
         num_heads=a["num_heads"],
         mlp_ratio=exact(ratio, a["mlp_dim"]),
         swiglu_mlp=a["mlp"] == "swiglu",
+        swiglu_align_to=int(gate and dinov3),  # the first product in two tensors
         scale_mlp=a["mlp_norm"],
         scale_attn_inner=a["attention_norm"],
         qkv_bias=bool(a["qkv_bias"]),
@@ -273,24 +283,18 @@ def file(a: dict[str, Any]) -> File:
         attn_type="rope" if a["qkv_bias"] is True else "eva",
         init_values=a["layer_scale_init"],
         class_token=a["class_token"],
+        num_reg_tokens=a["num_register_tokens"],
+        use_abs_pos_emb=positions == "learned",
         no_embed_class=not changes["prefix_positions"],
         use_post_norm=a["norm_branches"],
         use_pre_transformer_norm=a["norm_embeddings"],
         use_fc_norm=a["final_norm"] and a["norm_after_pooling"],
         use_post_transformer_norm=a["final_norm"] and not a["norm_after_pooling"],
-        use_rot_pos_emb=a.get("rotary") is not None,
+        **rotary.write(a["rotary"]),
     )
     if a["pooling"] == "map":
         heads = a["pooling_num_heads"] or a["num_heads"]
         model_args |= dict(attn_pool_num_heads=heads, attn_pool_mlp_ratio=exact(pooled, a["pooling_mlp_dim"] or a["mlp_dim"]))
-    if a.get("rotary") is not None:
-        native = a["rotary"]["native_grid"]
-        model_args |= dict(
-            ref_feat_shape=native and list(native),
-            rope_grid_offset=a["rotary"]["offset"],
-            rope_grid_indexing="ij" if a["rotary"]["axes"] == "yx" else "xy",
-            rope_temperature=a["rotary"]["base"],
-        )
     pretrained_cfg = dict(
         custom_load=False,
         input_size=[channels, *size],
@@ -316,6 +320,8 @@ def file(a: dict[str, Any]) -> File:
 
 
 def _architecture(a):
+    if (a["rotary"] or {}).get("coordinates") == "normalized":
+        return "vit_small_patch16_dinov3"
     if a["norm_epsilon"] == 1e-5:
         return "vit_pe_core_base_patch16_224" if a["representation_size"] else "vit_pe_spatial_base_patch16_512"
     return "eva02_base_patch16_clip_224" if a["representation_size"] else "eva02_base_patch14_224"

@@ -1,4 +1,4 @@
-"""Hugging Face transformers' format: ViT, DeiT, DINOv2, TIPSv2, MAE, I-JEPA, ViT hybrid, and towers of SigLIP, SigLIP 2 and CLIP."""
+"""Hugging Face transformers' format: ViT, DeiT, DINOv2, DINOv3, TIPSv2, MAE, I-JEPA, hybrids, towers of SigLIP, SigLIP 2 and CLIP."""
 
 import math
 import re
@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from keras_vit.checkpoints.formats import dinov3
 from keras_vit.checkpoints.formats.huggingface_names import FORMS
 from keras_vit.checkpoints.formats.mapping import (
     ACTIVATIONS,
@@ -40,7 +41,7 @@ NAME = "huggingface"
 IS_FOLDER = True
 
 # The first tensor of a model, maybe after the name that the family's classifier gives to its backbone.
-ANCHOR = r"embeddings\.(patch_embedding|patch_embeddings\.projection|patch_embeddings\.backbone\.bit\.embedder\.convolution)\.weight"
+ANCHOR = r"embeddings\.(patch_embeddings?|patch_embeddings\.projection|patch_embeddings\.backbone\.bit\.embedder\.convolution)\.weight"
 FAMILY = r"(vit|deit|dinov2|dinov2_with_registers|ijepa|vision_model|siglip2?)\."
 # Keys that may stand beside such a backbone in files of transformers.
 BESIDE = r"(cls_|distillation_)?classifier\.(weight|bias)"
@@ -48,7 +49,7 @@ BESIDE = r"(cls_|distillation_)?classifier\.(weight|bias)"
 # Maps the names since version 5, and those of each family, to the oldest names of ViT.
 RENAMES = [
     (rf"^{FAMILY}", ""),
-    (r"^(encoder\.)?layers?\.", "encoder.layer."),
+    (r"^(model\.)?(encoder\.)?layers?\.", "encoder.layer."),
     (r"\.self_attn\.", ".attention."),
     (r"\.attention\.attention\.", ".attention."),
     (r"\.attention\.([qkv])_proj\.", lambda m: f".attention.{dict(q='query', k='key', v='value')[m[1]]}."),
@@ -57,12 +58,12 @@ RENAMES = [
     (r"^(encoder\.layer\.\d+)\.(norm2|layer_norm2)\.", r"\1.layernorm_after."),
     (r"^(encoder\.layer\.\d+)\.(intermediate\.dense|mlp\.weights_in)\.", r"\1.mlp.fc1."),
     (r"^(encoder\.layer\.\d+)\.(output\.dense|mlp\.weights_out|mlp\.down_proj)\.", r"\1.mlp.fc2."),
-    (r"^embeddings\.(patch_embedding|patch_embeddings\.projection)\.", "embeddings.patch."),
+    (r"^embeddings\.(patch_embedding|patch_embeddings\.projection|patch_embeddings(?=\.(weight|bias)))\.", "embeddings.patch."),
     (r"^embeddings\.position_embedding(s|\.weight)$", "embeddings.positions"),
     (r"^embeddings\.(cls_token|class_embedding)$", "embeddings.cls_token"),
     (r"^embeddings\.patch_embeddings\.backbone\.bit\.", "backbone."),
     (r"^pre_layrnorm\.", "embeddings.norm."),
-    (r"^post_layernorm\.", "layernorm."),
+    (r"^(post_layernorm|norm)\.", "layernorm."),
     (r"^pooler\.dense\.", "pooler."),
     (r"^cls_classifier\.", "classifier."),
 ]
@@ -82,6 +83,8 @@ def recognizes(names: Any) -> bool:
 
 def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expected: dict) -> tuple[dict, dict]:
     """Returns the same as `timm.architecture`. `config` is config.json, with preprocessor_config.json under "image_processor"."""
+    if dinov3.recognizes(shapes, config):
+        return dinov3.architecture(shapes, config, overrides, expected)
     processor = config.get("image_processor")
     problem = config.get("problem_type")
     labels = config.get("id2label")
@@ -194,6 +197,8 @@ def rows(a: dict[str, Any], split_gate: bool = False, unused_map: bool = False, 
         unused_head: bool. Whether the file has one head on the class token beside a distillation token, unlike DeiT's classes.
         matrix: bool. Whether positions are a matrix although there is no attention pooling, as in SigLIP's classifiers.
     """
+    if a["rotary"]:
+        return dinov3.rows(a)
     patches = cut_patches(a["patch_size"], True) if a["naflex"] else CONV
     table = dense("patch_embedding", "embeddings.patch", patches, use_bias=a["patch_bias"])
     lead = (1,)
@@ -292,6 +297,8 @@ def _family(a):
 
 def lacks(a: dict[str, Any]) -> list[str]:
     """Returns the arguments of a model that transformers does not support, a list of str such as "norm_first=False"."""
+    if a["rotary"]:
+        return dinov3.lacks(a)
     family, top = _family(a), a["include_top"]
     pooling = POOLINGS.get(family, ()) if top else HEADLESS_POOLINGS.get(family, ("token", "gap", "token_gap", None))
     allowed = {**ALLOWED, **FAMILIES[family], "pooling": pooling}
@@ -318,6 +325,8 @@ def _mlp_ratio(a):
 
 def file(a: dict[str, Any]) -> File:
     """Returns the `File` of a transformers model with the full set of arguments `a`."""
+    if a["rotary"]:
+        return dinov3.file(a)
     family, top = _family(a), a["include_top"]
     dinov2, tower = family.startswith(("dinov2", "tipsv2")), family in ("siglip", "siglip2", "clip")
     changes = dict(

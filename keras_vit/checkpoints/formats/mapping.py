@@ -355,6 +355,7 @@ def class_names(names: Any, num_classes: int | None) -> tuple[str, ...] | None:
 
 # What most families lack: the values that a format supports unless it says so.
 PLAIN = dict(
+    rotary=(None,),
     mlp_norm=(False,),
     attention_norm=(False,),
     norm_branches=(False,),

@@ -106,6 +106,7 @@ ALLOWED = dict(
     activation=("gelu",),
     qk_norm=(False,),
     qkv_bias=(True,),
+    rotary=lambda rotary: True,
     patch_bias=(False,),
     norm_first=(True,),
     norm_epsilon=(1e-5,),

@@ -46,7 +46,8 @@ FAMILY = r"(?!)"  # no family prefix between the two
 RENAMES = [
     (r"\.gamma_1$", ".ls1.gamma"),  # DeiT-III
     (r"\.gamma_2$", ".ls2.gamma"),
-    (r"^register_tokens$", "reg_token"),  # DINOv2
+    (r"^(register|storage)_tokens$", "reg_token"),  # DINOv2, DINOv3
+    (r"^freqs$", "rope.freqs"),
     (r"^blocks\.\d+\.(\d+)\.", r"blocks.\1."),  # DINOv2 in chunks
     (r"\.mlp\.w12\.", ".mlp.fc1."),
     (r"\.mlp\.w3\.", ".mlp.fc2."),
@@ -70,7 +71,6 @@ GELU_TANH = r"base_patch32_siglip|large_patch16_siglip(_gap)?_512|so400m_patch16
 # Architectures with the tensor names and shapes of a plain ViT that compute something else.
 OTHER_MODELS = {
     r"_rpn_": "normalizes after each branch",
-    r"_rope_": "has rotary positions",
     r"_18x2_|_xp_|parallel": "has parallel blocks",
     r"naflexvit.*(_par|radio)": "computes positions or prefix tokens otherwise",
     r"^(beit|swin|deit_.*_relpos|.*relpos)": "is no plain Vision Transformer",
@@ -81,7 +81,8 @@ MODEL_ARGS = {"norm_layer": (None,), "block_fn": (None,), "mlp_layer": (None,), 
 MODEL_ARGS["pos_embed_ar_preserving"] = (None, False)
 
 IGNORED = (
-    r"mask_token|decoder.*|num_batches_tracked|.*\.num_batches_tracked|.*relative_position_index|(ml|l)m_head.*|.*rope\.freqs_(cos|sin)"
+    r"mask_token|decoder.*|num_batches_tracked|.*\.num_batches_tracked|.*relative_position_index|(ml|l)m_head.*|.*rope\.freqs_(cos|sin)|"
+    r"rope_embed\.periods|.*\.bias_mask|local_cls_norm\..*|projectors\..*|freqs_t_[xy]"  # DINOv3, EUPE, RoPE-ViT
 )
 
 
@@ -104,7 +105,7 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
     """
     config = {key: value for key, value in config.items() if key != "image_processor"}
     config = {} if "model_type" in config and "architecture" not in config else config  # TIPSv2's repositories: transformers' config
-    if eva.recognizes(shapes, config):
+    if eva.recognizes(shapes, config) or (not config and (overrides.get("rotary") or expected.get("rotary"))):
         return eva.architecture(names, shapes, config, overrides, expected)
     given = config.get("model_args") or {}
     trained = config.get("pretrained_cfg") or config  # older files have its entries at the top level
@@ -325,8 +326,7 @@ def file(a: dict[str, Any]) -> File:
     prefix_positions = distilled or (has_class and a["prefix_positions"] and not a["num_register_tokens"])
     biases = dict(patch_bias=not a["norm_embeddings"], qkv_bias=bool(a["qkv_bias"]))  # a missing bias of the keys becomes zeros
     changes = dict(position_embedding="learned", prefix_positions=prefix_positions, **biases)
-    hidden = a["mlp_dim"] * (2 if a["mlp"] == "swiglu" else 1)
-    ratio = hidden / a["hidden_dim"]
+    ratio = (hidden := a["mlp_dim"] * (2 if a["mlp"] == "swiglu" else 1)) / a["hidden_dim"]
     *size, channels = a["input_shape"]
     num_classes = a["num_classes"] if a["include_top"] else 0
 
