@@ -75,6 +75,7 @@ def open_data(source, model, data, options=None, strict=False):
     run = config_of(source)
     given = run.get("data_options", {}) if data == run.get("data") else {}
     given = given | parse_options(options) | ({"strict": True} if strict else {})
+    given.pop("shard_by", None)  # of several workers that train
     rows, columns = model.input_shape[1:3]
     given = {"image_size": run.get("image_size", 224) if rows is None else (rows, columns)} | given
     loaded = load(data, batch_size=1, preprocessing=model.preprocessing, **given)
