@@ -235,7 +235,7 @@ class MixedFrequencies(keras.initializers.Initializer):
         angles = keras.random.uniform((blocks, heads, 1), 0.0, 2.0 * np.pi, dtype="float32", seed=self.each.seed)
         both = ops.concatenate([ops.zeros_like(angles), ops.full_like(angles, np.pi / 2)], axis=-1)
         turned = ops.repeat(angles + both, half // 2, axis=-1)
-        magnitudes = np.concatenate([magnitudes, magnitudes])
+        magnitudes = ops.convert_to_tensor(np.concatenate([magnitudes, magnitudes]))
         return ops.cast(ops.stack([magnitudes * ops.cos(turned), magnitudes * ops.sin(turned)], axis=1), dtype or keras.config.floatx())
 
     def get_config(self) -> dict[str, Any]:
