@@ -18,6 +18,8 @@ FOLDERS = (
     "timm/map_registers",
     "timm/non_square_image",
     "timm/sbb_wee",
+    "timm/eva02",
+    "timm/pe_core",
     "transformers/vit_hybrid",
 )
 
