@@ -137,7 +137,7 @@ UNKNOWN = {
     "OpenAI's CLIP": ("visual.conv1.weight", "visual.transformer.resblocks.0.ln_1.weight"),
     "vit-pytorch": ("to_patch_embedding.1.weight", "transformer.layers.0.0.norm.weight"),
     "parallel blocks": ("patch_embed.proj.weight", "blocks.0.attns.0.norm.weight"),
-    "EVA": ("patch_embed.proj.weight", "blocks.0.norm1.weight", "blocks.0.attn.q_bias"),
+    "BEiT": ("patch_embed.proj.weight", "blocks.0.norm1.weight", "blocks.0.attn.relative_position_bias_table"),
     "DINOv3": ("patch_embed.proj.weight", "blocks.0.norm1.weight", "rope_embed.periods"),
     "mmpretrain": ("backbone.patch_embed.projection.weight",),
     "nearest format is 'timm'; it has .*, and the file has blocks.0.normA.weight": ("patch_embed.proj.weight", "blocks.0.normA.weight"),

@@ -116,7 +116,7 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
         arguments.update(pooled)
     if projects:
         arguments.update(representation_size=head[0], representation_activation="linear", representation_bias=True)
-    details = dict(split_gate=split_gate, apart=apart, masked=masked)
+    details: dict[str, Any] = dict(split_gate=split_gate, apart=apart, masked=masked)
     if not config:
         told = {"rotary"} if periods is not None else set()
         told |= set() if "pos_embed" in shapes else {"position_grid"}

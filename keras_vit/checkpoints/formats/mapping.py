@@ -31,7 +31,7 @@ class Layout(NamedTuple):
     """Holds the functions that convert arrays from the file's layout to ours (`read`) and back (`write`)."""
 
     read: Callable
-    write: Callable
+    write: Any  # None for what is read alone
 
 
 class File(NamedTuple):
@@ -167,7 +167,7 @@ def dense(path: str, key: str, layout: Layout = LINEAR, kernel: str = "weight", 
     return rows + ([row(f"{path}/bias", f"{key}.{bias}")] if use_bias else [])
 
 
-def dense_pair(path: str, keys: tuple[str, str]) -> list[Row]:
+def dense_pair(path: str, keys: tuple[str, ...]) -> list[Row]:
     """Returns the rows of a dense layer whose outputs are those of two in the file, such as SwiGLU's gate and value."""
     kernel = row(f"{path}/kernel", [f"{key}.weight" for key in keys], JOINED_PAIR)
     return [kernel, row(f"{path}/bias", [f"{key}.bias" for key in keys], JOINED_PAIR_BIAS)]

@@ -161,8 +161,14 @@ def to_processor(preprocessing: dict[str, Any], size: tuple[int, int], cut: Any 
         form = dict(image_processor_type="DeiTImageProcessor", size=resized, **crop)
     resample = _key_of(PILLOW_FILTERS, preprocessing["interpolation"])
     mean, std = preprocessing["mean"], preprocessing["std"]
-    colors = dict(do_rescale=True, rescale_factor=1 / 255, do_normalize=set(mean) != {0} or set(std) != {1}, image_mean=mean, image_std=std)
+    colors = dict(do_rescale=True, rescale_factor=1 / 255, do_normalize=_one(mean) != 0 or _one(std) != 1, image_mean=mean, image_std=std)
     return dict(**form, do_resize=True, resample=resample, **colors)
+
+
+def _one(values):
+    """Returns the number that all channels share, or None."""
+    numbers = set(values) if isinstance(values, (list, tuple)) else {values}
+    return numbers.pop() if len(numbers) == 1 else None
 
 
 def _key_of(filters, name):
