@@ -69,6 +69,7 @@ class WritableHub(HubHandler):
 def hub(monkeypatch):
     with Site(WritableHub) as site:
         site.repos, site.stored, site.private = {}, {}, {}
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_DISABLE_XET", True)  # its servers are not the Hub's
         monkeypatch.setenv("HF_ENDPOINT", site.url)
         monkeypatch.setenv("HF_TOKEN", "hf_right")
         yield site
