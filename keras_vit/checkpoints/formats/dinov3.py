@@ -139,7 +139,8 @@ def lacks(a: dict[str, Any]) -> list[str]:
 
 def file(a: dict[str, Any]) -> File:
     """Returns the `File` of a transformers model with the full set of arguments `a`."""
-    *size, channels = a["input_shape"]
+    height, width, channels = a["input_shape"]
+    size = (height, width)
 
     def key(name):
         for pattern, replacement in RENAMES:

@@ -166,7 +166,7 @@ def rows(a: dict[str, Any], split_gate: bool, apart: bool, masked: bool = False)
         if a["attention_norm"]:
             table += norm(f"{ours}/attention/norm", f"{theirs}.attn.norm")
         table += (
-            dense_pair(f"{ours}/mlp/fc1", tuple(f"{theirs}.mlp.fc1_{part}" for part in "gx"))
+            dense_pair(f"{ours}/mlp/fc1", (f"{theirs}.mlp.fc1_g", f"{theirs}.mlp.fc1_x"))
             if split_gate
             else dense(f"{ours}/mlp/fc1", f"{theirs}.mlp.fc1")
         )
