@@ -20,7 +20,7 @@ WIDTHS = (192, 384, 768)
 def calibrate(training: bool = True, precision: str | None = None, again: bool = False) -> Machine:
     """Returns the speed of this machine on the current backend. The first call measures it, and keeps it in a file.
 
-    The measurement takes a process of its own, from a few seconds on torch to half a minute where XLA compiles. The file lies in
+    The measurement takes a process of its own, from 20 seconds on torch to a minute or two where XLA compiles. The file lies in
     `$KERAS_HOME/keras_vit/machines` (default `~/.keras/keras_vit/machines`) under the names of the processor or GPU, the backend, its
     threads and the precision.
 
