@@ -132,7 +132,7 @@ DINOV3 = dict(coordinates="normalized", base=100.0, rescale=2.0)
 ROPE_AXIAL, ROPE_MIXED = dict(base=100.0, axes="xy"), dict(base=10.0, axes="xy", frequencies="learned")
 
 
-def _dinov3(hidden_dim, num_layers, num_heads, mlp_dim, mlp="mlp", qkv_bias="query_value"):
+def _dinov3(hidden_dim, num_layers, num_heads, mlp_dim, mlp="mlp", qkv_bias: bool | str = "query_value"):
     form: dict = dict(input_shape=(256, 256, 3), include_top=False, num_register_tokens=4, layer_scale_init=1e-5, norm_epsilon=1e-5)
     form.update(position_embedding="none", rotary=DINOV3, preprocessing={**IMAGENET, "crop_fraction": 1.0, "crop_mode": "squash"})
     return _size(hidden_dim, num_layers, num_heads, mlp_dim, mlp=mlp, qkv_bias=qkv_bias, **form)

@@ -53,6 +53,7 @@ def tars(
     """
     path, image_shape = os.path.abspath(os.fsdecode(path)), checks.positive_pair("image_size", image_size)
     files, counts = find_tars(path)
+    shares = []
     if part:
         if len(files.get("train", ())) < part[1] or "validation" not in files:
             raise ValueError(
