@@ -24,7 +24,7 @@ class RotaryConfig:
     rescale: float | None = None
 
     def __post_init__(self):
-        self.layer(4, 0, 1, 1)  # checks the arguments
+        RotaryPositionEmbedding.check(**dataclasses.asdict(self))
 
     @property
     def learned(self) -> bool:

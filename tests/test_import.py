@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from helpers import requires_tensorflow
 
 EXTRAS = ("jax", "torch", "tensorflow_datasets", "keras_tuner", "matplotlib", "sklearn", "PIL", "typer", "rich", "huggingface_hub")
 
@@ -30,6 +31,17 @@ def test_import_on_another_backend_brings_no_tensorflow():
     environment = {**os.environ, "KERAS_BACKEND": "torch"}
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment).stdout
     assert found.strip() == "set()"
+
+
+@requires_tensorflow
+def test_import_leaves_devices_to_be_configured():
+    code = (
+        "import keras, keras_vit, tensorflow as tf; cpu = tf.config.list_physical_devices('CPU')[0]"
+        "; tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)"
+        "; print(len(tf.config.list_logical_devices('CPU')))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert found.strip() == "2"
 
 
 def test_floors_above_are_there_when_named():

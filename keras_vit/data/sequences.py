@@ -89,7 +89,7 @@ def naflex_transform(model: keras.Model, max_tokens: int = 256) -> Callable[...,
     >>> model = keras_vit.VisionTransformer((32, 32, 3), 8, 64, 2, 4, 128, naflex=True)
     >>> inputs = keras_vit.data.naflex_transform(model, max_tokens=16)([np.zeros((60, 40, 3), "uint8"), np.zeros((20, 90, 3), "uint8")])
     >>> inputs["patches"].shape, inputs["grid"].tolist()
-    ((2, 16, 192), [[4, 3], [1, 8]])
+    ((2, 16, 192), [[5, 3], [2, 8]])
     """
     vit = check_model(model)
     checks.integer("max_tokens", max_tokens)

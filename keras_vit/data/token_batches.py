@@ -62,8 +62,8 @@ def naflex(
     >>> images = [np.zeros((40 + 8 * i, 64, 3), "uint8") for i in range(20)]
     >>> model = keras_vit.VisionTransformer((32, 32, 3), 8, 64, 2, 4, 128, num_classes=2, naflex=True)
     >>> data = keras_vit.data.naflex((images, [0, 1] * 10), model, max_tokens=(16, 32), tokens_per_batch=128)
-    >>> data.steps_per_epoch, sorted(inputs["patches"].shape[:2] for inputs, _ in data.train)
-    (2, [TensorShape([4, 32]), TensorShape([8, 16])])
+    >>> data.steps_per_epoch, sorted(tuple(inputs["patches"].shape[:2]) for inputs, _ in data.train)
+    (2, [(4, 32), (8, 16)])
     """
     vit = check_model(model)
     if not 0 <= seed < 2**31:

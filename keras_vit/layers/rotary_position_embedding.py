@@ -99,29 +99,39 @@ class RotaryPositionEmbedding(keras.layers.Layer):
         if head_dim % 4:
             raise ValueError(f"`head_dim` must be a multiple of 4: two axes of pairs of channels. Received: head_dim={head_dim}")
         self.num_prefix_tokens = checks.integer("num_prefix_tokens", num_prefix_tokens, least=0)
-        self.coordinates = checks.one_of("coordinates", coordinates, COORDINATES)
-        self.base = checks.number("base", base, above=1.0)
-        self.axes = checks.one_of("axes", axes, AXES)
-        self.offset = checks.number("offset", offset)
+        self.check(coordinates, base, axes, offset, native_grid, frequencies, period_dtype, shift, jitter, rescale)
+        self.coordinates, self.base, self.axes, self.offset = coordinates, base, axes, offset
         self.native_grid = None if native_grid is None else checks.positive_pair("native_grid", native_grid)
-        self.frequencies_kind = checks.one_of("frequencies", frequencies, FREQUENCIES)
+        self.frequencies_kind = frequencies
         self.num_heads, self.num_blocks = num_heads, num_blocks
-        self.period_dtype = checks.one_of("period_dtype", period_dtype, PERIOD_DTYPES)
-        self.shift = None if shift is None else checks.number("shift", shift, least=0.0)
-        self.jitter = None if jitter is None else checks.number("jitter", jitter, least=1.0)
-        self.rescale = None if rescale is None else checks.number("rescale", rescale, least=1.0)
+        self.period_dtype, self.shift, self.jitter, self.rescale = period_dtype, shift, jitter, rescale
+        if self.learned:
+            checks.integer("num_heads", num_heads)
+            checks.integer("num_blocks", num_blocks)
+        self.seed = seed
+        self.seed_generator = SeedGenerator(seed) if self.augments else None
+
+    @staticmethod
+    def check(coordinates, base, axes, offset, native_grid, frequencies, period_dtype, shift, jitter, rescale) -> None:
+        """Raises a ValueError if an argument is out of range or two contradict each other."""
+        checks.one_of("coordinates", coordinates, COORDINATES)
+        checks.number("base", base, above=1.0)
+        checks.one_of("axes", axes, AXES)
+        checks.number("offset", offset)
+        checks.one_of("frequencies", frequencies, FREQUENCIES)
+        checks.one_of("period_dtype", period_dtype, PERIOD_DTYPES)
+        if native_grid is not None:
+            checks.positive_pair("native_grid", native_grid)
+        for name, value, least in (("shift", shift, 0.0), ("jitter", jitter, 1.0), ("rescale", rescale, 1.0)):
+            if value is not None:
+                checks.number(name, value, least=least)
         if coordinates == "normalized" and (native_grid is not None or offset):
             raise ValueError(
                 "`native_grid` and `offset` are for indices. "
                 f"Received: coordinates='normalized', native_grid={native_grid}, offset={offset}"
             )
-        if self.learned:
-            checks.integer("num_heads", num_heads)
-            checks.integer("num_blocks", num_blocks)
-            if period_dtype != "float32":
-                raise ValueError(f"Learned frequencies have no periods. Received: frequencies='learned', period_dtype={period_dtype!r}")
-        self.seed = seed
-        self.seed_generator = SeedGenerator(seed) if self.augments else None
+        if frequencies == "learned" and period_dtype != "float32":
+            raise ValueError(f"Learned frequencies have no periods. Received: frequencies='learned', period_dtype={period_dtype!r}")
 
     @property
     def learned(self) -> bool:

@@ -201,11 +201,3 @@ def test_a_tag_from_the_hub_to_named_classes(tmp_path):
     best = keras_vit.decode_predictions(scores)[0]
     assert [(p["id"], p["label"]) for p in answer["predictions"]] == [(wordnet_id, label) for wordnet_id, label, _ in best]
     assert [p["score"] for p in answer["predictions"]] == pytest.approx([score for *_, score in best], rel=1e-3)
-
-
-def test_the_table_in_the_documentation_is_this_one(capsys):
-    from keras_vit_cli import main
-
-    with pytest.raises(SystemExit):
-        main(["list", "--weights"])
-    assert capsys.readouterr().out in (ROOT / "docs" / "weights.md").read_text()

@@ -23,13 +23,14 @@ def test_the_attention_rebuilt_from_the_weights_is_the_block_s(name):
     assert np.abs(weights.sum(axis=-1) - 1.0).max() < 1e-5 and weights.min() >= 0.0
     for i in range(2):
         block = model.get_layer(f"block_{i}")
-        tokens = keras.Model(model.input, block.input)(images)
+        given = keras.Model(model.input, block.input)(images)
+        tokens, rotation = given if isinstance(given, list) else (given, None)
         tokens = block.norm1(tokens) if block.norm_first else tokens
         batch, count, width = tokens.shape
         _, _, value = block.attention.query_key_value(keras.ops.reshape(tokens, (-1, width)), batch)
         mixed = np.einsum("bhqk,bhkd->bqhd", weights[:, i], to_numpy(value)).reshape(batch, count, width)
         mixed = block.attention.norm(mixed) if block.attention_norm else mixed
-        assert_close(block.attention.projection(mixed), block.attention(tokens), 1e-5)
+        assert_close(block.attention.projection(mixed), block.attention(tokens, rotation=rotation), 1e-5)
 
 
 def test_maps_of_a_pooling_of_all_tokens():

@@ -207,6 +207,7 @@ ALLOWED = dict(
     norm_after_pooling=(False,),
     representation_activation=("tanh",),
     unit_feature=(False,),
+    naflex=(False, True),
 )
 STEM = dict(kind="resnet", num_groups=32, norm_epsilon=1e-6, standardization="std", standardization_epsilon=1e-5)
 

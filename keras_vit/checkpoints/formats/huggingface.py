@@ -304,10 +304,10 @@ def lacks(a: dict[str, Any]) -> list[str]:
     allowed = {**ALLOWED, **FAMILIES[family], "pooling": pooling}
     if family == "vit" and (top or a["pooling"] != "token"):
         allowed["representation_size"] = (None,)  # the pooler reads the class token, and classifiers do not read the pooler
+    is_square = lambda pair: pair[0] == pair[1]  # noqa: E731
     if family == "siglip2":
-        allowed |= dict(class_token=(False,), position_embedding=("learned",), position_grid=lambda grid: grid[0] == grid[1])
+        allowed |= dict(class_token=(False,), position_embedding=("learned",), position_grid=is_square, naflex=(True, False))
     if family not in ("vit", "deit"):
-        is_square = lambda pair: pair[0] == pair[1]  # noqa: E731
         allowed |= {"input_shape": is_square, "patch_size": is_square}
     if family.startswith("dinov2") or (family == "tipsv2" and a["mlp"] == "swiglu"):
         allowed["mlp_dim"] = lambda width: _mlp_ratio(a) is not None
