@@ -9,7 +9,6 @@ from typing import Any, Literal
 import keras
 import numpy as np
 
-from keras_vit.feature import check_tokens
 from keras_vit.inputs import check_combinations
 from keras_vit.layers import activations, checks
 from keras_vit.layers.multi_head_self_attention import QKV_BIASES
@@ -17,6 +16,7 @@ from keras_vit.layers.position_embedding import KINDS
 from keras_vit.layers.resampling import METHODS
 from keras_vit.layers.sublayers import unshared
 from keras_vit.names import nearest
+from keras_vit.outputs import check_tokens
 from keras_vit.presets import preset
 from keras_vit.rotary import RotaryConfig, rotary_config, rotary_dict
 from keras_vit.stems import ConvStemConfig, ResNetStemConfig, stem_config, stem_dict

@@ -5,7 +5,6 @@ import inspect
 import keras
 
 from keras_vit.config import FIELDS, NAMES, ViTConfig
-from keras_vit.feature import class_feature, classify, pool
 from keras_vit.image_input import ChecksImages
 from keras_vit.inputs import model_inputs, patches_of, rotations_of
 from keras_vit.layers import (
@@ -21,6 +20,7 @@ from keras_vit.layers import (
 )
 from keras_vit.layers.masks import TokenMask
 from keras_vit.layers.sublayers import KeepsSublayers, carry_over, kept_changes, unshared
+from keras_vit.outputs import class_feature, classify, pool
 from keras_vit.runtime import precision
 from keras_vit.runtime.trainer import Trainer
 
