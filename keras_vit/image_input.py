@@ -84,7 +84,9 @@ def _first_checked(model, x):
         model._looked_at = x  # `fit` evaluates the same one after every epoch
         if x.num_batches != 0:
             check(x[0])
-    if type(x).__module__.startswith("tensorflow.") and hasattr(x, "enumerate") and expects_pixels(model):
+    is_dataset = type(x).__module__.startswith("tensorflow.") and hasattr(x, "enumerate")
+    # A dataset that Keras distributes on JAX stays as it is: Keras reads its batch size.
+    if is_dataset and expects_pixels(model) and not keras.distribution.distribution():
         return _pixels_checked(model, x)
     return x
 

@@ -152,7 +152,9 @@ def evaluation_crop(preprocessing: dict[str, Any] | None = None) -> Callable:
 
     def crop(image, seed, size):
         given = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float64))
-        larger, corner = (tf.cast(pair, tf.int32) for pair in evaluation_geometry(given, size, preprocessing, tf))
+        larger, corner = evaluation_geometry(given, size, preprocessing, tf)
+        # TensorFlow 2.21 would read a size that was cast in a graph from a constant as the float that it was.
+        larger, corner = [int(side) if isinstance(side, float) else tf.cast(side, tf.int32) for side in larger], tf.cast(corner, tf.int32)
         image = resized(image, larger, preprocessing["interpolation"])
         top, left = tf.unstack(corner)
         return tf.ensure_shape(image[top : top + size[0], left : left + size[1]], (*size, 3))

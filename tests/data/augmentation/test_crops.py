@@ -73,7 +73,8 @@ def test_evaluation_crop_is_the_evaluation_transform(shape, mode, fraction, inte
     model.preprocessing = preprocessing
     image = np.asarray(Image.fromarray(SMOOTH).resize(shape[::-1]))
     expected = evaluation_transform(model)(image)
-    ours = crops.evaluation_crop(preprocessing)(tf.constant(image), None, (32, 32)).numpy()
+    crop = tf.function(crops.evaluation_crop(preprocessing))  # a graph, as in `tf.data`
+    ours = crop(tf.constant(image), None, (32, 32)).numpy()
     assert ours.shape == (32, 32, 3)
     assert np.abs(ours.astype(float) - expected).max() <= 2.0
 
