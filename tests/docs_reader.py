@@ -108,11 +108,17 @@ def photographs(folder):
 
 def run(page, folder):
     """Runs the blocks of a page, and returns the line of the one that failed with its error, or (None, None)."""
+    import keras
+
+    import keras_vit
+
     folder.mkdir(parents=True)
     os.chdir(folder)
     photographs(folder)
     namespace = {"__name__": "__main__"}
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
+    keras.config.set_dtype_policy("float32")  # what the page before has set
+    keras_vit.runtime.use_fast_paths(True)
     for line, code in blocks(page):
         if (code.splitlines()[0] == "# KERAS_BACKEND=jax") != (backend == "jax"):
             continue

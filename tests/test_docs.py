@@ -22,15 +22,21 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 COMMANDS = {"keras-vit", "python", "pip"}
 
 
-def read(page, folder, **environment):
-    """Runs the blocks of a page in a process of its own."""
-    command = [sys.executable, str(ROOT / "tests" / "docs_reader.py"), str(folder / "reader"), str(page)]
+# Few processes, each of which imports once. Virtual devices must be made before anything runs: their page is the first.
+RUN = sorted((page for page in PAGES if blocks(page) and page not in TRANSLATED), key=lambda page: page.stem != "distribution")
+GROUPS = [RUN[number::6] for number in range(6)]
+
+
+def read(pages, folder, **environment):
+    """Runs the blocks of pages in a process of their own."""
+    command = [sys.executable, str(ROOT / "tests" / "docs_reader.py"), str(folder / "reader"), *map(str, pages)]
     found = subprocess.run(
         command, env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)} | environment, capture_output=True, text=True
     )
     told = [json.loads(line.removeprefix("PAGE ")) for line in found.stdout.splitlines() if line.startswith("PAGE ")]
-    assert told, found.stderr[-3000:]
-    assert told[0]["line"] is None, f"{page.name}, the block from line {told[0]['line']}:\n{told[0]['error']}"
+    assert len(told) == len(pages), found.stderr[-3000:]
+    wrong = [f"{page['page']}, the block from line {page['line']}:\n{page['error']}" for page in told if page["line"] is not None]
+    assert not wrong, "\n".join(wrong)
 
 
 def marked(page):
@@ -40,9 +46,9 @@ def marked(page):
 
 @pytest.mark.slow
 @requires_tensorflow
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page) and page not in TRANSLATED], ids=lambda page: page.stem)
-def test_every_block_runs(page, tmp_path):
-    read(page, tmp_path)
+@pytest.mark.parametrize("pages", GROUPS, ids=lambda pages: "-".join(page.stem for page in pages))
+def test_every_block_runs(pages, tmp_path):
+    read(pages, tmp_path)
 
 
 @pytest.mark.slow
@@ -50,7 +56,7 @@ def test_every_block_runs(page, tmp_path):
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs JAX")
 @pytest.mark.parametrize("page", [*filter(marked, PAGES)], ids=lambda page: page.stem)
 def test_every_block_for_jax_runs(page, tmp_path):
-    read(page, tmp_path, KERAS_BACKEND="jax", XLA_FLAGS="--xla_force_host_platform_device_count=8")
+    read([page], tmp_path, KERAS_BACKEND="jax", XLA_FLAGS="--xla_force_host_platform_device_count=8")
 
 
 @pytest.mark.parametrize("page", TRANSLATED, ids=lambda page: page.stem)
