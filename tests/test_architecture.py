@@ -11,7 +11,7 @@ FLOORS = [
     {"version", "names", "files", "extras", "messages"},
     {"runtime"},
     {"layers"},
-    {"presets", "stems", "rotary", "image_input", "inputs", "feature"},
+    {"presets", "stems", "rotary", "image_input", "inputs", "outputs"},
     {"config"},
     {"vision_transformer"},
     {"backbone", "cost", "quantization"},
