@@ -39,12 +39,12 @@ def predict_dataset(model: keras.Model, batches: Iterable, most_shown: int = 24)
     forward, is_logits = _forward(model), model.get_config().get("classifier_activation") in (None, "linear")
     labels, probabilities, shown, seconds, count = [], [], [], 0.0, 0
     for number, (images, targets) in enumerate(batches):
+        images, targets = np.asarray(images), np.asarray(targets)  # which every backend takes
         start = time.perf_counter()
         scores = keras.ops.convert_to_numpy(forward(images))
         seconds += (time.perf_counter() - start) * (number > 0)
         if is_logits:
             scores = keras.ops.convert_to_numpy(keras.ops.softmax(scores))
-        images, targets = np.asarray(images), np.asarray(targets)
         truth = targets if targets.ndim == 1 else targets.argmax(axis=-1)
         predicted, confidence = np.argmax(scores, axis=-1), np.max(scores, axis=-1)
         for i in range(len(images)):

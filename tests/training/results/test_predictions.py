@@ -40,3 +40,9 @@ def test_without_mistakes_the_least_certain():
     found = predict_dataset(model, parts, most_shown=4)
     assert set(found.shown) == set(np.argsort(probabilities.max(axis=-1))[:4])
     assert predict_dataset(model, parts[:1]).images_per_second is None
+
+
+def test_batches_of_tf_data_on_every_backend():
+    data = keras_vit.data.load("digits", batch_size=128)
+    model = randomize(keras_vit.VisionTransformer(**TINY | {"input_shape": data.image_shape, "num_classes": 10}))
+    assert predict_dataset(model, data.test).probabilities.shape == (data.sizes["test"], 10)
