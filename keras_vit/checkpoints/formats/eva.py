@@ -22,7 +22,7 @@ from keras_vit.checkpoints.formats.mapping import (
     row,
     square,
 )
-from keras_vit.checkpoints.formats.preprocessing import from_timm, to_timm
+from keras_vit.checkpoints.formats.preprocessing import from_timm, timm_config
 from keras_vit.checkpoints.formats.qkv import qkv_rows
 from keras_vit.presets import CLIP, IMAGENET, num_heads_of
 
@@ -295,27 +295,8 @@ def file(a: dict[str, Any]) -> File:
     if a["pooling"] == "map":
         heads = a["pooling_num_heads"] or a["num_heads"]
         model_args |= dict(attn_pool_num_heads=heads, attn_pool_mlp_ratio=exact(pooled, a["pooling_mlp_dim"] or a["mlp_dim"]))
-    pretrained_cfg = dict(
-        custom_load=False,
-        input_size=[channels, *size],
-        fixed_input_size=True,
-        **to_timm(a["preprocessing"]),
-        num_classes=outputs,
-        pool_size=None,
-        first_conv="patch_embed.proj",
-        classifier="head",
-    )
-    config = dict(
-        # The epsilon and the projection follow from the architecture, because JSON holds no layers.
-        architecture=_architecture(a),
-        num_classes=outputs,
-        num_features=a["hidden_dim"],
-        global_pool=model_args["global_pool"],
-        model_args=model_args,
-        pretrained_cfg=pretrained_cfg,
-    )
-    if a["class_names"] and a["include_top"]:
-        config["label_names"] = list(a["class_names"])
+    # The epsilon and the projection follow from the architecture, because JSON holds no layers.
+    config = timm_config(a, _architecture(a), model_args, "patch_embed.proj")
     return File({**a, **changes}, key, {"config.json": config}, details=dict(split_gate=gate, apart=apart))
 
 

@@ -85,6 +85,40 @@ def to_timm(preprocessing: dict[str, Any]) -> dict[str, Any]:
     )
 
 
+def timm_config(
+    a: dict[str, Any], architecture: str, model_args: dict[str, Any], first_conv: str, classifier: Any = "head"
+) -> dict[str, Any]:
+    """Returns the config.json of a timm model.
+
+    Args:
+        a: dict, all arguments of the model.
+        architecture: str. The timm architecture whose `model_args` differ.
+        model_args: dict. The arguments of timm's constructor.
+        first_conv: str. Name of the layer that reads the pixels.
+        classifier: str or list of str. Names of the heads.
+    """
+    *size, channels = a["input_shape"]
+    pretrained_cfg = dict(
+        custom_load=False,
+        input_size=[channels, *size],
+        fixed_input_size=True,
+        **to_timm(a["preprocessing"]),
+        num_classes=model_args["num_classes"],
+        pool_size=None,
+        first_conv=first_conv,
+        classifier=classifier,
+    )
+    config = dict(
+        architecture=architecture,
+        num_classes=model_args["num_classes"],
+        num_features=a["hidden_dim"],
+        global_pool=model_args["global_pool"],
+        model_args=model_args,
+        pretrained_cfg=pretrained_cfg,
+    )
+    return config | ({"label_names": list(a["class_names"])} if a["class_names"] and a["include_top"] else {})
+
+
 def from_processor(file: dict[str, Any], model_type: str) -> dict[str, Any]:
     """Returns `preprocessing` for the content of a preprocessor_config.json, new or old.
 

@@ -33,7 +33,7 @@ from keras_vit.checkpoints.formats.mapping import (
     square,
     tokens_with_positions,
 )
-from keras_vit.checkpoints.formats.preprocessing import from_timm, to_timm
+from keras_vit.checkpoints.formats.preprocessing import from_timm, timm_config
 from keras_vit.presets import IMAGENET, TIPS, num_heads_of
 
 NAME = "timm"
@@ -359,26 +359,8 @@ def file(a: dict[str, Any]) -> File:
     )
     if a["mlp"] == "mlp" and a["activation"] != "gelu":
         model_args["act_layer"] = a["activation"]
-    pretrained_cfg = dict(
-        custom_load=False,
-        input_size=[channels, *size],
-        fixed_input_size=True,
-        **to_timm(a["preprocessing"]),
-        num_classes=num_classes,
-        pool_size=None,
-        first_conv=key("patch_embed.proj" if a["stem"] is None else "patch_embed.backbone.stem.conv"),
-        classifier=["head", "head_dist"] if distilled else "head",
-    )
-    config = dict(
-        architecture=_architecture(a),
-        num_classes=num_classes,
-        num_features=a["hidden_dim"],
-        global_pool=model_args["global_pool"],
-        model_args=model_args,
-        pretrained_cfg=pretrained_cfg,
-    )
-    if a["class_names"] and a["include_top"]:
-        config["label_names"] = list(a["class_names"])
+    first_conv = key("patch_embed.proj" if a["stem"] is None else "patch_embed.backbone.stem.conv")
+    config = timm_config(a, _architecture(a), model_args, first_conv, ["head", "head_dist"] if distilled else "head")
     return File({**a, **changes}, key, {"config.json": config})
 
 
