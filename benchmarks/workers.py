@@ -290,7 +290,7 @@ def work(row):
     *_, d, _, _, mlp, patch = MODELS[row.model]
     n = (row.size // (row.patch_size or patch)) ** 2 + 1
     shape = (row.size, row.size, 3)
-    _, macs, activations, _ = keras_vit.cost(MODELS[row.model][0], input_shape=shape, num_classes=CLASSES, **row.changes)
+    _, macs, activations, *_ = keras_vit.cost(MODELS[row.model][0], input_shape=shape, num_classes=CLASSES, **row.changes)
     saved = (n - 1) * (2 * d * d + 2 * d * mlp + 2 * n * d)
     return 2e-9 * macs, 2e-9 * (macs - (0 if row.form == "full" else saved)), 1e-6 * activations
 
