@@ -30,7 +30,7 @@ def convert(
     """Converts weights.
 
     Reads any format that `keras_vit.from_pretrained` knows, and writes Keras's own or that of timm, transformers, vision_transformer or
-    Perception Encoder.
+    Perception Encoder. A folder of timm's or transformers' gets a model card, README.md; that of a run has its data, recipe and results.
     The output is whole or absent.
     """
     if output.exists() and not force:
@@ -47,5 +47,5 @@ def convert(
         with replacing(output) as temporary:
             model.save(temporary)
     else:
-        save(model, output, format.value)
+        save(model, output, format.value, source)
     print(f"{output}: {model.count_params():,} parameters")

@@ -73,3 +73,14 @@ def test_tune(monkeypatch, capsys, tmp_path):
 def test_naflex(monkeypatch, capsys):
     run(monkeypatch, "naflex.py", "--images", 32, "--epochs", 1, "--side", 2)
     assert capsys.readouterr().out.count("test accuracy") == 3
+
+
+@pytest.mark.slow
+@requires_tensorflow
+def test_export(monkeypatch, capsys, tmp_path, weights):
+    pytest.importorskip("tf2onnx")
+    monkeypatch.setattr("keras_vit.export.exporting.SECONDS", 0.0)
+    run(monkeypatch, "export.py", "--weights", weights, "--output", tmp_path, "--precisions", "float32", "int8")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split(":")[0] for line in lines] == 2 * ["onnx-float32", "onnx-int8"]
+    assert "the same class in 100% of 18 images" in lines[0] and lines[2].count("(0.") == 2  # two photographs

@@ -11,21 +11,31 @@ import zipfile
 import numpy as np
 from keras import ops
 
+from keras_vit.checkpoints.arguments import all_arguments
+from keras_vit.checkpoints.card import CARDS, README, is_ours, model_card
 from keras_vit.checkpoints.loading import _variables, log
 from keras_vit.checkpoints.recognition import FORMATS
-from keras_vit.config import ViTConfig
 from keras_vit.files import replacing, require_space
 from keras_vit.layers import checks
 from keras_vit.vision_transformer import VisionTransformer
 
 
-def save(model: VisionTransformer, path: str | os.PathLike[str], format: str) -> None:
+def save(
+    model: VisionTransformer,
+    path: str | os.PathLike[str],
+    format: str,
+    source: str | os.PathLike[str] | None = None,
+    license: str | None = None,
+) -> None:
     """Saves a model as a checkpoint that other libraries open.
 
     Weights are written in float32, with the configuration that the other library builds its model from. Where the other library has
     another form, the weights are converted so that the outputs stay equal: computed positions become a table, a bias that the model
     lacks becomes zeros, the position of a class token is added to the token. The names of the classes and the preprocessing are saved
     too; in Google's format they stand in the archive's comment. Files appear when all of them are complete.
+
+    In the formats "huggingface" and "timm" a model card, README.md, lies beside the weights: what the model is, its data, recipe, metrics
+    and license as far as `source` and `license` tell, and how to load it. A README.md of your own stays as it is.
 
     Args:
         model: VisionTransformer. The model to save.
@@ -34,6 +44,10 @@ def save(model: VisionTransformer, path: str | os.PathLike[str], format: str) ->
             that its config.json names; a model without a head has no pooler either, unless it has a `representation_size`: pass
             `add_pooling_layer=False`), "google" (vit_jax, or big_vision where positions are on patches alone or pooling is "map") or
             "perception_encoder" (the names of Meta's own code, for models of that family).
+        source: str, path-like or None. What the model card tells about: the folder of the run that trained the model, or `MODEL:TAG`.
+            Defaults to None.
+        license: str or None. Identifier of the license in the model card, such as "apache-2.0". Defaults to None, that of the published
+            weights of `source`.
 
     Raises:
         OSError: if the disk is full, naming the path and the space.
@@ -50,7 +64,7 @@ def save(model: VisionTransformer, path: str | os.PathLike[str], format: str) ->
     if not isinstance(model, VisionTransformer):
         raise ValueError(f"`model` must be a VisionTransformer. Received: model={model}")
     checks.one_of("format", format, FORMATS)
-    a, form, path = _arguments(model), FORMATS[format], pathlib.Path(path).expanduser()
+    a, form, path = all_arguments(model), FORMATS[format], pathlib.Path(path).expanduser()
     if lacks := form.lacks(a):
         others = [name for name, other in FORMATS.items() if not other.lacks(a)]
         able = f"The format{'s' * (len(others) > 1)} {' and '.join(map(repr, others))} can" if others else "None of the formats can"
@@ -88,42 +102,11 @@ def save(model: VisionTransformer, path: str | os.PathLike[str], format: str) ->
             _write_safetensors(stack.enter_context(replacing(path / "model.safetensors")), shapes, tensors(read))
             for name, content in file.configs.items():
                 stack.enter_context(replacing(path / name)).write_text(json.dumps(content, indent=2) + "\n")
+            if format in CARDS and is_ours(path / README):
+                card = model_card(model, path, source, format, license)
+                stack.enter_context(replacing(path / README)).write_text(card, encoding="utf-8")
         else:
             _write_npz(stack.enter_context(replacing(path)), tensors(read), file.comment)
-
-
-def _arguments(model):
-    """Returns all arguments of a model as a dict, with the image size, the grid of positions and the defaults filled in."""
-    a = model.config.to_dict()
-    shape = a["input_shape"]
-    *size, channels = (*shape[1:], shape[0]) if a["data_format"] == "channels_first" else shape
-    stride = model.config.stride
-    patch = checks.positive_pair("patch_size", a["patch_size"])
-    if None in size:
-        # A model of unknown image size is written with the size of its positions.
-        table = model.get_layer("position_embedding").table if a["position_embedding"] == "learned" else None
-        size = [stride * p * n for p, n in zip(patch, table.shape)] if table is not None else [224, 224]
-    elif any(side % (stride * p) for side, p in zip(size, patch)):
-        raise ValueError(f"Only in our own format can a model pad its images. Received: input_shape={shape}, patch_size={a['patch_size']}")
-    a |= dict(input_shape=(*size, channels), data_format="channels_last", patch_size=patch)
-    own = model.config.table_grid if a["naflex"] and a["position_embedding"] == "learned" else None  # any other is resampled
-    a["position_grid"] = own or ViTConfig.from_dict({**a, "position_grid": None, "class_names": None}).grid_size
-    a["activation"] = a["activation"] or ("silu" if a["mlp"] == "swiglu" else "gelu")
-    # Each token is normalized by itself, so it makes no difference whether a token is picked before or after.
-    a["norm_after_pooling"] = a["norm_after_pooling"] and a["pooling"] in ("gap", "map")
-    # Arguments of layers that the model lacks make no difference.
-    same = {"pooling_num_heads": a["num_heads"], "pooling_mlp_dim": a["mlp_dim"]}
-    a |= {key: None for key, value in same.items() if a["pooling"] != "map" or a[key] == value}
-    a["pooling_prefix_tokens"] = a["pooling_prefix_tokens"] and a["pooling"] == "map"
-    if not a["representation_size"]:
-        a |= {"representation_activation": "tanh", "representation_bias": True}
-    a["preprocessing"] = {**model.preprocessing, **{key: _per_channel(model.preprocessing[key], channels) for key in ("mean", "std")}}
-    return a
-
-
-def _per_channel(values, channels):
-    values = np.atleast_1d(values).tolist()
-    return values if len(values) == channels else [float(np.mean(values))] * channels
 
 
 def _weights(model, a, target):

@@ -8,6 +8,7 @@ It needs NumPy, Pillow and the runtime of the format that `model.json` names: te
 import argparse
 import json
 import math
+import os
 import pathlib
 
 import numpy as np
@@ -60,7 +61,7 @@ def openvino(path):
 def litert(path):
     from ai_edge_litert.interpreter import Interpreter
 
-    interpreter = Interpreter(path)
+    interpreter = Interpreter(path, num_threads=os.cpu_count())
     entry, result = interpreter.get_input_details()[0]["index"], interpreter.get_output_details()[0]["index"]
     shape = None
 

@@ -1,7 +1,6 @@
-"""Sharing a model on the Hugging Face Hub: its files, its model card, the upload."""
+"""Sharing a model on the Hugging Face Hub: its files with their card, and the upload."""
 
 import contextlib
-import json
 import os
 import pathlib
 import re
@@ -9,31 +8,16 @@ import tempfile
 from collections.abc import Callable
 from typing import Any
 
-from keras_vit.checkpoints import catalogue, save
-from keras_vit.checkpoints.recognition import FORMATS
-from keras_vit.checkpoints.saving import _arguments
+from keras_vit.checkpoints import model_card, save
+from keras_vit.checkpoints.card import CARDS, README
 from keras_vit.layers import checks
-from keras_vit.presets import PRESETS
-from keras_vit.training.folder import CONFIG, MODEL
-from keras_vit.training.settings import read_config
+from keras_vit.training.folder import MODEL
 from keras_vit.training.weights import open_model
 from keras_vit.version import __version__
 from keras_vit.vision_transformer import VisionTransformer
 
 REPOSITORY = re.compile(r"hf://([\w-][\w.-]*/[\w-][\w.-]*)")
-SHARED = ("huggingface", "timm", "keras")  # formats whose files a repository of the Hub holds
-METRICS = {"accuracy": "Accuracy", "top5_accuracy": "Top-5 accuracy", "calibration_error": "Calibration error"}
-VALUES = ("epochs", "steps", "batch_size", "optimizer", "learning_rate", "layer_decay", "weight_decay", "augmentation")  # in a card
-USE = {
-    "keras_vit": 'import keras_vit  # pip install "keras-vit-zoo[tensorflow]"\n\nmodel = keras_vit.from_pretrained("{source}")',
-    "transformers": 'import transformers\n\nmodel = transformers.{architecture}.from_pretrained("{repository}")',
-    "timm": 'import timm\n\nmodel = timm.create_model("hf-hub:{repository}", pretrained=True)',
-}
-CONVERTED = """{library} reads another format: `keras-vit convert {source} {folder} --format {format}` writes it.
-
-```python
-{code}
-```"""
+SHARED = (*CARDS, "keras")  # formats whose files a repository of the Hub holds
 
 
 def push(
@@ -100,132 +84,7 @@ def write_repository(model: VisionTransformer, folder: Any, repository: str, sou
         model.save(folder / MODEL)
     else:
         save(model, folder, format)
-    (folder / "README.md").write_text(model_card(model, repository, source, format, license), encoding="utf-8")
-
-
-def model_card(
-    model: VisionTransformer, repository: str, source: Any = None, format: str = "huggingface", license: str | None = None
-) -> str:
-    """Returns a model card: what the model is, what it was trained on, how good it is, and how to load it.
-
-    Args:
-        model: `VisionTransformer`.
-        repository: str, `hf://owner/name`.
-        source: str, path-like or None. The folder of the run that trained the model, or MODEL:TAG. Defaults to None, nothing is known.
-        format: str. The format of the files, as in `push`. Defaults to "huggingface".
-        license: str or None. As in `push`. Defaults to None.
-
-    Returns:
-        Markdown with a head in YAML, as the Hub reads it.
-
-    Example:
-    >>> model = keras_vit.VisionTransformer((32, 32, 3), 8, 64, 2, 4, 128, num_classes=10)
-    >>> print(model_card(model, "hf://me/tiny").splitlines()[-1])
-    ```
-    """
-    from huggingface_hub import EvalResult, ModelCardData
-
-    name, c = repository.removeprefix("hf://"), model.config
-    config, results = _run(source)
-    base = _base(config, source)
-    license = license or (base.license.lower() if base else None)
-    task = "image-classification" if c.include_top else "image-feature-extraction"
-    dataset = pathlib.PurePath(config["data"]).name if "data" in config else None
-    scores = [
-        EvalResult(
-            task_type=task, dataset_type=dataset, dataset_name=dataset, metric_type=key, metric_name=title, metric_value=results[key]
-        )
-        for key, title in METRICS.items()
-        if dataset and key in results
-    ]
-    head = ModelCardData(
-        license=license,
-        library_name={"huggingface": "transformers"}.get(format, format),
-        pipeline_tag=task,
-        tags=["vision-transformer", "keras_vit"],
-        base_model=base.source.removeprefix("hf://") if base and base.source.startswith("hf://") else None,
-        model_name=name.partition("/")[2] if scores else None,
-        eval_results=scores or None,
-    )
-    rows, columns = c.image_size
-    size = f"{rows} x {columns} pixels" if rows and columns else "images of any size that the patch divides"
-    what = f"{c.num_classes} classes" if c.include_top else "no head: it gives features"
-    parts = [
-        f"# {name.partition('/')[2]}",
-        f"A Vision Transformer of {model.count_params():,} parameters for {size}, with {c.num_layers} blocks of width {c.hidden_dim}, "
-        f"patches of {c.patch[0]} x {c.patch[1]} and {what}. Made with keras_vit {__version__}.",
-        *_training(config, dataset, base, license),
-    ]
-    if scores:
-        parts += [
-            f"## Results on {results['images']:,} test images",
-            _table((METRICS[key], f"{results[key]:.4f}") for key in METRICS if key in results),
-        ]
-    if c.class_names:
-        shown = ", ".join(c.class_names[:20]) + (f" and {len(c.class_names) - 20} more" if len(c.class_names) > 20 else "")
-        parts += ["## Classes", f"{shown}."]
-    return f"---\n{head.to_yaml()}\n---\n\n" + "\n\n".join([*parts, "## Use", *_use(model, name, format)]) + "\n"
-
-
-def _run(source):
-    """Returns the configuration and the test results of a run's folder; empty dicts for anything else."""
-    folder = pathlib.Path(source or "").expanduser()
-    if source is None or not (folder / CONFIG).is_file():
-        return {}, {}
-    results = folder / "test.json"
-    return read_config(folder), json.loads(results.read_text("utf-8")) if results.is_file() else {}
-
-
-def _base(config, source):
-    """Returns the catalogue's row of the weights that training began from, or that the model is; None if they are none of it."""
-    name, weights = (config.get("model"), config.get("weights")) if config else (None, str(source))
-    if not config and (named := re.fullmatch(r"(\w{2,}):(\w+)", weights)):
-        name, weights = named.groups()
-    if name in PRESETS and weights in {"imagenet", *(row.tag for row in catalogue.CATALOGUE if row.model == name)}:
-        weights = catalogue.source(name, weights)["source"]
-    return catalogue.find(weights)
-
-
-def _training(config, dataset, base, license):
-    weights = config.get("weights")
-    if base:
-        began = f"the published weights `{base.tag}` of {base.model} ({base.source}), whose license is {base.license}"
-    elif weights:
-        began = f"`{pathlib.PurePath(weights).name}`. The license of these weights is not known here: ask their authors before you use them"
-    else:
-        began = "random weights" if config else None
-    if not config:
-        return [f"The weights are {began}."] if base else []
-    values = {key: config["training"][key] for key in VALUES if key in config.get("training", {})}
-    lines = [f"Trained on {dataset} by the recipe `{config['recipe']}`, from {began}."]
-    return ["## Training", *lines, _table((key.replace("_", " "), value) for key, value in values.items())]
-
-
-def _use(model, name, format):
-    source = f"hf://{name}" + (f"/{MODEL}" if format == "keras" else "")
-    architecture = "AutoModelForImageClassification" if model.config.include_top else "AutoModel"
-    code = {library: text.format(source=source, repository=name, architecture=architecture) for library, text in USE.items()}
-    parts = [f"```python\n{code['keras_vit']}\n```"]
-    for library, theirs in (("transformers", "huggingface"), ("timm", "timm")):
-        if format == theirs:
-            parts.append(f"```python\n{code[library]}\n```")
-        elif _fits(model, theirs):
-            folder = f"for_{library}"
-            there = code[library].replace(f"hf-hub:{name}", f"local-dir:{folder}").replace(f'"{name}"', f'"{folder}"')
-            parts.append(CONVERTED.format(library=library, source=source, folder=folder, format=theirs, code=there))
-    return parts
-
-
-def _fits(model, format):
-    """Returns whether another library's format can hold a model."""
-    try:
-        return not FORMATS[format].lacks(_arguments(model))
-    except ValueError:  # the model pads its images
-        return False
-
-
-def _table(rows):
-    return "\n".join(["| | |", "| --- | ---: |", *(f"| {key} | {value} |" for key, value in rows)])
+    (folder / README).write_text(model_card(model, repository, source, format, license), encoding="utf-8")
 
 
 @contextlib.contextmanager

@@ -26,7 +26,7 @@ MEMBERS = {
     "channels first, normalized pixels": dict(data_format="channels_first", input_shape=(3, 16, 24), include_preprocessing=False),
 }
 CASES = {  # of a format: what is exported how; the first is quick enough for every run of the tests
-    "saved_model": [("distilled", dict(dynamic_size=True)), ("hybrid", dict(precision="int8")), ("SigLIP", dict(precision="half"))],
+    "saved_model": [("distilled", dict(dynamic_size=True)), ("distilled", dict(precision="int8")), ("SigLIP", dict(precision="half"))],
     "onnx": [
         ("registers, SwiGLU, features", dict(dynamic_size=True)),
         ("distilled", dict(precision="int8")),
@@ -35,8 +35,19 @@ CASES = {  # of a format: what is exported how; the first is quick enough for ev
         ("hybrid", {}),
         ("channels first, normalized pixels", {}),
     ],
-    "openvino": [("distilled", dict(dynamic_size=True)), ("hybrid", dict(precision="half")), ("channels first, normalized pixels", {})],
-    "litert": [("distilled", {}), ("hybrid", dict(precision="int8")), ("SigLIP", dict(precision="half"))],
+    "openvino": [
+        ("distilled", dict(dynamic_size=True)),
+        ("hybrid", dict(precision="half")),
+        ("SigLIP", dict(precision="int8")),
+        ("channels first, normalized pixels", {}),
+    ],
+    "litert": [
+        ("distilled", {}),
+        ("hybrid", dict(precision="int8")),
+        ("SigLIP", dict(precision="half")),
+        ("registers, SwiGLU, features", dict(dynamic_size=True)),
+        ("convolutional stem", {}),
+    ],
     "torch": [("hybrid", {}), ("SigLIP", dict(precision="half"))],
 }
 
@@ -86,6 +97,31 @@ def test_every_kind_of_model_and_precision(format, case, tmp_path):
     exported(format, *case, tmp_path / "made")
 
 
+# What TensorFlow Serving does: it knows TensorFlow's operations, and nothing of Keras or of this package.
+SERVED = """
+import sys
+import numpy, tensorflow
+folder = sys.argv[1]
+loaded = tensorflow.saved_model.load(folder + "/1")
+serve = loaded.signatures["serving_default"]
+numpy.save(folder + "/outputs.npy", serve(images=tensorflow.constant(numpy.load(folder + "/images.npy")))["output_0"])
+print(*sorted({"keras_vit", "keras"} & {*sys.modules}))
+"""
+
+
+@pytest.mark.slow
+def test_a_saved_model_is_served_by_tensorflow_alone(tmp_path):
+    require("saved_model")
+    model = tiny(**MEMBERS["hybrid"])
+    export_model(model, tmp_path / "made", "saved_model", images=pixels())
+    images = random_images(model, 3)
+    np.save(tmp_path / "made" / "images.npy", images)
+    served = [sys.executable, "-c", SERVED, str(tmp_path / "made")]
+    assert "keras_vit" not in subprocess.run(served, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
+    expected = keras.ops.convert_to_numpy(model(images))
+    np.testing.assert_allclose(np.load(tmp_path / "made" / "outputs.npy"), expected, rtol=1e-3, atol=1e-5)
+
+
 @requires_tensorflow
 def test_onnx(tmp_path, monkeypatch):
     """The file of another model is refused, and nothing is left of it."""
@@ -109,6 +145,9 @@ def test_onnx(tmp_path, monkeypatch):
     ):
         with pytest.raises((ValueError, ImportError), match=match):
             export_model(tiny(), tmp_path / "model", **wrong)
+    monkeypatch.setitem(FORMATS, "litert", dataclasses.replace(FORMATS["litert"], packages={"no_such_package": "litert"}))
+    with pytest.raises(ImportError, match=r"needs no_such_package, which is not installed: pip install .*\[litert\]"):
+        export_model(tiny(), tmp_path / "model", "litert")
 
 
 def test_the_script_prepares_images_as_the_package_does():

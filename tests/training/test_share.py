@@ -114,6 +114,19 @@ def test_a_run_with_its_card(hub, capsys, tmp_path):
     ):
         assert words in card, f"{words}\n{card}"
     assert str(tmp_path) not in card and "/data" not in card
+    # The same card lies beside a model that is saved, or converted, in that format; one's own is kept.
+    for _ in range(2):
+        keras_vit.checkpoints.save(model, tmp_path / "pets", "huggingface", source=run)
+        local = (tmp_path / "pets" / "README.md").read_text("utf-8")
+        assert card.split("## Use")[0].replace("vit-pets", "pets") == local.split("## Use")[0]
+        assert 'from_pretrained("pets")' in local and 'local-dir:for_timm", pretrained=True)' in local
+    with pytest.raises(SystemExit):
+        main(["convert", str(run / "model.keras"), str(tmp_path / "timm" / "pets"), "--format", "timm"])
+    assert 'timm.create_model("local-dir:pets", pretrained=True)' in (tmp_path / "timm" / "pets" / "README.md").read_text("utf-8")
+    (tmp_path / "pets" / "README.md").write_text("Mine", encoding="utf-8")
+    keras_vit.checkpoints.save(model, tmp_path / "pets", "huggingface")
+    assert (tmp_path / "pets" / "README.md").read_text("utf-8") == "Mine"
+    assert "license: other\nlicense_name: dinov3-license" in keras_vit.checkpoints.model_card(model, "x", "DINOv3S16:lvd1689m")
     # What is there is asked about before it is replaced.
     code, _, err = call(capsys, run, "hf://me/vit-pets")
     assert code == 2 and "would be replaced" in err and "`--yes` replaces them" in err
