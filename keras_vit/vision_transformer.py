@@ -203,7 +203,8 @@ class VisionTransformer(KeepsSublayers, ChecksImages, Trainer, keras.Model):
     )
 
     def call(self, inputs, training=None, mask=None):
-        """Computes the outputs. With class-token pooling the last block computes only these tokens: exact, and 8 % less work in B/16."""
+        """Computes the outputs. With class-token pooling the last block computes only these tokens: the result is the same, and B/16 does
+        8 % less work."""
         return (self._forward or super().call)(inputs, training=training, mask=mask)
 
     def adapt(self, **changes):
@@ -306,50 +307,62 @@ def _add_prefix_and_positions(c, policy, patches, grid):
 
 def _encode(c, policy, tokens, rotations, mask):
     """Returns the tokens after the last block."""
-    mask = {} if mask is None else {"mask": TokenMask(c.num_prefix_tokens, name="token_mask")(mask, tokens)}
-    places = {}  # once a block merges tokens, those of the tokens that entered the first one
-    for i, (drop_path_rate, r) in enumerate(zip(c.drop_path_rates, c.merged_tokens)):
-        rotation = {"rotation": rotations[i % len(rotations)]} if rotations else {}
-        merges = dict(r=r, num_prefix_tokens=c.num_prefix_tokens) if r or places else {}
-        outputs = (TokenMergingBlock if merges else TransformerEncoderBlock)(
-            c.num_heads,
-            c.mlp_dim,
-            mlp=c.mlp,
-            activation=c.activation,
-            dropout_rate=c.dropout_rate,
-            attention_dropout_rate=c.attention_dropout_rate,
-            drop_path_rate=drop_path_rate,
-            layer_scale_init=c.layer_scale_init,
-            use_qkv_bias=c.qkv_bias,
-            qk_norm=c.qk_norm,
-            norm_first=c.norm_first,
-            norm_epsilon=c.norm_epsilon,
-            remat=c.remat,
-            mlp_norm=c.mlp_norm,
-            attention_norm=c.attention_norm,
-            norm_branches=c.norm_branches,
-            name=f"block_{i}",
-            dtype=policy,
-            **merges,
-        )(tokens, **rotation, **mask, **places)
-        tokens, *more = outputs if merges else (outputs,)
-        places = dict(zip(("places",), more))
-    return UnmergeTokens(name="unmerge_tokens", dtype=policy)(tokens, **places) if places else tokens
+    beside = {}  # what a block reads besides the tokens: a mask, rotations, the places of merged tokens
+    if mask is not None:
+        beside["mask"] = TokenMask(c.num_prefix_tokens, name="token_mask")(mask, tokens)
+    for i in range(c.num_layers):
+        if rotations:
+            beside["rotation"] = rotations[i % len(rotations)]
+        block = _block(c, policy, i)
+        if isinstance(block, TokenMergingBlock):
+            tokens, beside["places"] = block(tokens, **beside)
+        else:
+            tokens = block(tokens, **beside)
+    if "places" in beside:
+        tokens = UnmergeTokens(name="unmerge_tokens", dtype=policy)(tokens, places=beside["places"])
+    return tokens
+
+
+def _block(c, policy, i):
+    """Returns encoder block `i`. From the first block that merges tokens on, all are `TokenMergingBlock`s."""
+    arguments = dict(
+        num_heads=c.num_heads,
+        mlp_dim=c.mlp_dim,
+        mlp=c.mlp,
+        activation=c.activation,
+        dropout_rate=c.dropout_rate,
+        attention_dropout_rate=c.attention_dropout_rate,
+        drop_path_rate=c.drop_path_rates[i],
+        layer_scale_init=c.layer_scale_init,
+        use_qkv_bias=c.qkv_bias,
+        qk_norm=c.qk_norm,
+        norm_first=c.norm_first,
+        norm_epsilon=c.norm_epsilon,
+        remat=c.remat,
+        mlp_norm=c.mlp_norm,
+        attention_norm=c.attention_norm,
+        norm_branches=c.norm_branches,
+        name=f"block_{i}",
+        dtype=policy,
+    )
+    if any(c.merged_tokens[: i + 1]):
+        return TokenMergingBlock(r=c.merged_tokens[i], num_prefix_tokens=c.num_prefix_tokens, **arguments)
+    return TransformerEncoderBlock(**arguments)
 
 
 def outputs_of_class_tokens(model):
-    """Returns symbolic outputs of a model with class-token pooling whose last block computes the class tokens alone.
+    """Returns the outputs of a model with class-token pooling, as symbolic tensors, where the last block computes only the class tokens.
 
-    `model.output` is the same by all tokens: so `get_layer(...).output` of every layer lies on its path, as Grad-CAM needs it.
+    `model.output` has the same values but computes all tokens, so that the output of every layer lies on its path, as Grad-CAM needs it.
 
     Returns:
         Dict: "outputs", and with two heads their logits, "head" and "distillation_head".
     """
     c, layer = model.config, model.get_layer
     last = layer(f"block_{c.num_layers - 1}")
-    tokens, *more = keras.tree.flatten(last.input)  # places of merged tokens, rotations, or a mask
-    more = dict(zip(("places" if isinstance(last, TokenMergingBlock) else "mask" if c.naflex else "rotation",), more))
-    x = class_feature(c, layer("norm"), last(tokens, num_queries=c.num_class_tokens, **more))
+    tokens, *beside = keras.tree.flatten(last.input)  # at most one: these arguments exclude each other
+    name = "places" if isinstance(last, TokenMergingBlock) else "mask" if c.naflex else "rotation"
+    x = class_feature(c, layer("norm"), last(tokens, num_queries=c.num_class_tokens, **({name: beside[0]} if beside else {})))
     if c.representation_size:
         x = layer("pre_logits")(x)
     if not c.include_top:

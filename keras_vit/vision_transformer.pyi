@@ -243,9 +243,9 @@ class VisionTransformer(keras.Model):
         """
 
 def outputs_of_class_tokens(model: VisionTransformer) -> dict[str, keras.KerasTensor]:
-    """Returns symbolic outputs of a model with class-token pooling whose last block computes the class tokens alone.
+    """Returns the outputs of a model with class-token pooling, as symbolic tensors, where the last block computes only the class tokens.
 
-    `model.output` is the same by all tokens: so `get_layer(...).output` of every layer lies on its path, as Grad-CAM needs it.
+    `model.output` has the same values but computes all tokens, so that the output of every layer lies on its path, as Grad-CAM needs it.
 
     Returns:
         Dict: "outputs", and with two heads their logits, "head" and "distillation_head".
