@@ -1,10 +1,13 @@
 """Measures what a recipe and `Checkpoints` cost: `fit` with them against a bare `fit` of the same model, in turns of one epoch.
 
 python benchmarks/fit_overhead.py --model ViTTi16
+KERAS_BACKEND=jax python benchmarks/fit_overhead.py --model ViTTi16
 
 The bare `fit` uses Keras's AdamW with weight decay and clipping. Ours uses the recipe "finetune", which also has layer-wise decay, and
 writes a checkpoint every --save-every steps and at the end of the epoch. The time includes writing the last checkpoint to disk.
 Prints medians over the epochs of the wall time and of the CPU time of all threads. Other work on the machine affects only the wall time.
+The time between steps passes from the moment a step is started, or on TensorFlow has run, until `fit` starts the next one. It is the
+host's own work and, if a callback reads a step's loss, the time that JAX or a GPU takes for the step.
 """
 
 import argparse
@@ -39,6 +42,8 @@ def main():
     RECIPES["finetune"].compile(ours, arguments.steps)
     batch = tf.zeros((arguments.batch_size, *shape)), tf.one_hot(tf.zeros((arguments.batch_size,), "int32"), 10)
 
+    between = {model: times_between_steps(model, batch) for model in (bare, ours)}
+
     def train_from(step):
         return tf.data.Dataset.from_tensors(batch).repeat()
 
@@ -53,9 +58,11 @@ def main():
         model.fit(data, steps_per_epoch=arguments.steps, initial_epoch=number, epochs=number + 1, verbose=0, shuffle=False, **options)
         return [passed / arguments.steps for passed in clock.passed]
 
-    epoch()  # traces
+    epoch()
     with tempfile.TemporaryDirectory() as folder:
         epoch(folder)
+        for times in between.values():
+            times.clear()
         pairs = [(epoch(), epoch(folder)) for _ in range(arguments.pairs)]
     print(
         f"{arguments.model}, {ours.count_params():,} parameters, batch {arguments.batch_size} of {arguments.image_size} x "
@@ -66,6 +73,24 @@ def main():
         costs = [100 * (one[number] / other[number] - 1) for other, one in pairs]
         low, middle, high = statistics.quantiles(costs, n=4)
         print(f"{name} of a step: {medians[0]:.1f} ms bare, {medians[1]:.1f} ms ours: {middle:+.1f} % (quartiles {low:+.1f}, {high:+.1f})")
+    print("time between steps: {:.2f} ms bare, {:.2f} ms ours".format(*(1e3 * statistics.median(times) for times in between.values())))
+
+
+def times_between_steps(model, batch):
+    """Traces a compiled model's training step. Returns a list to which each call of it adds the seconds since the call before ended."""
+    model.train_on_batch(*batch)
+    model.make_train_function()
+    function, times, ended = model.train_function, [], []
+
+    def timed(*arguments):
+        if ended:
+            times.append(time.perf_counter() - ended.pop())
+        results = function(*arguments)
+        ended.append(time.perf_counter())
+        return results
+
+    model.train_function = timed
+    return times
 
 
 class Clock(keras.callbacks.Callback):

@@ -1,5 +1,6 @@
 """Checkpoints of runs: training resumes after any stop, and ends as if it had not been stopped."""
 
+import collections
 import concurrent.futures
 import json
 import math
@@ -21,6 +22,8 @@ from keras_vit.runtime.agreement import check_agreement
 from keras_vit.runtime.devices import processes
 from keras_vit.runtime.keras_seams import begin_fit_at
 
+END_OF_EPOCH = "end of epoch"  # as `model.stop_training`; other callbacks set True, which ends `fit`
+
 
 class Checkpoints(keras.callbacks.Callback):
     """Saves a run while `fit` trains, and resumes it when `fit` is called again.
@@ -35,6 +38,9 @@ class Checkpoints(keras.callbacks.Callback):
     `fit` raises FloatingPointError as soon as the loss, or a weight to be saved, is not finite, and OSError if a checkpoint cannot be
     written. Earlier checkpoints stay as they are. SIGTERM (the notice to a preempted machine) and Ctrl-C take effect at the end of the
     step: the run is saved, and SIGTERM then exits with 0. A second signal acts at once.
+
+    On JAX and torch no step waits for the loss of the one before: Keras reports the losses in the background, and a step is dealt with when
+    the next one begins. So a callback that changes the model in `on_train_batch_begin` belongs after this one.
 
     Args:
         folder: str or path-like. The folder of this run. A second process that writes into it is refused.
@@ -76,7 +82,11 @@ class Checkpoints(keras.callbacks.Callback):
         self.history = []
         self._path = self._arrays = None  # of the checkpoint that was read, until it is restored
         self._repeated = 0  # the steps before it that run again: those of one execution
+        self._epoch_is_over = False  # whether these steps are the last ones of their epoch
         self._offset = 0  # steps of the running epoch that an earlier `fit` has done
+        self._begun = self._ended = 0  # steps that this `fit` has begun in the running epoch, and those that Keras has reported
+        self._losses = collections.deque()  # (step of the epoch, loss) of those reported since the last look
+        self._thread = None  # the one that runs `fit`
         self._snapshot = None  # of the end of the epoch: validation, which follows, uses the metrics for itself
         self._signal, self._handlers = None, {}
         self._writer, self._writing = concurrent.futures.ThreadPoolExecutor(1), None
@@ -98,23 +108,30 @@ class Checkpoints(keras.callbacks.Callback):
         self._read()
         return train_from(self.step - self._repeated)
 
+    @property
+    def async_safe(self) -> bool:
+        """Whether Keras may call `on_train_batch_end` in the background: unless the first steps of `fit` restore the end of an epoch."""
+        return not (self._repeated and self._epoch_is_over)
+
     def files(self) -> list[pathlib.Path]:
         """Returns the paths of the checkpoints, the newest last."""
         return sorted(self.folder.glob("step-*.npz"))
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         self._exact = self._arrays is not None  # `resume` was called
+        self._execution = self.model.steps_per_execution
         if not self._exact:
             self._read()
         self._check_fit()
         check_agreement({"checkpoint to go on from (the folder must be one that all share)": (self.epoch, self.done, self.step)})
-        self._saved_at = time.monotonic()
+        self._saved_at, self._thread = time.monotonic(), threading.get_ident()
         self._offset = max(self.done - self._repeated, 0)
         if self._path:
             say(f"going on after {self.done} steps of epoch {self.epoch + 1}, from {self._path}")
             self._restore("model", "optimizer")
             begin_fit_at(self.model, self.epoch)  # `on_epoch_begin` sees whether it worked
-        self._signal = None
+        self._signal, self._begun, self._ended = None, 0, 0
+        self._losses.clear()
         if threading.current_thread() is threading.main_thread():  # Python lets no other set handlers
             self._handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
 
@@ -126,7 +143,27 @@ class Checkpoints(keras.callbacks.Callback):
         if not self._repeated:
             self._path = self._arrays = None
 
+    def on_train_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._after_steps(batch, late=True)
+        self._begun = batch + self._execution
+        if self._exact and self._offset and self._offset + self._begun >= self.params["steps"]:
+            self.model.stop_training = END_OF_EPOCH  # after this execution; `on_epoch_end` lets `fit` go on with the next
+
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        self._losses.append((batch + 1, (logs or {}).get("loss", 0.0)))
+        if threading.get_ident() == self._thread:
+            self._after_steps(batch + 1)
+
+    def _after_steps(self, steps, late=False):
+        """Deals with the steps that have run since the last call.
+
+        Args:
+            steps: int. Steps that this `fit` has done in the running epoch.
+            late: bool. Whether Keras may not have reported their losses yet.
+        """
+        if not steps:
+            return
+        self._check_losses()
         if self._repeated:
             # Metrics get their variables from their first batch. So the execution before the checkpoint is run again, and the checkpoint
             # put over what it did. An epoch whose steps are all done comes to its validation the same way.
@@ -134,19 +171,17 @@ class Checkpoints(keras.callbacks.Callback):
             self._path = self._arrays = None
             self._repeated = due = 0
         else:
-            before, done = self.step, self._offset + batch + 1
+            before, done = self.step, self._offset + steps
+            if done == self.done:
+                return
             self.step += done - self.done
             self.done = done
-            if not math.isfinite((logs or {}).get("loss", 0.0)):
-                self._check_writer(wait=True)  # which knows if a weight was bad before
-                self._release()
-                raise FloatingPointError(self._not_finite("The loss", self.step, self._learning_rate()))
             due = time.monotonic() - self._saved_at >= self.every_seconds
             due = due or self.every_steps and self.step // self.every_steps > before // self.every_steps
         complete = self._exact and self.done >= self.params["steps"]
-        if complete and self._offset:
-            self.model.stop_training = True  # ends the epoch; `on_epoch_end` lets `fit` go on with the next
         if self._exact and (due or complete or self._signal):
+            if late:
+                self._check_loss(self.step, float(self.model.get_metrics_result().get("loss", 0.0)))
             self._snapshot = self._take_snapshot()
             if due or self._signal:
                 self._save()
@@ -155,16 +190,23 @@ class Checkpoints(keras.callbacks.Callback):
         self._check_writer()
         self._stop_if_asked()
 
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        if self._begun and self._exact:
+            self._after_steps(self._begun, late=True)
+
     def on_test_batch_begin(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         if self._signal and self._snapshot:
             self._save()
         self._stop_if_asked()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        if self._offset:
+        self._check_losses()  # Keras has reported all of them
+        self.step += max(self._offset + self._ended - self.done, 0)
+        if self.model.stop_training == END_OF_EPOCH:
             self.model.stop_training = False
         self.history.append({"epoch": epoch + 1, **{name: np.asarray(value).tolist() for name, value in (logs or {}).items()}})
         self.epoch, self.done, self._offset = epoch + 1, 0, 0
+        self._begun = self._ended = 0
         self._snapshot = self._take_snapshot()
         self._save()
         self._snapshot = None
@@ -205,6 +247,7 @@ class Checkpoints(keras.callbacks.Callback):
                 raise ValueError(f"All checkpoints are damaged: remove them to begin anew. Received: {self.folder}")
         self.epoch, self.done, self.step, self.history = (state[name] for name in ("epoch", "done", "step", "history"))
         self._repeated = state["repeated"]
+        self._epoch_is_over = self.done >= state.get("steps", 0)  # older checkpoints do not know
 
     def _check_fit(self):
         """Refuses what cannot be gone on with."""
@@ -237,7 +280,8 @@ class Checkpoints(keras.callbacks.Callback):
         parts = ("model", "optimizer", "metrics") if self.done else ("model", "optimizer")  # metrics begin anew with each epoch
         variables = run_variables(self.model, *parts)
         state = {name: getattr(self, name) for name in ("epoch", "done", "step")}
-        state |= {"repeated": self.model.steps_per_execution if self.done else 0, "history": list(self.history), "arrays": len(variables)}
+        state |= {"repeated": self.model.steps_per_execution if self.done else 0, "steps": int(self.params["steps"] or 0)}
+        state |= {"history": list(self.history), "arrays": len(variables)}
         arrays = {key: keras.ops.convert_to_numpy(v) for key, v in variables.items()}
         # Keras 3.15 copies; memory of a variable itself would change under the writer's hands.
         arrays = {key: array if array.flags.owndata else array.copy() for key, array in arrays.items()}
@@ -275,6 +319,19 @@ class Checkpoints(keras.callbacks.Callback):
             except Exception:
                 self._release()
                 raise
+
+    def _check_losses(self):
+        """Raises if a loss that Keras has reported is not finite."""
+        while self._losses:
+            steps, loss = self._losses.popleft()
+            self._ended = max(self._ended, steps)
+            self._check_loss(self.step - self.done + self._offset + steps, loss)
+
+    def _check_loss(self, step, loss):
+        if not math.isfinite(loss):
+            self._check_writer(wait=True)  # which knows if a weight was bad before
+            self._release()
+            raise FloatingPointError(self._not_finite("The loss", step, self._learning_rate()))
 
     def _stop_if_asked(self):
         if self._signal:

@@ -1,3 +1,5 @@
+import threading
+
 import keras
 import numpy as np
 import pytest
@@ -59,6 +61,15 @@ class Stop(keras.callbacks.Callback):
         self.stop_if(self.epoch_begin == epoch)
 
 
+class StopAtBegin(Stop):
+    """The same without a callback that needs each step's loss, so that JAX and torch report losses in the background."""
+
+    on_train_batch_end = keras.callbacks.Callback.on_train_batch_end
+
+    def on_train_batch_begin(self, batch, logs=None):
+        self.stop_if(self.step is not None and self.checkpoints.step >= self.step)
+
+
 def fit(model, checkpoints, *callbacks, **options):
     return model.fit(
         checkpoints.resume(train_from),
@@ -77,14 +88,14 @@ def assert_same(one, other):
         np.testing.assert_array_equal(one[key], other[key], err_msg=key)
 
 
-def check_resume(folder, make, moments, **options):
+def check_resume(folder, make, moments, stop=Stop, **options):
     """Stops a run at each of the moments and begins anew with nothing but the folder; compares with a run that was not stopped."""
     unbroken, checkpoints = make(), Checkpoints(folder / "unbroken", every_steps=2)
     history = fit(unbroken, checkpoints, **options).history
     for moment in moments:
         again = Checkpoints(folder / "resumed", every_steps=2)
         with pytest.raises(RuntimeError, match="killed"):
-            fit(make(), again, Stop(again, **moment), **options)
+            fit(make(), again, stop(again, **moment), **options)
     resumed, again = make(), Checkpoints(folder / "resumed", every_steps=2)
     returned = fit(resumed, again, **options)
     assert_same(states(resumed), states(unbroken))
@@ -102,6 +113,30 @@ def test_steps(tmp_path):
 
 def test_between_epochs_and_without_validation(tmp_path):
     check_resume(tmp_path, small_model, [dict(epoch_begin=1)], validation_data=None)
+
+
+def test_steps_that_wait_for_no_loss(tmp_path):
+    check_resume(tmp_path, small_model, [dict(step=3), dict(test=0), dict(step=5), dict(step=6), dict(test=1)], StopAtBegin)
+    threads = set()
+
+    class Watched(Checkpoints):
+        def on_train_batch_end(self, batch, logs=None):
+            threads.add(threading.get_ident())
+            super().on_train_batch_end(batch, logs)
+
+    checkpoints = Watched(tmp_path / "watched")
+    fit(small_model(), checkpoints, validation_data=None)
+    assert (threading.get_ident() in threads) == (keras.backend.backend() == "tensorflow")
+    assert (checkpoints.step, checkpoints.done) == (STEPS * EPOCHS, 0)
+
+
+def test_a_callback_may_end_a_run_in_a_resumed_epoch(tmp_path):
+    broken = Checkpoints(tmp_path, every_steps=1)
+    with pytest.raises(RuntimeError, match="killed"):
+        fit(small_model(), broken, Stop(broken, step=2))
+    ending = keras.callbacks.LambdaCallback(on_epoch_end=lambda epoch, logs: setattr(ending.model, "stop_training", True))
+    again = Checkpoints(tmp_path)
+    assert fit(small_model(), again, callbacks=[ending, again]).epoch == [0]
 
 
 GRAPH = dict(run_eagerly=False)

@@ -46,6 +46,19 @@ def test_a_loss_or_weight_that_is_not_finite(tmp_path, after, what):
     assert [path.name for path in checkpoints.files()] == ["step-000000001.npz", "step-000000002.npz"]
 
 
+def test_a_loss_that_is_not_finite_is_found_while_no_step_waits_for_it(tmp_path):
+    class Spoil(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if batch == 2:
+                self.model.trainable_variables[0].assign(np.full((5, 7), np.nan))
+
+    for every in (1, None):
+        checkpoints = Checkpoints(tmp_path / str(every), every_steps=every)
+        with pytest.raises(FloatingPointError, match="The loss is not finite after step [34]"):  # the last step of the epoch at the latest
+            fit(small_model(), checkpoints, Spoil())
+        assert [path.name for path in checkpoints.files()] == [f"step-{step:09d}.npz" for step in (1, 2) if every]
+
+
 def test_a_full_disk_stops_the_run_and_leaves_what_was(tmp_path, saved):
     put(tmp_path, saved)
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
