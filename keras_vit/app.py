@@ -9,7 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_vit.checkpoints.imagenet import best
-from keras_vit.data.preprocessing import evaluation_transform, read_image
+from keras_vit.data.preprocessing import evaluation_transform, printable, read_image
 from keras_vit.extras import install
 from keras_vit.features.embedding import embed
 from keras_vit.features.files import Features, fingerprint
@@ -124,7 +124,10 @@ class Show:
         query = embed(self.model, images, self.index.settings["pooling"], verbose=False)[0]
         found = similar(self.index, query, min(NEIGHBORS, len(self.index.features)))
         pictures = images_of(self.index, [row["row"] for row in found], self.data)
-        return [(np.asarray(image, "uint8"), f"{row['label']}, {row['similarity']:.2f}") for image, row in zip(pictures, found)]
+        return [
+            (np.asarray(image, "uint8"), f"{row.get('label') or printable(row['name'])}, {row['similarity']:.2f}")
+            for image, row in zip(pictures, found)
+        ]
 
     def figures(self, images: np.ndarray | None) -> list[tuple[Any, str]]:
         """Returns the figures of the paper with their captions; one of them needs an image."""

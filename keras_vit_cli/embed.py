@@ -1,41 +1,76 @@
-"""`keras-vit embed`: the features of a data set, in a file."""
+"""`keras-vit embed`: the features of a data set or of a folder of photographs, in a file."""
 
 import pathlib
+import sys
 from typing import Annotated
 
 import typer
 
+from keras_vit_cli.configs import parse_options
 from keras_vit_cli.console import quiet
 from keras_vit_cli.evaluate import Split
-from keras_vit_cli.models import DATA, POOLING, SOURCES, Pooling, data_of, open_data, open_model
+from keras_vit_cli.models import DATA, POOLING, SOURCES, Pooling, config_of, data_of, open_data, open_model
 
 
 def embed(
     model: Annotated[str, typer.Option(help=f"Preset, with --weights; or {SOURCES}.")],
     output: Annotated[pathlib.Path, typer.Option(help="File for the features, a new one that ends with .npz or .parquet.")],
-    data: Annotated[str, typer.Option(help=DATA)] = None,
+    data: Annotated[str, typer.Option(help=DATA.replace(" [", " Or a folder of images without classes. ["))] = None,
     weights: Annotated[str, typer.Option(help="Tag of the preset, or weights as for --model.")] = None,
     split: Annotated[Split, typer.Option(help="Which images.")] = Split.ALL,
     data_option: Annotated[list[str], typer.Option(help="NAME=VALUE for the data source, such as data_dir=sets; repeatable.")] = None,
+    unlabeled: Annotated[
+        bool, typer.Option("--unlabeled", help="Read all images under the folder at any depth: its subfolders are no classes.")
+    ] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Stop at an image that cannot be read, instead of skipping it.")] = False,
     pooling: Annotated[Pooling, typer.Option(help=POOLING)] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images that are computed at once.")] = 32,
 ):
-    """Computes the features of a data set.
+    """Computes the features of a data set, or of a folder of photographs.
 
-    Writes features, labels, splits and the number of each image within its split. After a kill the same command resumes. Images are
-    resized and cropped as the weights' authors did.
+    Writes features, labels, splits and the number of each image within its split. Of images without classes, which are those of a folder
+    without subfolders of images or with --unlabeled, it writes the names of the files and no labels. After a kill the same command resumes.
+    Images are resized and cropped as the weights' authors did.
     """
     with quiet():
+        from keras_vit.data.sources import SOURCES
+        from keras_vit.data.sources.tars import holds_tars
         from keras_vit.features import write_features
         from keras_vit.features.files import check_path
+        from keras_vit.features.unlabeled import has_no_classes
     check_path(output)
     source = weights or model
     data = data_of(source, data)
-    vit = open_model(model, weights)
-    loaded, settings = open_data(source, vit, data, data_option, strict)
-    settings |= {"model": absolute(model), "weights": weights and absolute(weights)}
-    found = write_features(output, vit, loaded, split.value, pooling and pooling.value, batch_size, settings)
+    folder = pathlib.Path(data).expanduser()
+    is_folder = data not in SOURCES and folder.is_dir() and not holds_tars(folder)
+    unlabeled = unlabeled or (is_folder and has_no_classes(folder))
+    if unlabeled and split is not Split.ALL:
+        raise ValueError(f"Images without classes have no splits. Received: --split {split.value}")
+    kept = {"model": absolute(model), "weights": weights and absolute(weights)}
+    chosen = (pooling and pooling.value, batch_size)
+    if unlabeled:
+        if not is_folder:
+            raise ValueError(f"`--unlabeled` needs a folder of images. Received: --data {data}")
+        options = parse_options(data_option)
+        if unknown := options.keys() - {"image_size"}:
+            raise ValueError(f"Images without classes have one option, image_size. Received: --data-option {min(unknown)}")
+        print(f"keras-vit: {data} is read as images without classes, all under it", file=sys.stderr)
+        vit = open_model(model, weights)
+        size = options.get("image_size", config_of(source).get("image_size"))
+        found = write_features(output, vit, folder, "all", *chosen, kept, image_size=size, strict=strict)
+    else:
+        vit = open_model(model, weights)
+        try:
+            loaded, settings = open_data(source, vit, data, data_option, strict)
+        except ValueError as error:
+            if not is_folder or "class" not in str(error):
+                raise
+            raise ValueError(f"{error}. `--unlabeled` reads all images under it, without classes") from None
+        if is_folder:
+            names = ", ".join(loaded.class_names[:5]) + ", ..." * (len(loaded.class_names) > 5)
+            say = f"{data} is read as images of {len(loaded.class_names)} classes, {names}; --unlabeled reads them without classes"
+            print(f"keras-vit: {say}", file=sys.stderr)
+        found = write_features(output, vit, loaded, split.value, *chosen, settings | kept)
     count, width = found.features.shape
     print(f"{output}: {count:,} images, {width} features each")
 

@@ -28,6 +28,7 @@ def similar(
         raise ValueError(f"`--output` must end with .png. Received: {output}")
     with quiet():
         from keras_vit.data import read_image
+        from keras_vit.data.preprocessing import printable
         from keras_vit.features import contact_sheet, embed_query, images_of, read_features
         from keras_vit.features import similar as find
         from keras_vit.files import replacing
@@ -42,14 +43,21 @@ def similar(
         raise ValueError(f"`--model` is missing: the features do not tell which model they are of. Received: {index}")
     (query,) = embed_query(open_model(source, weights), [image], features)
     found = find(features, query, count, engine.value)
+
+    def title(row):
+        return row["label"] if "label" in row else printable(pathlib.Path(row["name"]).name)
+
     if output is not None:
         images = [shown, *images_of(features, [row["row"] for row in found], data)]
-        titles = ["searched for", *(f"{row['label']}\n{row['similarity']:.3f}" for row in found)]
+        titles = ["searched for", *(f"{title(row)}\n{row['similarity']:.3f}" for row in found)]
         sheet = contact_sheet(images, titles, f"Nearest to {pathlib.Path(image).name}, by cosine similarity")
         with replacing(output) as temporary:
             sheet.savefig(temporary)
     if as_json:
         print(json.dumps([{key: value for key, value in row.items() if key != "row"} for row in found], indent=2))
+        return
+    if features.names is not None:
+        table(("Image", "Similarity"), [(printable(row["name"]), f"{row['similarity']:.4f}") for row in found])
         return
     rows = [(row["label"], row["split"], row["index"], f"{row['similarity']:.4f}") for row in found]
     table(("Class", "Split", "Image", "Similarity"), rows, names=2)

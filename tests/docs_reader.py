@@ -52,7 +52,7 @@ def shorten():
     from keras_vit.training import RECIPES
     from keras_vit.tuning import SPACES
 
-    calibration.measure = lambda jobs: [Steps([0.01 * number], 0) for number, _ in enumerate(jobs, start=1)]
+    calibration.measure = lambda jobs, processes: [Steps([0.01 * number], 0) for number, _ in enumerate(jobs, start=1)]
     for name, recipe in RECIPES.items():
         RECIPES[name] = dataclasses.replace(recipe, epochs=1, steps=None, warmup_epochs=0, head_epochs=min(recipe.head_epochs, 1))
     SPACES["from_scratch"] |= {

@@ -20,7 +20,7 @@ class Machine(NamedTuple):
         threads: int. Threads of the processor.
         precision: str. Name of the dtype policy.
         training: bool. Whether the times are of training steps or of inference.
-        step, block: float. Seconds of a step and of a block without any work.
+        overhead: float. Seconds of a block without any work; the rest of a step counts as one more block.
         parameter: float. Seconds for each trained weight.
         dense: dict from `hidden_dim` to the seconds of a multiply-add of a block of this width, norms and activation included.
         score, long_score: float. Seconds for each attention score, where all are held at once and where they are not.
@@ -31,8 +31,7 @@ class Machine(NamedTuple):
     threads: int
     precision: str
     training: bool
-    step: float
-    block: float
+    overhead: float
     parameter: float
     dense: dict[int, float]
     score: float
@@ -125,7 +124,7 @@ def step_seconds(model: Any, batch_size: int, machine: Machine, optimizer: str =
     done = work(c, batch_size, machine.backend, optimizer)
     more = 1 + REMAT.get(machine.backend, 0.33) if c.remat and machine.training else 1
     return Seconds(
-        machine.step + done.blocks * machine.block,
+        (1 + done.blocks) * machine.overhead,
         more * done.dense * machine.dense_at(done.width),
         more * done.scores * (machine.long_score if done.is_long else machine.score),
         done.weights * machine.parameter,

@@ -1,6 +1,8 @@
 """Features in a file, computed shard by shard: a killed process resumes after the last complete shard."""
 
+import itertools
 import json
+import os
 import pathlib
 import shutil
 import zipfile
@@ -13,13 +15,14 @@ from tqdm import tqdm
 
 from keras_vit.backbone import find_vision_transformer
 from keras_vit.features.embedding import feature_model, features_of
-from keras_vit.features.parquet import read_parquet, require_pyarrow, write_parquet
+from keras_vit.features.parquet import check_text, read_parquet, require_pyarrow, write_parquet
+from keras_vit.features.unlabeled import batches_of_files, find_images, fingerprint_of_files, transform_of
 from keras_vit.files import disown, own, replacing
 from keras_vit.layers import checks
 
 SHARD = 64  # batches: a kill costs at most their computation, seconds to minutes
 SETTINGS = "settings.json"
-KEYS = ("features", "labels", "splits", "indices", "class_names", "settings")
+KEYS = {"features", "splits", "indices", "class_names", "settings"}  # and labels, or names
 
 
 class Features(NamedTuple):
@@ -27,54 +30,78 @@ class Features(NamedTuple):
 
     Args:
         features: float32 array `(n, features)`.
-        labels: int array `(n,)`, or `(n, classes)` of 0 and 1 where images have several classes.
-        splits: array `(n,)` of str. The split of each image.
+        labels: int array `(n,)`, or `(n, classes)` of 0 and 1 where images have several classes; None for images without classes.
+        splits: array `(n,)` of str. The split of each image; "all" for images without classes.
         indices: int array `(n,)`. The number of each image within its split, in the order of `data.splits[split]`.
-        class_names: tuple of str.
+        class_names: tuple of str, empty for images without classes.
         settings: dict. What the features were computed from and how.
+        names: array `(n,)` of str, or None. The files of images without classes: paths within `settings["data"]`, or absolute ones.
     """
 
     features: np.ndarray
-    labels: np.ndarray
+    labels: np.ndarray | None
     splits: np.ndarray
     indices: np.ndarray
     class_names: tuple[str, ...]
     settings: dict
+    names: np.ndarray | None = None
 
 
-def write_features(path, model, data, split="all", pooling=None, batch_size=32, settings=None, verbose=True) -> Features:
-    """Computes the features of a data set and writes them to a file.
+def write_features(
+    path, model, data, split="all", pooling=None, batch_size=32, settings=None, verbose=True, image_size=None, strict=False
+) -> Features:
+    """Computes the features of a data set, or of image files without classes, and writes them to a file.
 
     Finished shards are kept in a folder beside the file, named like it with ".shards" added. After a kill the same call resumes there.
 
     Args:
         path: path of a new file, which ends with ".npz" or ".parquet". Parquet needs pyarrow.
         model: a `keras_vit.VisionTransformer`, or a model whose first layer is one.
-        data: a `keras_vit.data.Data`.
-        split: "test", "validation", "train" or "all".
+        data: a `keras_vit.data.Data`; or images without classes: the path of a folder, whose images are read at any depth, or a list of
+            paths of image files.
+        split: "test", "validation", "train" or "all". Images without classes have no splits.
         pooling: as in `keras_vit.embed`.
         batch_size: int. Images that are computed at once.
         settings: dict or None. Further values to keep in the file, which JSON can write. To resume, a call must give the same.
         verbose: bool. Whether a progress bar is shown on stderr.
+        image_size: int, (rows, columns) or None. Size of images without classes, for a model that takes any size.
+        strict: bool. If False, images without classes that cannot be read are named and skipped. If True, the first is an error.
 
     Returns:
         The `Features`.
 
     Raises:
-        ValueError: if the file exists, or shards of other settings lie beside it.
+        ValueError: if the file exists, shards of other settings lie beside it, or no image can be read.
 
     Example:
     >>> data = keras_vit.data.load("digits")  # doctest: +SKIP
     >>> write_features("digits.npz", model, data, "test").features.shape  # doctest: +SKIP
     (359, 192)
     """
-    path, names = check_path(path), splits_of(data, split)
+    path = check_path(path)
     checks.integer("batch_size", batch_size)
     forward, vit = feature_model(model, pooling), find_vision_transformer(model)
+    if isinstance(data, (str, os.PathLike, list, tuple)):
+        class_names, images, transform = (), find_images(data), transform_of(vit, image_size)
+        checks.one_of("split", split, ("all",))
+        if path.suffix == ".parquet":
+            check_text(images.names)
+        sizes = {"all": len(images.names)}
+        found = {"files": fingerprint_of_files(images), "data": images.folder or None, "data_options": {"image_size": image_size}}
+
+        def batches(_, first):
+            return batches_of_files(images, transform, batch_size, first, strict)
+    else:
+        class_names, sizes, found = data.class_names, {name: data.sizes[name] for name in splits_of(data, split)}, {}
+
+        def batches(name, first):
+            return _labeled(data, name, batch_size, first)
+
     settings = {
+        **found,
         **(settings or {}),
-        "class_names": list(data.class_names),
-        "splits": {name: data.sizes[name] for name in names},
+        "class_names": list(class_names),
+        "splits": sizes,
         "pooling": pooling,
         "batch_size": batch_size,
         "weights_crc32": fingerprint(vit),
@@ -83,13 +110,17 @@ def write_features(path, model, data, split="all", pooling=None, batch_size=32, 
     own(folder)
     try:
         _agree(folder, settings)
-        parts = [part for name in names for part in _embed_split(folder, forward, vit, data, name, batch_size, verbose)]
-        arrays = {key: np.concatenate([part[key] for part in parts]) for key in KEYS[:4]}
+        steps = {name: -(-size // batch_size) for name, size in sizes.items()}
+        parts = [part for name in sizes for part in _embed_split(folder, forward, vit, batches, name, steps[name], verbose)]
+        parts = [part for part in parts if len(part["features"])]
+        if not parts:
+            raise ValueError(f"There must be an image to embed. Received: {sum(sizes.values())} files, none of which can be read")
+        arrays = {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
         with replacing(path) as temporary:
             if path.suffix == ".parquet":
-                write_parquet(temporary, **arrays, class_names=data.class_names, settings=settings)
+                write_parquet(temporary, **{"labels": None, **arrays}, class_names=class_names, settings=settings)
             else:
-                arrays |= {"class_names": np.array(data.class_names, str), "settings": np.array(json.dumps(settings))}
+                arrays |= {"class_names": np.array(class_names, str), "settings": np.array(json.dumps(settings))}
                 np.savez(temporary, allow_pickle=False, **arrays)
     finally:
         disown(folder)
@@ -115,10 +146,10 @@ def read_features(path) -> Features:
     if pathlib.Path(path).suffix == ".parquet":
         return Features(*read_parquet(path))
     found = _arrays(path)
-    if set(found) != set(KEYS):
+    if set(found) not in (KEYS | {"labels"}, KEYS | {"names"}):
         raise ValueError(f"A file of features must be one that `keras-vit embed` wrote. Received: {path}")
-    names = tuple(map(str, found["class_names"]))
-    return Features(*[found[key] for key in KEYS[:4]], class_names=names, settings=json.loads(str(found["settings"])))
+    class_names, settings = tuple(map(str, found.pop("class_names"))), json.loads(str(found.pop("settings")))
+    return Features(**{"labels": None, **found}, class_names=class_names, settings=settings)
 
 
 def check_path(path):
@@ -166,29 +197,43 @@ def splits_of(data, split):
     return list({id(dataset): name for name, dataset in reversed(data.splits.items())}.values())[::-1]
 
 
-def _embed_split(folder, forward, vit, data, name, batch_size, verbose):
-    """Computes the missing shards of a split, and yields all of them."""
-    dataset, steps = data.splits[name].rebatch(batch_size), -(-data.sizes[name] // batch_size)
+def _labeled(data, name, batch_size, first):
+    """Yields (images, columns) of the batches of a split from a number on."""
+    number = first * batch_size
+    for images, labels in data.splits[name].rebatch(batch_size).skip(first):
+        count = len(labels)
+        yield images.numpy(), {"labels": labels.numpy(), "splits": np.full(count, name), "indices": np.arange(number, number + count)}
+        number += count
+
+
+def _embed_split(folder, forward, vit, batches, name, steps, verbose):
+    """Computes the missing shards of a split, and yields all of them.
+
+    Args:
+        folder: path of the folder of shards.
+        forward, vit: as in `features_of`.
+        batches: function from the name of a split and the number of a batch to an iterator of (images, columns) from that batch on.
+        name: str. The split.
+        steps: int. Number of its batches.
+        verbose: bool. Whether a progress bar is shown.
+    """
     shards = [folder / f"{name}-{first:08d}.npz" for first in range(0, steps, SHARD)]
     done = next((number for number, shard in enumerate(shards) if not shard.exists()), len(shards))
     yield from map(_arrays, shards[:done])
-    batches = iter(dataset.skip(done * SHARD))
+    if done == len(shards):
+        return
+    rest = iter(batches(name, done * SHARD))
     with tqdm(desc=f"Embedding {name}", total=steps, initial=min(done * SHARD, steps), unit="batch", disable=not verbose) as bar:
-        for number in range(done, len(shards)):
-            features, labels = [], []
-            for _ in range(min(SHARD, steps - number * SHARD)):
-                images, truth = next(batches)
-                features.append(features_of(forward, vit, images.numpy()))
-                labels.append(truth.numpy())
+        for shard in shards[done:]:
+            features, columns = [np.zeros((0, forward.output_shape[-1]), "float32")], []
+            for images, of_batch in itertools.islice(rest, SHARD):
+                if len(images):  # none of a batch may be readable
+                    features.append(features_of(forward, vit, np.asarray(images)))
+                columns.append(of_batch)
                 bar.update()
-            features, first = np.concatenate(features), number * SHARD * batch_size
-            found = {
-                "features": features,
-                "labels": np.concatenate(labels),
-                "splits": np.full(len(features), name),
-                "indices": np.arange(first, first + len(features)),
-            }
-            with replacing(shards[number]) as temporary:
+            found = {"features": np.concatenate(features)}
+            found |= {key: np.concatenate([column[key] for column in columns]) for key in columns[0]}
+            with replacing(shard) as temporary:
                 np.savez(temporary, **found)
             yield found
 

@@ -86,6 +86,8 @@ def scatter(features, labels, class_names, images=None, method="pca", ax=None, t
     """
     ax = axes_of(ax, 9.0, 6.5)
     checks.one_of("method", method, ("pca", "tsne"))
+    if labels is None:
+        raise ValueError("A scatter needs images of two classes or more. Received: labels=None, features of images without classes")
     features, labels = np.asarray(features), class_labels(labels)
     if features.ndim != 2 or len(features) != len(labels) or len(labels) < 4:
         raise ValueError(f"A scatter needs 4 features or more, each with a label. Received: shapes {features.shape} and {labels.shape}")

@@ -230,6 +230,8 @@ def _accuracies(probabilities, labels):
 
 def class_labels(labels):
     """Returns labels as an int array `(n,)`. Raises ValueError if they are not one class per image."""
+    if labels is None:
+        raise ValueError("Labels must be one class an image, ints (n,). Received: None, features of images without classes")
     labels = np.asarray(labels)
     if labels.ndim != 1 or labels.dtype.kind not in "iu":
         raise ValueError(f"Labels must be one class an image, ints (n,). Received: {labels.dtype} of shape {labels.shape}")

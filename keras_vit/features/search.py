@@ -5,6 +5,7 @@ import numpy as np
 from keras_vit.features.embedding import embed
 from keras_vit.features.files import Features, fingerprint
 from keras_vit.features.probes import nearest
+from keras_vit.features.unlabeled import read_files
 
 
 def embed_query(model, paths, index: Features) -> np.ndarray:
@@ -44,8 +45,8 @@ def similar(index: Features, query, k=10, engine="scikit-learn") -> list[dict]:
         engine: as in `nearest`.
 
     Returns:
-        A list of dicts, the nearest first: `row` in the index, `similarity`, `split`, `index` within the split and `label`, the name of its
-        class, or of its classes with commas.
+        A list of dicts, the nearest first: `row` in the index, `similarity`, `split`, `index` within the split, and `label`: the name of
+        its class, or of its classes with commas. Images without classes have `name`, the path of the file, in place of a label.
 
     Raises:
         ValueError: if `k` is larger than the index, or the features are of different widths.
@@ -63,7 +64,7 @@ def similar(index: Features, query, k=10, engine="scikit-learn") -> list[dict]:
             "similarity": float(similarity),
             "split": str(index.splits[row]),
             "index": int(index.indices[row]),
-            "label": label_of(index, row),
+            **({"label": label_of(index, row)} if index.names is None else {"name": str(index.names[row])}),
         }
         for row, similarity in zip(numbers[0], similarities[0])
     ]
@@ -99,6 +100,8 @@ def images_of(index: Features, rows, data=None) -> list[np.ndarray]:
     from keras_vit.data.sources import open_source
 
     data = data or index.settings.get("data")
+    if index.names is not None:
+        return read_files(data or "", [index.names[row] for row in rows])
     if data is None:
         raise ValueError("The features do not name their data. Pass `data`, such as digits or the path of a folder")
     source = open_source(data, dict(index.settings.get("data_options", {})))

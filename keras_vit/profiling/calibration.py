@@ -1,6 +1,8 @@
 """Measures this machine once: a few tiny models, from whose steps the time of any other is predicted."""
 
+import importlib
 import json
+import math
 import os
 import pathlib
 from typing import Any
@@ -8,21 +10,23 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_vit.cost.device import this_device
+from keras_vit.cost.device import accelerated, this_device, threads
 from keras_vit.cost.seconds import Machine, work
 from keras_vit.files import replacing
-from keras_vit.profiling.steps import Job, measure
+from keras_vit.profiling.steps import Job, Steps, measure
+from keras_vit.runtime import attention_by_head, fused_attention
+from keras_vit.version import __version__
 
-VERSION = 1
-WIDTHS = (192, 384, 768)
+VERSION = 2
+WIDTHS = (192, 768)
 
 
 def calibrate(training: bool = True, precision: str | None = None, again: bool = False) -> Machine:
     """Returns the speed of this machine on the current backend. The first call measures it, and keeps it in a file.
 
-    The measurement takes a process of its own, from 20 seconds on torch to a minute or two where XLA compiles. The file lies in
-    `$KERAS_HOME/keras_vit/machines` (default `~/.keras/keras_vit/machines`) under the names of the processor or GPU, the backend, its
-    threads and the precision.
+    The measurement takes processes of its own, and some ten seconds on torch, up to a minute where XLA compiles. The file lies in `$KERAS_HOME/keras_vit/machines` (default
+    `~/.keras/keras_vit/machines`) under the names of the processor or GPU, its threads, the backend and the precision. Another version of
+    Keras, the backend or this package measures again.
 
     Args:
         training: bool. Whether training steps are measured, or inference. Defaults to True.
@@ -43,10 +47,9 @@ def calibrate(training: bool = True, precision: str | None = None, again: bool =
     path = path_of(training, precision)
     if not again and (found := _read(path)) is not None:
         return found
-    # The lower quartile: what other programs do at the same time makes steps longer, never shorter.
-    machine = fit(training, precision, [float(np.quantile(steps.seconds, 0.25)) for steps in measure(jobs(training, precision))])
+    machine = fit(training, precision, seconds_of(measure(jobs(training, precision), processes())))
     with replacing(path) as temporary:
-        temporary.write_text(json.dumps({"version": VERSION, **machine._asdict()}, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(json.dumps({"versions": versions(), **machine._asdict()}, indent=2) + "\n", encoding="utf-8")
     return machine
 
 
@@ -64,44 +67,61 @@ def path_of(training: bool, precision: str | None) -> pathlib.Path:
     return home / f"{''.join(c if c.isalnum() or c in '-_.' else '_' for c in name)}.json"
 
 
-def jobs(training: bool, precision: str | None = None) -> list[Job]:
-    """Returns the tiny models of a calibration, each with its batch."""
+def versions() -> dict[str, Any]:
+    """Returns the versions that a calibration holds for."""
+    backend = keras.backend.backend()
+    module = importlib.import_module(backend)
+    return {"calibration": VERSION, "keras_vit": __version__, "keras": keras.version(), backend: module.__version__}
 
-    def job(width, side, batch_size, layers, least=5):
+
+def processes() -> int:
+    """Returns how many processes compile a calibration's models at the same time: two, but one on a GPU or TPU, or on one thread."""
+    return 1 if accelerated() or threads() == 1 else 2
+
+
+def jobs(training: bool, precision: str | None = None) -> list[Job]:
+    """Returns the tiny models of a calibration, each with its batch. Two processes compile those at even and at odd places."""
+    # The longest sequence of patches, in a square, whose scores are held at once.
+    held = math.isqrt((fused_attention.LONG if keras.backend.backend() == "torch" else attention_by_head.LONG) - 1)
+
+    def job(width, side, batch_size, layers, least=6):
         arguments = dict(
             input_shape=(8 * side, 8 * side, 3), patch_size=8, hidden_dim=width, num_heads=max(1, width // 64), mlp_dim=4 * width,
             num_layers=layers, num_classes=10, pooling="gap", class_token=False, dtype=_policy(precision),
         )  # fmt: skip
-        return Job(arguments, batch_size, training, seconds=0.3, least=least)
+        return Job(arguments, batch_size, training, seconds=0.5, least=least)
 
     # Several blocks where they are narrow: else all weights would lie in the processor's cache, which those of whole models do not.
     return [
-        job(64, 2, 1, 1, 20),  # a step
-        job(64, 2, 1, 4, 20),  # blocks
+        job(64, 2, 1, 4, 20),  # steps and blocks
         job(768, 2, 1, 1),  # weights
-        *(job(width, 7, 16, layers) for width, layers in zip(WIDTHS, (4, 3, 2))),
-        job(192, 15, 8, 3),
-        job(192, 28, 2, 3),  # scores
-        job(192, 33, 2, 3),  # scores that are not held at once
+        job(768, 7, 16, 1),
+        job(192, 7, 16, 3),
+        job(192, held, max(1, 1600 // held**2), 2),  # scores
+        job(192, 33, 2, 2),  # scores that are not held at once
     ]
+
+
+def seconds_of(steps: list[Steps]) -> list[float]:
+    """Returns the time of each job: the lower quartile, as what other programs do at the same time makes steps longer, never shorter."""
+    return [float(np.quantile(each.seconds, 0.25)) for each in steps]
 
 
 def fit(training: bool, precision: str | None, seconds: list[float]) -> Machine:
     """Returns the machine whose predictions are the nearest to the measured steps of `jobs`, relative to each."""
     backend, found = keras.backend.backend(), this_device()
-    columns = ["step", "block", "parameter", *WIDTHS, "score", "long_score"]
+    columns = ["overhead", "parameter", *WIDTHS, "score", "long_score"]
     rows = []
     for job in jobs(training, precision):
         blocks, width, dense, scores, is_long, weights = work(job.arguments, job.batch_size, backend)
-        row = dict.fromkeys(columns, 0.0) | {"step": 1.0, "block": blocks, "parameter": weights if training else 0.0}
+        row = dict.fromkeys(columns, 0.0) | {"overhead": 1.0 + blocks, "parameter": weights if training else 0.0}
         row[max(width, WIDTHS[0])] = dense
         row["long_score" if is_long else "score"] = scores
         rows.append(list(row.values()))
-    found_constants = dict(zip(columns, _positive_least_squares(np.array(rows) / np.array(seconds)[:, None], np.ones(len(seconds)))))
+    constants = dict(zip(columns, _positive_least_squares(np.array(rows) / np.array(seconds)[:, None], np.ones(len(seconds)))))
     return Machine(
-        backend, found.name, found.threads, _policy(precision), training,
-        found_constants["step"], found_constants["block"], found_constants["parameter"],
-        {width: found_constants[width] for width in WIDTHS}, found_constants["score"], found_constants["long_score"],
+        backend, found.name, found.threads, _policy(precision), training, constants["overhead"], constants["parameter"],
+        {width: constants[width] for width in WIDTHS}, constants["score"], constants["long_score"],
     )  # fmt: skip
 
 
@@ -126,7 +146,7 @@ def _policy(precision: Any) -> str:
 def _read(path):
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if found.pop("version") != VERSION:
+        if found.pop("versions") != versions():
             return None
         return Machine(**found | {"dense": {int(width): value for width, value in found["dense"].items()}})
     except FileNotFoundError:

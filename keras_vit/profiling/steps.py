@@ -1,10 +1,13 @@
 """Times steps of models in a process of their own, so that their peak memory is theirs: `measure`."""
 
+import contextlib
 import json
 import os
 import resource
 import subprocess
 import sys
+import tempfile
+import threading
 import time
 from typing import Any, NamedTuple
 
@@ -43,45 +46,125 @@ class Steps(NamedTuple):
     peak_bytes: int
 
 
-def measure(jobs: list[Job]) -> list[Steps]:
-    """Measures jobs one after another in a new process, on the backend and with the precision of this one.
+class Running(NamedTuple):
+    """A process that measures. It answers in lines of JSON."""
+
+    process: subprocess.Popen
+    errors: Any
+
+
+def measure(jobs: list[Job], processes: int = 1) -> list[Steps]:
+    """Measures jobs in new processes, on the backend and with the precision of this one.
+
+    All jobs are compiled before the first is timed. Then the processes time one after another, and the jobs of a process by turns, so
+    that a moment in which other programs are busy does not fall on one job alone.
 
     Args:
         jobs: list of `Job`.
+        processes: int. Processes that compile at the same time. Defaults to 1.
 
     Returns:
-        A list of `Steps`, one for each job. Peak memory is that of the process up to the end of a job.
+        A list of `Steps`, one for each job. Peak memory is that of the job's process.
 
     Raises:
-        RuntimeError: if the process fails, with its last line.
+        RuntimeError: if a process fails, with its last line.
     """
-    environment = os.environ | {
-        "KERAS_BACKEND": keras.backend.backend(),
-        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-        "TF_CPP_MIN_LOG_LEVEL": "3",
+    running = [start(jobs[number::processes]) for number in range(min(processes, len(jobs)))]
+    found: list = [None] * len(jobs)
+    try:
+        for each in running:
+            answer(each)
+        for number, each in enumerate(running):
+            proceed(each)
+            found[number::processes] = [Steps(*steps) for steps in answer(each)]
+    finally:
+        for each in running:
+            stop(each)
+    return found
+
+
+def start(jobs: list[Job], backend: str | None = None) -> Running:
+    """Starts a process that compiles jobs and answers "ready"; after `proceed` it times them, and answers a list of `Steps`."""
+    environment = {
+        "KERAS_BACKEND": backend or keras.backend.backend(),
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # else a GPU's peak would be all of its memory
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     }
-    command = [sys.executable, "-m", "keras_vit.profiling.steps"]
-    found = subprocess.run(command, input=json.dumps(jobs), env=environment, capture_output=True, text=True)
-    if found.returncode:
-        lines = found.stderr.strip().splitlines() or [f"exit code {found.returncode}"]
-        killed = " (killed: the memory may not have been enough)" if found.returncode < 0 else ""
-        raise RuntimeError(f"Measuring failed{killed}: {lines[-1]}")
-    return [Steps(*each) for each in json.loads(found.stdout.splitlines()[-1])]
+    return start_command([sys.executable, "-m", "keras_vit.profiling.steps"], jobs, environment)
 
 
-def steps_of(job: Job) -> Steps:
-    """Measures a job in this process."""
+def start_command(command: list[str], asked: Any, environment: dict[str, str]) -> Running:
+    """Starts a command with a line of JSON as its input."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "TF_CPP_MIN_LOG_LEVEL": "3"} | environment
+    errors = tempfile.TemporaryFile("w+")
+    pipe = subprocess.PIPE
+    running = Running(subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, env=environment, text=True), errors)
+    proceed(running, json.dumps(asked))
+    return running
+
+
+def proceed(running: Running, line: str = "") -> None:
+    """Sends a line to a process."""
+    with contextlib.suppress(BrokenPipeError):  # it has failed, and `answer` says why
+        print(line, file=running.process.stdin, flush=True)
+
+
+def answer(running: Running, timeout: float | None = None) -> Any:
+    """Returns the next answer of a process.
+
+    Raises:
+        RuntimeError: if it has failed, with its last line, or does not answer in `timeout` seconds.
+    """
+    watch = threading.Timer(timeout or 0.0, running.process.kill)
+    if timeout is not None:
+        watch.start()
+    line = running.process.stdout.readline()
+    in_time = timeout is None or watch.is_alive()
+    watch.cancel()
+    if line:
+        return json.loads(line)
+    if not in_time:
+        raise RuntimeError(f"Measuring failed: no answer in {timeout:.0f} s")
+    code = running.process.wait()
+    running.errors.seek(0)
+    lines = running.errors.read().strip().splitlines() or [f"exit code {code}"]
+    killed = " (killed: the memory may not have been enough)" if code < 0 else ""
+    raise RuntimeError(f"Measuring failed{killed}: {lines[-1]}")
+
+
+def stop(running: Running) -> None:
+    """Ends a process."""
+    running.process.kill()
+    running.process.wait()
+    for file in (running.process.stdin, running.process.stdout, running.errors):
+        with contextlib.suppress(BrokenPipeError):
+            file.close()
+
+
+def timed(jobs: list[Job]) -> list[Steps]:
+    """Measures jobs in this process, by turns."""
+    return _in_turns(jobs, [_compiled(job) for job in jobs])
+
+
+def _compiled(job):
     step = step_of(job)
     for _ in range(3):  # the first traces and compiles
         step()
-    seconds, begun = [], time.perf_counter()
-    while len(seconds) < job.least or time.perf_counter() - begun < job.seconds:
-        start = time.perf_counter()
-        step()
-        seconds.append(time.perf_counter() - start)
-    return Steps(seconds, peak_bytes())
+    return step
+
+
+def _in_turns(jobs, steps, turns=3):
+    found: list[list[float]] = [[] for _ in jobs]
+    for turn in range(1, turns + 1):
+        for job, step, seconds in zip(jobs, steps, found):
+            begun = time.perf_counter()
+            if len(jobs) > 1:
+                step()  # its data have left the processor's cache
+            while len(seconds) < job.least * turn / turns or time.perf_counter() - begun < job.seconds / turns:
+                start = time.perf_counter()
+                step()
+                seconds.append(time.perf_counter() - start)
+    return [Steps(seconds, peak_bytes()) for seconds in found]
 
 
 def step_of(job: Job) -> Any:
@@ -116,11 +199,14 @@ def peak_bytes() -> int:
 
 
 def main():
-    """Reads jobs as JSON, and writes what was measured as the last line."""
-    jobs = [Job(*each) for each in json.load(sys.stdin)]
+    """Reads jobs as a line of JSON, compiles them, waits for another line, and writes what was measured."""
+    jobs = [Job(*each) for each in json.loads(sys.stdin.readline())]
     pipe = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what libraries print must not come between
-    print("\n" + json.dumps([steps_of(job) for job in jobs]), file=pipe, flush=True)
+    steps = [_compiled(job) for job in jobs]
+    print(json.dumps("ready"), file=pipe, flush=True)
+    if sys.stdin.readline():  # else the process that asked is gone
+        print(json.dumps(_in_turns(jobs, steps)), file=pipe, flush=True)
 
 
 if __name__ == "__main__":

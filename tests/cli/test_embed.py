@@ -7,7 +7,7 @@ from helpers import command, randomize
 from PIL import Image
 
 import keras_vit
-from keras_vit.features import images_of, read_features
+from keras_vit.features import files, images_of, knn_probabilities, read_features, write_features
 from keras_vit_cli import main
 
 TINY = dict(input_shape=(16, 16, 3), patch_size=8, hidden_dim=8, num_layers=2, num_heads=2, mlp_dim=16, num_classes=10)
@@ -130,3 +130,79 @@ def test_a_scatter(capsys, tmp_path, index):
         code, out, error = call(capsys, "scatter", "--output", tmp_path / "x.png", *arguments)
         assert code == 2 and not out and error.count("\n") == 1 and message in error, error
     assert not (tmp_path / "x.png").exists()
+
+
+def test_photographs_without_classes(capsys, tmp_path, index):
+    """A flat folder is read as it is, a nested one with --unlabeled; names stand where labels would."""
+    photos, random = tmp_path / "photos", np.random.default_rng(1)
+    places = ["b.png", "a.png", "trip/c.png"]
+    for number, place in enumerate(places):
+        (photos / place).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 256, (20 + number, 24, 3), "uint8")).save(photos / place)
+    (photos / "broken.png").write_text("no image")
+    (photos / ".hidden.png").write_text("no image")
+    (photos / "notes.txt").touch()
+    first = ["--model", index / "model.keras", "--data"]
+    code, out, error = call(capsys, "embed", *first, photos, "--output", tmp_path / "x.npz")
+    assert code == 2 and not out and "`--unlabeled` reads all images under it" in error.splitlines()[-1], error
+    code, out, error = call(capsys, "embed", *first, photos, "--output", tmp_path / "p.npz", "--unlabeled", "--batch-size", 1)
+    assert code == 0 and out.endswith("p.npz: 3 images, 8 features each\n"), error
+    assert f"{photos} is read as images without classes" in error and "Skipped: An image file must be whole" in error and "notes" in error
+    found = read_features(tmp_path / "p.npz")
+    assert found.labels is None and found.class_names == () and [*found.names] == sorted(places) and [*found.indices] == [0, 1, 3]
+    model = keras.saving.load_model(index / "model.keras")
+    np.testing.assert_allclose(found.features, keras_vit.embed(model, [photos / name for name in found.names], verbose=False), atol=1e-5)
+    code, out, error = call(capsys, "similar", "--index", tmp_path / "p.npz", photos / "trip" / "c.png", "-k", 2, "--json")
+    rows = json.loads(out)
+    assert code == 0 and rows[0]["name"] == "trip/c.png" and rows[0]["similarity"] == pytest.approx(1.0, abs=1e-4), error
+    assert np.array_equal(images_of(found, [2])[0], np.asarray(Image.open(photos / "trip" / "c.png")))
+    code, out, _ = call(capsys, "similar", "--index", tmp_path / "p.npz", photos / "a.png", "-k", 1, "--output", tmp_path / "s.png")
+    assert code == 0 and out.split()[:3] == ["Image", "Similarity", "a.png"] and (tmp_path / "s.png").exists()
+    (photos / "trip" / "c.png").unlink()
+    code, _, error = call(capsys, "embed", *first, photos, "--output", tmp_path / "flat.npz")  # no folder in it holds an image now
+    assert code == 0 and [*read_features(tmp_path / "flat.npz").names] == ["a.png", "b.png"], error
+    for arguments, message in (
+        (["scatter", "--index", tmp_path / "p.npz", "--output", tmp_path / "x.png"], "two classes or more. Received: labels=None"),
+        (["evaluate", index / "model.keras", "--data", photos, "--knn", 1], "There must be a folder of images for each"),
+        (["embed", *first, photos, "--output", tmp_path / "x.npz", "--split", "test"], "no splits. Received: --split test"),
+        (["embed", *first, photos, "--output", tmp_path / "x.npz", "--data-option", "test_fraction=0.1"], "one option, image_size"),
+        (["embed", *first, photos, "--output", tmp_path / "x.npz", "--data-option", "image_size=8"], "must be that of the model"),
+        (["embed", *first, "digits", "--output", tmp_path / "x.npz", "--unlabeled"], "needs a folder of images"),
+        (["embed", *first, photos, "--output", tmp_path / "x.npz", "--strict"], "broken.png"),
+        (["similar", "--index", tmp_path / "p.npz", photos / "a.png", "-k", 3, "--output", tmp_path / "x.png"], "c.png"),
+    ):
+        code, out, error = call(capsys, *arguments)
+        assert code == 2 and not out and message in error.splitlines()[-1], error
+
+
+def test_photographs_from_python(tmp_path, monkeypatch, index):
+    """Features of listed files resume, and refuse to when the files have changed."""
+    paths = sorted((index / "pets").rglob("*.png"))[:6]
+    model = keras.saving.load_model(index / "model.keras")
+    monkeypatch.setattr(files, "SHARD", 1)
+    compute, calls = files.features_of, []
+
+    def killed(*arguments):
+        calls.append(None)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return compute(*arguments)
+
+    monkeypatch.setattr(files, "features_of", killed)
+    with pytest.raises(KeyboardInterrupt):
+        write_features(tmp_path / "f.npz", model, paths, batch_size=2, verbose=False)
+    with pytest.raises(ValueError, match="were computed with files="):
+        write_features(tmp_path / "f.npz", model, paths[1:], batch_size=2, verbose=False)
+    found = write_features(tmp_path / "f.npz", model, paths, batch_size=2, verbose=False)
+    assert len(calls) == 4 and [*found.names] == list(map(str, paths)) and np.array_equal(found.indices, np.arange(6))
+    np.testing.assert_allclose(found.features, keras_vit.embed(model, paths, verbose=False), atol=1e-5)
+    with pytest.raises(ValueError, match="labels.* images without classes|Received: None"):
+        knn_probabilities(found.features, found.labels, found.features, 2, k=1)
+    for data, rule in (
+        ([], "no image file"),
+        ([tmp_path / "none.png"], "none.png"),
+        (tmp_path / "none", "No such folder"),
+        ([1], "a list of"),
+    ):
+        with pytest.raises(ValueError, match=rule):
+            write_features(tmp_path / "g.npz", model, data)

@@ -147,6 +147,10 @@ def test_a_parquet_file_holds_what_an_archive_does(tmp_path, labels):
     for one, other in zip(*found):
         assert type(one) is type(other) and np.array_equal(one, other) and getattr(one, "dtype", None) == getattr(other, "dtype", None)
     assert parquet.read_table(tmp_path / "f.parquet").column_names == ["features", "label", "split", "index"]
+    unlabeled = tmp_path / "unlabeled.parquet"
+    names = np.array([f"{number}.jpg" for number in range(len(found[0].splits))])
+    write_parquet(unlabeled, **found[0]._replace(labels=None, names=names)._asdict())
+    assert np.array_equal(read_features(unlabeled).names, names) and read_features(unlabeled).labels is None
     several = tmp_path / "several.parquet"
     write_parquet(several, **found[0]._replace(labels=labels)._asdict())
     assert np.array_equal(read_features(several).labels, labels) and read_features(several).labels.dtype == labels.dtype

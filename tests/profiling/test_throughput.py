@@ -6,7 +6,7 @@ import pytest
 from helpers import command
 
 from keras_vit.profiling import throughput
-from keras_vit.profiling.steps import Job, Steps, measure, steps_of
+from keras_vit.profiling.steps import Job, Steps, answer, measure, start, stop, timed
 
 # https://github.com/huggingface/pytorch-image-models/blob/main/results/benchmark-infer-amp-nchw-pt240-cu124-rtx4090.csv and
 # benchmark-train-amp-nchw-pt112-cu113-rtx3090.csv
@@ -68,13 +68,17 @@ def test_other_forms_and_failures(capsys, measured):
 
 @pytest.mark.parametrize("training", [False, True])
 def test_steps_are_timed(training):
-    found = steps_of(Job(TINY, 2, training, seconds=0, least=3))
+    (found,) = timed([Job(TINY, 2, training, seconds=0, least=3)])
     assert len(found.seconds) == 3 and min(found.seconds) > 0 and found.peak_bytes > 10**8
 
 
 @pytest.mark.slow
 def test_each_model_is_measured_in_its_own_process():
-    found = measure([Job(TINY, 2, seconds=0, least=3), Job(TINY | {"num_layers": 2}, 1, True, seconds=0, least=4)])
+    found = measure([Job(TINY, 2, seconds=0, least=3), Job(TINY | {"num_layers": 2}, 1, True, seconds=0, least=4)], processes=2)
     assert [len(steps.seconds) for steps in found] == [3, 4] and found[0].peak_bytes <= found[1].peak_bytes
     with pytest.raises(RuntimeError, match="Measuring failed: ValueError: .*patch"):
         measure([Job(TINY | {"patch_size": 7}, 1)])
+    slow = start([Job(TINY, 1)])
+    with pytest.raises(RuntimeError, match="no answer in 0 s"):
+        answer(slow, timeout=0.01)
+    stop(slow)
