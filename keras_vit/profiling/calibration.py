@@ -24,9 +24,9 @@ WIDTHS = (192, 768)
 def calibrate(training: bool = True, precision: str | None = None, again: bool = False) -> Machine:
     """Returns the speed of this machine on the current backend. The first call measures it, and keeps it in a file.
 
-    The measurement takes processes of its own, and some ten seconds on torch, up to a minute where XLA compiles. The file lies in `$KERAS_HOME/keras_vit/machines` (default
-    `~/.keras/keras_vit/machines`) under the names of the processor or GPU, its threads, the backend and the precision. Another version of
-    Keras, the backend or this package measures again.
+    The measurement takes processes of its own, some ten seconds on torch, and up to a minute where XLA compiles. The file lies in
+    `$KERAS_HOME/keras_vit/machines` (default `~/.keras/keras_vit/machines`) under the names of the processor or GPU, its threads, the
+    backend and the precision. Another version of Keras, the backend or this package measures again.
 
     Args:
         training: bool. Whether training steps are measured, or inference. Defaults to True.
