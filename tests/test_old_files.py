@@ -54,7 +54,7 @@ def test_a_run_resumes_to_the_end_it_would_have_had(tmp_path, capsys):
     run = tmp_path / "run"
     shutil.copytree(OLD / "interrupted", run)
     command("train", "--output", run, "--resume")
-    assert "going on after 2 steps of epoch 2" in capsys.readouterr().err
+    assert "resuming after 2 steps of epoch 2" in capsys.readouterr().err
     np.testing.assert_allclose(history(run), history(OLD / "finished"), rtol=2e-3)
 
 

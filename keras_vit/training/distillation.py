@@ -1,4 +1,4 @@
-"""Distillation through DeiT's distillation token: the student's second head learns what a teacher says."""
+"""Distillation through DeiT's distillation token: the student's second head learns a teacher's predictions."""
 
 from typing import Any
 
@@ -12,21 +12,23 @@ from keras_vit.vision_transformer import outputs_of_class_tokens
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class Distillation(Trainer, keras.Model):
-    """Trains a student with a distillation token: `fit` this model, then use the student, which holds the weights.
+    """Trains a student with a distillation token. Call `fit` of this model, then use the student, which holds the weights.
 
-    The class head learns the labels and the distillation head the teacher's class (`kind="hard"`, which DeiT found better) or its
-    probabilities at a temperature ("soft"). The loss is `(1 - alpha) * loss(class head, labels) + alpha * loss(distillation head, teacher)`
-    with the loss that `compile` was given, for "soft" the Kullback-Leibler divergence times `temperature ** 2`. Predictions, metrics
-    and the loss of `evaluate` are those of the student: the mean of both heads against the labels.
+    The class head learns the labels. The distillation head learns the teacher's class (`kind="hard"`, which DeiT found better) or the
+    teacher's probabilities at a temperature ("soft").
+
+    The loss is `(1 - alpha) * loss(class head, labels) + alpha * loss(distillation head, teacher)` with the loss of `compile`. For "soft",
+    the second term is the Kullback-Leibler divergence times `temperature ** 2`. Predictions, metrics and the loss of `evaluate` compare
+    the mean of both heads with the labels.
 
     Args:
         student: VisionTransformer. A model with `distillation_token=True`.
         teacher: keras.Model or None. Maps images (raw pixels in 0..255) to the probabilities of the same classes. Images are resized to
-            its input size. It is neither trained nor saved. If it is None, as in a loaded model, `fit` needs `model.set_teacher(teacher)`
-            first. Defaults to None.
-        kind: str. What the distillation head learns: "hard" for the teacher's class, "soft" for its probabilities. Defaults to "hard".
+            its input size. It is neither trained nor saved. With None, as in a loaded model, call `model.set_teacher(teacher)` before
+            `fit`. Defaults to None.
+        kind: str. What the distillation head learns: "hard", the teacher's class, or "soft", its probabilities. Defaults to "hard".
         alpha: float in [0, 1]. Weight of the distillation loss. Defaults to 0.5.
-        temperature: float above 0. Temperature of both softmaxes for "soft". Defaults to 3.0.
+        temperature: float above 0. Temperature of both softmaxes with "soft". Defaults to 3.0.
 
     Raises:
         ValueError: if the student has no distillation head, the classes differ, or an argument is out of range.
@@ -85,14 +87,14 @@ class Distillation(Trainer, keras.Model):
                 images = ops.image.resize(images, size, interpolation="bicubic", antialias=True)
             return ops.stop_gradient(teacher(images, training=False))
 
-        self._teach = teach  # a function, because Keras would take the teacher's weights for this model's
+        self._teach = teach  # a function, because Keras would add the weights of a model attribute to this model's weights
 
     def _check_teacher(self):
         if self._teach is None:
             raise ValueError("A loaded Distillation has no teacher: call `model.set_teacher(teacher)` before `fit`")
 
     def make_train_function(self, force: bool = False):
-        # Before `fit` begins: on JAX an error within it leaves a model without the values of its variables.
+        # Checked before `fit` begins: on JAX, an error within `fit` leaves the model's variables without values.
         self._check_teacher()
         return super().make_train_function(force)
 
@@ -104,20 +106,18 @@ class Distillation(Trainer, keras.Model):
             return super().compute_loss(x, y, y_pred, sample_weight, training)
         self._check_teacher()
         class_logits, distillation_logits = y_pred[:2]
-        activate, said = self.student.get_layer("predictions"), self._teach(x)
-        by_labels = super().compute_loss(x, y, activate(class_logits), sample_weight, training)
+        activate, taught = self.student.get_layer("predictions"), self._teach(x)
+        label_loss = super().compute_loss(x, y, activate(class_logits), sample_weight, training)
         if self.kind == "hard":
-            classes = ops.argmax(said, axis=-1)
-            said = (
-                classes if len(y.shape) == 1 or y.shape[-1] == 1 else ops.one_hot(classes, said.shape[-1])
-            )  # as the loss takes the labels
-            by_teacher = super().compute_loss(x, said, activate(distillation_logits), sample_weight, training)
+            classes = ops.argmax(taught, axis=-1)
+            labels_are_numbers = len(y.shape) == 1 or y.shape[-1] == 1
+            targets = classes if labels_are_numbers else ops.one_hot(classes, taught.shape[-1])
+            teacher_loss = super().compute_loss(x, targets, activate(distillation_logits), sample_weight, training)
         else:
-            softened = [
-                ops.softmax(logits / self.temperature) for logits in (ops.log(said + 1e-7), ops.cast(distillation_logits, said.dtype))
-            ]
-            by_teacher = self.temperature**2 * keras.losses.KLDivergence()(*softened, sample_weight)
-        return (1.0 - self.alpha) * by_labels + self.alpha * by_teacher
+            logits = ops.log(taught + 1e-7), ops.cast(distillation_logits, taught.dtype)
+            softened = [ops.softmax(x / self.temperature) for x in logits]
+            teacher_loss = self.temperature**2 * keras.losses.KLDivergence()(*softened, sample_weight)
+        return (1.0 - self.alpha) * label_loss + self.alpha * teacher_loss
 
     def compute_metrics(self, x: Any, y: Any, y_pred: Any, sample_weight: Any = None) -> dict[str, Any]:
         return super().compute_metrics(x, y, y_pred[-1] if isinstance(y_pred, (list, tuple)) else y_pred, sample_weight)

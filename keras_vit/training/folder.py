@@ -1,4 +1,4 @@
-"""The folder of a run: the names of its files, and whether a run may begin there."""
+"""The folder of a run: the names of its files, and a check that a new run may use it."""
 
 import contextlib
 import pathlib
@@ -10,23 +10,23 @@ BEST = "checkpoints/best.weights.h5"
 
 
 def check_folder(folder: pathlib.Path | None) -> None:
-    """Refuses a folder that holds a run, or anything else that a run would not put there before it begins. None is no folder."""
+    """Raises a ValueError if a new run may not write into `folder`: it holds a run, or files of something else. None passes."""
     if folder is None:
         return
     finished, begun = (folder / MODEL).is_file(), (folder / CONFIG).is_file()
     if finished:
         raise ValueError(
-            f"The run in this folder is finished. To train its model for more epochs begin another run, with "
+            f"The run in this folder is finished. To train its model for more epochs, start another run with "
             f"`config={str(folder / CONFIG)!r}` and `weights={str(folder)!r}`; `resume` writes its results again. Received: output={folder}"
         )
     if begun:
-        raise ValueError(f"There is a run in this folder already: `resume` goes on with it. Received: output={folder}")
+        raise ValueError(f"This folder already holds a run; `resume` continues it. Received: output={folder}")
     if folder.exists() and (not folder.is_dir() or any(path.name != BATCH for path in folder.glob("[!.]*"))):
-        raise ValueError(f"`output` must be a new or an empty folder, or that of a run with `resume`. Received: output={folder}")
+        raise ValueError(f"`output` must be a new or empty folder or, with `resume`, the folder of a run. Received: output={folder}")
 
 
 def withdraw(folder: pathlib.Path) -> None:
-    """Removes what a run has written before its first checkpoint."""
+    """Removes the files of a run that failed before its first checkpoint."""
     if any(folder.glob(f"{CHECKPOINTS}*/step-*.npz")):
         return
     for path in folder.glob(f"{CHECKPOINTS}*"):
@@ -34,5 +34,5 @@ def withdraw(folder: pathlib.Path) -> None:
     for path in (folder / CONFIG, folder / HISTORY, *folder.glob(f"{CHECKPOINTS}*/.lock")):
         path.unlink(missing_ok=True)
     for path in (*folder.glob(f"{CHECKPOINTS}*"), folder):
-        with contextlib.suppress(OSError):  # something else is in it
+        with contextlib.suppress(OSError):  # the folder holds other files
             path.rmdir()

@@ -1,4 +1,4 @@
-"""The losses and the accuracy of recipes: for class numbers and one-hot labels alike, so that training images may be mixed."""
+"""The losses and the accuracy of recipes. They accept both class numbers and one-hot labels, so that training images may be mixed."""
 
 from typing import Any
 
@@ -21,7 +21,7 @@ def one_hot(labels: Any, classes: int) -> Any:
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class CategoricalCrossentropy(keras.losses.CategoricalCrossentropy):
-    """Keras's class of this name, for class numbers `(batch,)` as well as for labels `(batch, classes)`.
+    """Keras's `CategoricalCrossentropy`, for class numbers `(batch,)` as well as for labels `(batch, classes)`.
 
     Args:
         **kwargs: as in `keras.losses.CategoricalCrossentropy`, such as `label_smoothing`.
@@ -39,7 +39,7 @@ class CategoricalCrossentropy(keras.losses.CategoricalCrossentropy):
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class BinaryCrossentropy(keras.losses.BinaryCrossentropy):
-    """Keras's class of this name, for class numbers `(batch,)` as well as for labels `(batch, classes)` with any number of ones.
+    """Keras's `BinaryCrossentropy`, for class numbers `(batch,)` as well as for labels `(batch, classes)` with any number of ones.
 
     Args:
         **kwargs: as in `keras.losses.BinaryCrossentropy`, such as `label_smoothing`.
@@ -57,11 +57,11 @@ def _accuracy(y_true, y_pred):
 class Accuracy(keras.metrics.MeanMetricWrapper):
     """Computes the accuracy for class numbers `(batch,)` and for labels `(batch, classes)`.
 
-    Keras chooses one form with the first batch, which fails if training images are mixed and validation images are not.
+    Keras's metric decides for one form in the first batch, which fails if training images are mixed and validation images are not.
 
     Args:
         name: str. Name of the metric. Defaults to "accuracy".
-        dtype: str or None. Dtype of the result; None takes the default of Keras. Defaults to None.
+        dtype: str or None. Dtype of the result. None means Keras's default. Defaults to None.
 
     Example:
     >>> accuracy = keras_vit.training.losses.Accuracy()
@@ -72,7 +72,7 @@ class Accuracy(keras.metrics.MeanMetricWrapper):
 
     def __init__(self, name: str = "accuracy", dtype: Any = None):
         super().__init__(_accuracy, name=name, dtype=dtype)
-        self._direction = "up"  # a larger value is better, which callbacks such as EarlyStopping ask for
+        self._direction = "up"  # larger is better: EarlyStopping and other callbacks read this
 
     def get_config(self) -> dict[str, Any]:
         return {"name": self.name, "dtype": self.dtype}

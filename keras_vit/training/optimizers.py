@@ -1,6 +1,6 @@
 """Keras's optimizers with weight decay on kernels only, layer-wise learning rates, and exact gradient clipping.
 
-Each takes the arguments of the Keras class of the same name, and `layer_decay`. `compile` takes them, and they are saved with a model.
+Each accepts the arguments of the Keras class of the same name, and `layer_decay`. They work in `compile` and are saved with a model.
 """
 
 import math
@@ -26,7 +26,7 @@ HEADS = {"head", "distillation_head"}
 
 
 class _Optimizer:
-    """Implements what the optimizers below share.
+    """Common base of the optimizers below.
 
     - `weight_decay` is decoupled, multiplied by the learning rate, and applied to kernels only: not to biases, norms, layer scales,
       positions and tokens.
@@ -50,8 +50,8 @@ class _Optimizer:
     def apply(self, grads, trainable_variables=None):
         super().apply(_sum_over_replicas(grads), trainable_variables)
 
-    # After the sum, all replicas compute the same update, each for its own copy of the variables. Keras leaves and reenters the replica
-    # context for each update. TensorFlow does not allow this within a condition, which moving averages and gradient accumulation need.
+    # After the sum, all replicas compute the same update, each on its own copy of the variables. Keras leaves and reenters the replica
+    # context for each update, which TensorFlow does not allow within a `tf.cond`. Moving averages and gradient accumulation need one.
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         if not in_replica():
@@ -72,7 +72,7 @@ class _Optimizer:
             variable.assign(average)
 
     def _apply_weight_decay(self, variables):
-        pass  # `update_step` decays the weights, with the learning rate of the layer
+        pass  # `update_step` applies it, with the layer's learning rate
 
     def update_step(self, gradient, variable, learning_rate):
         index = self._get_variable_index(variable)
@@ -90,7 +90,7 @@ class _Optimizer:
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class AdamW(_Optimizer, keras.optimizers.AdamW):
-    """Implements AdamW with weight decay on kernels only, and layer-wise learning-rate decay.
+    """AdamW with weight decay on kernels only, and layer-wise learning-rate decay.
 
     Args:
         *args: positional arguments of `keras.optimizers.AdamW`.
@@ -113,7 +113,7 @@ class AdamW(_Optimizer, keras.optimizers.AdamW):
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class SGD(_Optimizer, keras.optimizers.SGD):
-    """Implements SGD with momentum, weight decay on kernels only, and layer-wise learning-rate decay.
+    """SGD with momentum, weight decay on kernels only, and layer-wise learning-rate decay.
 
     Args:
         *args: positional arguments of `keras.optimizers.SGD`.
@@ -127,10 +127,10 @@ class SGD(_Optimizer, keras.optimizers.SGD):
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class Lamb(_Optimizer, keras.optimizers.Lamb):
-    """Implements LAMB as DeiT-III uses it.
+    """LAMB as DeiT-III uses it.
 
-    Weight decay is part of the update that the trust ratio scales, and variables without decay have no trust ratio.
-    `keras.optimizers.Lamb` applies the decay outside the trust ratio, and scales biases and norms by it, too.
+    Weight decay is part of the update that the trust ratio scales, and variables without weight decay have no trust ratio.
+    `keras.optimizers.Lamb` applies the decay outside the trust ratio, and scales the updates of biases and norms, too.
 
     Args:
         *args: positional arguments of `keras.optimizers.Lamb`.
@@ -166,11 +166,11 @@ class Lamb(_Optimizer, keras.optimizers.Lamb):
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class Muon(_Optimizer, keras.optimizers.AdamW):
-    """Implements Muon: kernels are updated by their orthogonalized momentum, all other variables and the head by AdamW.
+    """Muon: updates kernels by their orthogonalized momentum, and all other variables and the head by AdamW.
 
-    The kernel of a convolution counts as a matrix with one column for each output channel. The updates have the norm of AdamW's, so
-    AdamW's learning rates and weight decays work. `keras.optimizers.Muon` leaves convolutions to AdamW, and its updates have another norm
-    in earlier versions of Keras.
+    The kernel of a convolution counts as a matrix with one column for each output channel. The updates have the same norm as AdamW's, so
+    that AdamW's learning rates and weight decays can be used. `keras.optimizers.Muon` updates convolutions by AdamW, and in earlier
+    versions of Keras its updates have another norm.
 
     Args:
         *args: positional arguments of `keras.optimizers.AdamW`.
@@ -215,13 +215,13 @@ class Muon(_Optimizer, keras.optimizers.AdamW):
 
 
 def orthogonal(kernel: Any) -> Any:
-    """Returns an approximately orthogonal matrix near a kernel, with the root mean square 0.2 of AdamW's updates."""
+    """Returns an approximately orthogonal matrix close to a kernel. Its root mean square is 0.2, that of AdamW's updates."""
     columns = kernel.shape[-1]
     rows = math.prod(kernel.shape[:-1])
     matrix = ops.reshape(kernel, (rows, columns))
     matrix = ops.transpose(matrix) if rows > columns else matrix
     matrix = matrix / (ops.norm(matrix) + 1e-7)
-    for _ in range(5):  # Newton-Schulz with the quintic of Jordan et al.: singular values end between 0.7 and 1.2
+    for _ in range(5):  # Newton-Schulz with the quintic of Jordan et al. brings the singular values between 0.7 and 1.2
         square = ops.matmul(matrix, ops.transpose(matrix))
         matrix = 3.4445 * matrix + ops.matmul(2.0315 * ops.matmul(square, square) - 4.775 * square, matrix)
     matrix = ops.transpose(matrix) if rows > columns else matrix
@@ -232,7 +232,7 @@ def learning_rate_factors(paths: list[str], layer_decay: float | None) -> tuple[
     """Returns the factor of each variable's learning rate under layer-wise decay.
 
     Args:
-        paths: sequence of str. The paths of the variables. The highest block number in them gives the number of blocks.
+        paths: sequence of str. The paths of all variables. The number of blocks follows from the highest block number in them.
         layer_decay: float in (0, 1] or None. Factor for each block below the head; None gives 1.0 for all variables.
 
     Returns:

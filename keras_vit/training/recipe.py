@@ -1,4 +1,4 @@
-"""A recipe says how to train: `build` and `compile` apply it to a model."""
+"""Training recipes: the settings of a training run, which `build` and `compile` apply to a model."""
 
 import dataclasses
 import numbers
@@ -15,7 +15,7 @@ from keras_vit.training.schedules import SCHEDULES
 from keras_vit.training.trainable import add_lora, freeze
 
 LOSSES = {"softmax": CategoricalCrossentropy, "sigmoid": BinaryCrossentropy}
-ABSTRACT = {int: numbers.Integral, float: numbers.Real}  # what a field of this type takes: also NumPy's numbers
+ABSTRACT = {int: numbers.Integral, float: numbers.Real}  # fields of these types accept NumPy's numbers, too
 RATES = ("dropout_rate", "drop_path_rate", "patch_dropout_rate")  # arguments of the model that a recipe sets
 
 
@@ -41,17 +41,18 @@ class Recipe:
             scales, position embeddings and tokens. Defaults to 0.0.
         clip_norm: float or None. Largest global norm of the gradients; None means no clipping. Defaults to None.
         layer_decay: float in (0, 1] or None. See `keras_vit.training.AdamW`. Defaults to None.
-        ema_momentum: float in [0, 1) or None. Momentum of the exponential moving average that the weights are after `fit`; None means no
-            average. Defaults to None.
-        loss: str. "softmax", or "sigmoid" for several classes per image, and for models that are trained with it. Defaults to "softmax".
+        ema_momentum: float in [0, 1) or None. Momentum of an exponential moving average of the weights, which takes the place of the
+            weights at the end of `fit`. None means no average. Defaults to None.
+        loss: str. "softmax" or "sigmoid". The latter is for images of several classes, and for recipes that use it with one class.
+            Defaults to "softmax".
         label_smoothing: float in [0, 1). Share of each label that is spread over all classes. Defaults to 0.0.
         dropout_rate: float in [0, 1). The model's argument of this name. Defaults to 0.0.
         drop_path_rate: float in [0, 1). The model's argument of this name. Defaults to 0.0.
         patch_dropout_rate: float in [0, 1). The model's argument of this name. Defaults to 0.0.
         augmentation: str or Augmentation. Name of a row of `keras_vit.data.AUGMENTATIONS`, or an augmentation. Defaults to "none".
         frozen_blocks: int, "all" or None. Blocks that are not trained, see `keras_vit.training.freeze`. Defaults to None.
-        lora_rank: int or None. Rank of the updates that are trained in place of the attention kernels, see `keras_vit.training.add_lora`.
-            Defaults to None.
+        lora_rank: int or None. Rank of the low-rank updates that are trained instead of the attention kernels, see
+            `keras_vit.training.add_lora`. Defaults to None, no such updates.
         head_epochs: int. Epochs at the start that train only the head, see `phases`. Defaults to 0.
 
     Raises:
@@ -60,7 +61,7 @@ class Recipe:
     Example:
     >>> import keras_vit
     >>> recipe = keras_vit.training.RECIPES["small_data"]
-    >>> model = keras_vit.ViTMicro4(num_classes=10, drop_path_rate=recipe.drop_path_rate)
+    >>> model = recipe.build("ViTMicro4", num_classes=10)
     >>> recipe.compile(model, steps_per_epoch=20)
     """
 
@@ -123,9 +124,12 @@ class Recipe:
             checks.one_of(name, getattr(self, name), table)
 
     def length(self, steps_per_epoch: int) -> tuple[int, int]:
-        """Returns (epochs, steps of an epoch) for `fit`, given the steps in which it passes over the training images once.
+        """Returns `(epochs, steps_per_epoch)` for `fit`.
 
-        A recipe in steps has as many epochs as come nearest to whole passes.
+        A recipe that is given in steps is divided into epochs that are as close as possible to one pass over the training images.
+
+        Args:
+            steps_per_epoch: int. Number of steps of one pass over the training images.
         """
         if self.epochs is not None:
             return self.epochs, steps_per_epoch
@@ -133,7 +137,7 @@ class Recipe:
         return epochs, max(1, round(self.steps / epochs))
 
     def phases(self) -> "tuple[Recipe, ...]":
-        """Returns the recipes that training consists of, one `fit` each: with `head_epochs` a linear probe comes first."""
+        """Returns one recipe for each `fit` that training consists of. With `head_epochs`, the first is a linear probe."""
         if not self.head_epochs:
             return (self,)
         same = {name: getattr(self, name) for name in ("batch_size", "loss", "augmentation", *RATES)}
@@ -142,7 +146,7 @@ class Recipe:
 
     @property
     def model_arguments(self) -> dict:
-        """The arguments of `VisionTransformer` that the recipe sets, as a dict: its dropout rates and the activation of its loss.
+        """The arguments of `VisionTransformer` that the recipe sets, as a dict: the dropout rates and the activation that fits its loss.
 
         Example:
         >>> model = keras_vit.ViTMicro4(num_classes=10)
@@ -154,14 +158,14 @@ class Recipe:
         """Builds the model that the recipe trains: with its dropout rates and the activation that fits its loss.
 
         Args:
-            model: name of a preset, such as "ViTB16", or a `keras_vit.VisionTransformer`, whose weights the new model takes over.
-            **arguments: further arguments: of the preset's function, such as `weights` and `num_classes`, or of `model.adapt`.
+            model: name of a preset, such as "ViTB16", or a `keras_vit.VisionTransformer`, whose weights the new model starts with.
+            **arguments: further arguments of the preset's function, such as `weights` and `num_classes`, or of `model.adapt`.
 
         Returns:
-            A `keras_vit.VisionTransformer`, for `compile`.
+            A `keras_vit.VisionTransformer`, ready for `compile`.
 
         Raises:
-            ValueError: if the recipe sets one of `arguments`, or the model refuses one.
+            ValueError: if the recipe sets one of `arguments`, or the model does not accept one.
 
         Example:
         >>> recipe = keras_vit.training.RECIPES["small_data"]
@@ -179,15 +183,15 @@ class Recipe:
         return zoo.create(model, **arguments) if isinstance(model, str) else model.adapt(**arguments)
 
     def compile(self, model: keras.Model, steps_per_epoch: int, accumulation_steps: int = 1, **kwargs: Any) -> None:
-        """Freezes what the recipe freezes, and compiles `model` with its optimizer and loss, and the metric accuracy.
+        """Compiles `model` with the recipe's optimizer and loss, and the metric accuracy. Layers that the recipe freezes are frozen first.
 
         Args:
-            model: a `keras_vit.VisionTransformer` that `build` has made, or one with the same `model_arguments`; or a
+            model: a `keras_vit.VisionTransformer` made by `build`, or one with the same `model_arguments`; or a
                 `keras_vit.training.Distillation` of one.
-            steps_per_epoch: int. Steps in which `fit` passes over the training images, each of `batch_size` images.
-            accumulation_steps: int. Micro-batches that each device splits its batch into, so that the memory of one is enough: the
-                model's `accumulation_steps`. On TensorFlow.
-            **kwargs: passed to `model.compile`, such as `jit_compile`.
+            steps_per_epoch: int. Number of steps of one pass over the training images, each of `batch_size` images.
+            accumulation_steps: int. Number of micro-batches that each device splits its batch into, to save memory (gradient
+                accumulation). It needs TensorFlow. Defaults to 1.
+            **kwargs: further arguments of `model.compile`, such as `jit_compile`.
 
         Labels are class numbers `(batch,)`, or `(batch, classes)`: one-hot, mixed or, with the loss "sigmoid", any number of ones.
 
@@ -196,7 +200,7 @@ class Recipe:
         """
         if accumulation_steps > 1 and keras.backend.backend() != "tensorflow":
             raise ValueError(
-                "Batches are computed in parts on TensorFlow. Elsewhere give `fit` the parts, and the optimizer "
+                "`accumulation_steps` needs TensorFlow. On other backends give `fit` smaller batches, and the optimizer "
                 "`gradient_accumulation_steps`. "
                 f"Received: accumulation_steps={accumulation_steps}, the backend {keras.backend.backend()!r}"
             )
@@ -206,10 +210,10 @@ class Recipe:
         freeze(student, self.frozen_blocks)
         if self.lora_rank:
             add_lora(student, self.lora_rank)
-        # The sum over the classes, as the papers have it, where Keras takes the mean.
+        # The papers sum the sigmoid loss over the classes; Keras takes the mean.
         weights = [float(student.output_shape[-1])] if self.loss == "sigmoid" else None
         metrics = kwargs.pop("metrics", ["accuracy"])
-        if isinstance(metrics, (list, tuple)):  # Keras's own accuracy takes one form of labels alone
+        if isinstance(metrics, (list, tuple)):  # Keras's accuracy accepts only one form of labels
             metrics = [Accuracy() if metric in ("accuracy", "acc") else metric for metric in metrics]
         model.compile(
             optimizer=self.build_optimizer(steps_per_epoch),
@@ -220,7 +224,7 @@ class Recipe:
         )
 
     def _check_model(self, model):
-        """Refuses a model that `build` would change."""
+        """Raises a ValueError for a model that `build` would change."""
         config = model.get_config()
         if not config.get("include_top"):
             raise ValueError(

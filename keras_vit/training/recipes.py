@@ -1,4 +1,4 @@
-"""Training recipes as data: one row for each way in which a paper, or a measurement of ours, trained."""
+"""The table of training recipes: one row for each published recipe, and for each that we chose by measurement."""
 
 import dataclasses
 
@@ -47,7 +47,8 @@ def _deit3(size, learning_rate, drop_path_rate):
         learning_rate=learning_rate,
         warmup_epochs=5,
         weight_decay=0.05,
-        # Nor is there a clip: theirs, at 1, never acts on a loss that is the mean over 1,000 classes. Lamb does not see the factor.
+        # DeiT-III's loss is the mean over 1,000 classes, ours the sum. LAMB's update does not depend on this factor, but clipping does:
+        # theirs, at 1, never acts on the mean, so that there is none here.
         loss="sigmoid",
         drop_path_rate=drop_path_rate,
         augmentation="deit3",
@@ -144,7 +145,7 @@ FINETUNE = Recipe(
 RECIPES = Table(
     "recipe",
     {
-        # For a data set and a machine of one's own.
+        # For your own data set on one machine.
         "small_data": Recipe(
             "tuned on the 1,797 digits of scikit-learn",
             batch_size=32,
@@ -181,7 +182,7 @@ RECIPES = Table(
             weight_decay=0.0,
             source="Hu et al., LoRA (2022), on the attention kernels; else as finetune",
         ),
-        # The papers'.
+        # From the papers.
         "vit_imagenet1k": _vit("ImageNet-1k", 300, 3e-3, schedule="cosine", weight_decay=0.3, dropout_rate=0.1),
         "vit_imagenet21k_b": _vit("ImageNet-21k, B", 90, 1e-3, weight_decay=0.03, dropout_rate=0.1),
         "vit_imagenet21k_l": _vit("ImageNet-21k, L (also 90 epochs)", 30, 1e-3, weight_decay=0.03, dropout_rate=0.1),

@@ -1,4 +1,4 @@
-"""Checkpoints of runs: training resumes after any stop, and ends as if it had not been stopped."""
+"""Run checkpoints: training resumes after any interruption, and ends with the same result as without it."""
 
 import collections
 import concurrent.futures
@@ -32,25 +32,25 @@ class Checkpoints(keras.callbacks.Callback):
     which restarts every dropout mask), the running means of the metrics, the history, and the position in the data. A run that was killed
     and restarted any number of times ends with the same weights and history as an uninterrupted one.
 
-    This needs training data that are a function of the step, as `resume` takes them. With other data checkpoints are written at the end
-    of each epoch only, and an interrupted epoch starts again. That is exact too if each epoch has the same batches.
+    This needs training data that are a function of the step, as `resume` takes them. With other data, checkpoints are only written at the
+    end of each epoch, and an interrupted epoch starts again. This is exact, too, if each epoch has the same batches.
 
     `fit` raises FloatingPointError as soon as the loss, or a weight to be saved, is not finite, and OSError if a checkpoint cannot be
     written. Earlier checkpoints stay as they are. SIGTERM (the notice to a preempted machine) and Ctrl-C take effect at the end of the
-    step: the run is saved, and SIGTERM then exits with 0. A second signal acts at once.
+    step: the run is saved, and after SIGTERM the program exits with 0. A second signal takes effect at once.
 
-    On JAX and torch no step waits for the loss of the one before: Keras reports the losses in the background, and a step is dealt with when
-    the next one begins. So a callback that changes the model in `on_train_batch_begin` belongs after this one.
+    On JAX and torch, a step does not wait for the loss of the previous step: Keras reports losses in the background, and this callback handles
+    a step when the next one begins. Callbacks that change the model in `on_train_batch_begin` must therefore come after this one.
 
     Args:
-        folder: str or path-like. The folder of this run. A second process that writes into it is refused.
-        every_steps: int or None. Steps between two checkpoints.
+        folder: str or path-like. The folder of the checkpoints. Only one process at a time may write into it.
+        every_steps: int or None. Steps between two checkpoints. Defaults to None.
         every_seconds: float or None. Seconds between two checkpoints. One more is written at the end of each epoch. Defaults to 600.
         keep: int. Number of checkpoints to keep, the newest ones. Defaults to 2.
 
     Attributes:
-        epoch, done, step: int. Finished epochs, finished steps of the current epoch, and finished steps in all.
-        history: list with a dict for each finished epoch, those before a resume included: `epoch`, from 1, and the logs of `fit`.
+        epoch, done, step: int. Finished epochs, finished steps of the current epoch, and finished steps in total.
+        history: list with a dict for each finished epoch, including those before a resume: `epoch`, from 1, and the logs of `fit`.
 
     Raises:
         ValueError: if a number is out of range.
@@ -81,40 +81,41 @@ class Checkpoints(keras.callbacks.Callback):
         self.epoch = self.done = self.step = 0
         self.history = []
         self._path = self._arrays = None  # of the checkpoint that was read, until it is restored
-        self._repeated = 0  # the steps before it that run again: those of one execution
-        self._epoch_is_over = False  # whether these steps are the last ones of their epoch
-        self._offset = 0  # steps of the running epoch that an earlier `fit` has done
-        self._begun = self._ended = 0  # steps that this `fit` has begun in the running epoch, and those that Keras has reported
-        self._losses = collections.deque()  # (step of the epoch, loss) of those reported since the last look
-        self._thread = None  # the one that runs `fit`
-        self._snapshot = None  # of the end of the epoch: validation, which follows, uses the metrics for itself
+        self._repeated = 0  # steps before the checkpoint that run again: those of one execution
+        self._epoch_is_over = False  # whether these are the last steps of their epoch
+        self._offset = 0  # steps of the current epoch that an earlier `fit` has done
+        self._begun = self._ended = 0  # steps of the current epoch that this `fit` has started, and that Keras has reported
+        self._losses = collections.deque()  # (step of the epoch, loss) that Keras has reported since the last check
+        self._thread = None  # the thread that runs `fit`
+        self._snapshot = None  # taken at the end of an epoch, because validation resets the metrics
         self._signal, self._handlers = None, {}
         self._writer, self._writing = concurrent.futures.ThreadPoolExecutor(1), None
 
     def resume(self, train_from: Callable) -> Any:
-        """Returns the training data from the step of the newest checkpoint on. The model is restored when `fit` begins.
+        """Returns the training data, starting at the step of the newest checkpoint. The model is restored when `fit` begins.
 
         Args:
-            train_from: function from a step, counted from the start of training, to the endless `tf.data.Dataset` that begins with its
-                batch. The same step must always bring the same batch: order and augmentation are functions of the step and a seed.
+            train_from: function that takes a step, counted from the start of training, and returns an infinite `tf.data.Dataset` that
+                starts with the batch of this step. A step must always give the same batch: order and augmentation may only depend on the
+                step and a seed.
 
         Returns:
             The dataset of `train_from`, for `fit` with `steps_per_epoch`.
 
         Raises:
-            OSError: if another process writes into the folder, or it cannot be written.
-            ValueError: if there are checkpoints and all are damaged.
+            OSError: if another process writes into the folder, or the folder is not writable.
+            ValueError: if there are checkpoints, but all are damaged.
         """
         self._read()
         return train_from(self.step - self._repeated)
 
     @property
     def async_safe(self) -> bool:
-        """Whether Keras may call `on_train_batch_end` in the background: unless the first steps of `fit` restore the end of an epoch."""
+        """Whether Keras may call `on_train_batch_end` in the background. It may not if the first steps of `fit` restore the end of an epoch."""
         return not (self._repeated and self._epoch_is_over)
 
     def files(self) -> list[pathlib.Path]:
-        """Returns the paths of the checkpoints, the newest last."""
+        """Returns the paths of the checkpoints, oldest first."""
         return sorted(self.folder.glob("step-*.npz"))
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
@@ -123,16 +124,16 @@ class Checkpoints(keras.callbacks.Callback):
         if not self._exact:
             self._read()
         self._check_fit()
-        check_agreement({"checkpoint to go on from (the folder must be one that all share)": (self.epoch, self.done, self.step)})
+        check_agreement({"checkpoint to resume from (its folder must be shared by all workers)": (self.epoch, self.done, self.step)})
         self._saved_at, self._thread = time.monotonic(), threading.get_ident()
         self._offset = max(self.done - self._repeated, 0)
         if self._path:
-            say(f"going on after {self.done} steps of epoch {self.epoch + 1}, from {self._path}")
+            say(f"resuming after {self.done} steps of epoch {self.epoch + 1}, from {self._path}")
             self._restore("model", "optimizer")
-            begin_fit_at(self.model, self.epoch)  # `on_epoch_begin` sees whether it worked
+            begin_fit_at(self.model, self.epoch)  # `on_epoch_begin` checks that it worked
         self._signal, self._begun, self._ended = None, 0, 0
         self._losses.clear()
-        if threading.current_thread() is threading.main_thread():  # Python lets no other set handlers
+        if threading.current_thread() is threading.main_thread():  # other threads cannot set signal handlers
             self._handlers = {number: signal.signal(number, self._on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
 
     def on_epoch_begin(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
@@ -147,7 +148,7 @@ class Checkpoints(keras.callbacks.Callback):
         self._after_steps(batch, late=True)
         self._begun = batch + self._execution
         if self._exact and self._offset and self._offset + self._begun >= self.params["steps"]:
-            self.model.stop_training = END_OF_EPOCH  # after this execution; `on_epoch_end` lets `fit` go on with the next
+            self.model.stop_training = END_OF_EPOCH  # ends the epoch after this execution; `on_epoch_end` resets it, and `fit` continues
 
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         self._losses.append((batch + 1, (logs or {}).get("loss", 0.0)))
@@ -155,18 +156,18 @@ class Checkpoints(keras.callbacks.Callback):
             self._after_steps(batch + 1)
 
     def _after_steps(self, steps, late=False):
-        """Deals with the steps that have run since the last call.
+        """Handles the steps that have run since the last call: checks their losses, and saves if it is time.
 
         Args:
-            steps: int. Steps that this `fit` has done in the running epoch.
-            late: bool. Whether Keras may not have reported their losses yet.
+            steps: int. Steps of the current epoch that this `fit` has done.
+            late: bool. Whether Keras may not have reported their losses yet. Defaults to False.
         """
         if not steps:
             return
         self._check_losses()
         if self._repeated:
-            # Metrics get their variables from their first batch. So the execution before the checkpoint is run again, and the checkpoint
-            # put over what it did. An epoch whose steps are all done comes to its validation the same way.
+            # Metrics create their variables in their first batch. Therefore the execution before the checkpoint runs again, and the
+            # checkpoint overwrites its result. An epoch whose steps are all done reaches its validation the same way.
             self._restore("model", "optimizer", "metrics")
             self._path = self._arrays = None
             self._repeated = due = 0
@@ -216,9 +217,9 @@ class Checkpoints(keras.callbacks.Callback):
         self._check_writer(wait=True)
         self._stop_if_asked()
         self._release()
-        begin_fit_at(self.model, None)  # still set if there was nothing left to train
+        begin_fit_at(self.model, None)  # still set if nothing was left to train
         self._path = self._arrays = None
-        whole = self.model.history  # what `fit` returns: with the epochs before a resume
+        whole = self.model.history  # what `fit` returns; it gets the epochs before the resume, too
         whole.epoch, whole.history = [row["epoch"] - 1 for row in self.history], {}
         for row in self.history:
             for name, value in row.items():
@@ -226,7 +227,7 @@ class Checkpoints(keras.callbacks.Callback):
                     whole.history.setdefault(name, []).append(value)
 
     def _read(self):
-        """Takes over the newest good checkpoint, if there is one."""
+        """Reads the newest checkpoint that is not damaged, if there is one."""
         if processes()[0] == 0:
             own(self.folder)
         self._path, self._arrays = None, {}
@@ -236,34 +237,36 @@ class Checkpoints(keras.callbacks.Callback):
                 with np.load(path) as file:  # compares the checksum of each array
                     arrays = dict(file)
                 state = json.loads(arrays.pop("state").tobytes())
-                if len(arrays) != state["arrays"]:  # the archive's own table of contents has no checksum
+                if len(arrays) != state["arrays"]:  # a zip archive's table of contents has no checksum
                     raise ValueError("arrays are missing")
                 self._path, self._arrays = path, arrays
                 break
             except Exception as error:  # a damaged zip archive fails in many ways
-                say(f"passed over {path}: it is damaged ({error})")
+                say(f"skipped the damaged checkpoint {path} ({error})")
         else:
             if self.files():
-                raise ValueError(f"All checkpoints are damaged: remove them to begin anew. Received: {self.folder}")
+                raise ValueError(f"All checkpoints are damaged: remove them to start again. Received: {self.folder}")
         self.epoch, self.done, self.step, self.history = (state[name] for name in ("epoch", "done", "step", "history"))
         self._repeated = state["repeated"]
-        self._epoch_is_over = self.done >= state.get("steps", 0)  # older checkpoints do not know
+        self._epoch_is_over = self.done >= state.get("steps", 0)  # older checkpoints lack "steps"
 
     def _check_fit(self):
-        """Refuses what cannot be gone on with."""
+        """Raises a ValueError for arguments of `fit` with which the run cannot be saved or resumed."""
         if self._exact and not self.params["steps"]:
-            raise ValueError("`fit` needs `steps_per_epoch` with data of `resume`. Received: steps_per_epoch=None")
+            raise ValueError("With data of `resume`, `fit` needs `steps_per_epoch`. Received: steps_per_epoch=None")
         if self.every_steps and not self._exact:
-            raise ValueError(f"`every_steps` needs data of `resume`, to begin at a step. Received: every_steps={self.every_steps}")
+            raise ValueError(
+                f"`every_steps` needs the data of `resume`, which can start at any step. Received: every_steps={self.every_steps}"
+            )
         if self._repeated and not self._exact:
-            raise ValueError(f"In the middle of an epoch `fit` can go on with data of `resume` only. Received: {self._path}")
+            raise ValueError(f"Resuming in the middle of an epoch needs the data of `resume`. Received: {self._path}")
         if self._repeated and (self._repeated != self.model.steps_per_execution or self.done > self.params["steps"]):
             raise ValueError(
-                "A broken epoch must go on with the same `steps_per_execution` and `steps_per_epoch`. "
+                "An interrupted epoch must be resumed with the same `steps_per_execution` and `steps_per_epoch`. "
                 f"Received: steps_per_execution={self.model.steps_per_execution}, steps_per_epoch={self.params['steps']}, {self._path}"
             )
         if self._path and not self.model.built:
-            raise ValueError(f"The model must be built before `fit`, to be restored. Received: {self.model}")
+            raise ValueError(f"The model must be built before `fit` can restore it. Received: {self.model}")
 
     def _restore(self, *parts):
         variables = run_variables(self.model, *parts)
@@ -272,27 +275,27 @@ class Checkpoints(keras.callbacks.Callback):
             raise ValueError(f"The checkpoint belongs to another model, optimizer or metrics. Received: {self._path}")
         for key, variable in variables.items():
             array = arrays[key]
-            # NumPy's files do not know bfloat16 and return it as bare bytes.
+            # NumPy's files have no bfloat16: such arrays come back as raw bytes.
             variable.assign(array.view(getattr(ml_dtypes, variable.dtype)) if array.dtype.kind == "V" else array)
 
     def _take_snapshot(self):
         """Returns the state and a copy of all variables: training goes on while they are written."""
-        parts = ("model", "optimizer", "metrics") if self.done else ("model", "optimizer")  # metrics begin anew with each epoch
+        parts = ("model", "optimizer", "metrics") if self.done else ("model", "optimizer")  # metrics start again in each epoch
         variables = run_variables(self.model, *parts)
         state = {name: getattr(self, name) for name in ("epoch", "done", "step")}
         state |= {"repeated": self.model.steps_per_execution if self.done else 0, "steps": int(self.params["steps"] or 0)}
         state |= {"history": list(self.history), "arrays": len(variables)}
         arrays = {key: keras.ops.convert_to_numpy(v) for key, v in variables.items()}
-        # Keras 3.15 copies; memory of a variable itself would change under the writer's hands.
+        # Keras 3.15 copies. A view of a variable would change while it is written.
         arrays = {key: array if array.flags.owndata else array.copy() for key, array in arrays.items()}
         return state, arrays, self._learning_rate()
 
     def _save(self):
-        """Has the snapshot written in the background, once the one before is."""
+        """Writes the snapshot in the background, after the one before it is written."""
         self._check_writer(wait=True)
         self._saved_at = time.monotonic()
         if processes()[0] > 0:
-            return  # the chief writes: all have the same state
+            return  # only the chief writes: all workers have the same state
         self._writing = self._writer.submit(self._write, *self._snapshot)
 
     def _write(self, state, arrays, learning_rate):
@@ -306,12 +309,12 @@ class Checkpoints(keras.callbacks.Callback):
         except OSError as error:
             what = f"{error.strerror}, so that a checkpoint could not be written (last good one: {self._last()})"
             raise OSError(error.errno, what, str(path)) from error
-        # Files after this one are damaged ones that were passed over.
+        # Files of later steps are damaged ones that were skipped.
         for old in [file for file in self.files() if file <= path][: -self.keep]:
             old.unlink()
 
     def _check_writer(self, wait=False):
-        """Raises what went wrong in the background."""
+        """Raises the error of the background writer, if there is one."""
         if self._writing and (wait or self._writing.done()):
             writing, self._writing = self._writing, None
             try:
@@ -340,10 +343,10 @@ class Checkpoints(keras.callbacks.Callback):
             raise SystemExit(0) if self._signal == signal.SIGTERM else KeyboardInterrupt
 
     def _on_signal(self, number, frame):
-        signal.signal(number, self._handlers[number])  # a second one does what it did before
+        signal.signal(number, self._handlers[number])  # a second signal has its usual effect
         if any(caller.f_code.co_name == "fit" for caller, _ in traceback.walk_stack(frame)):
             self._signal = number
-        else:  # an error has ended `fit`, which calls no callback then
+        else:  # `fit` has ended with an error, after which no callback is called
             signal.raise_signal(number)
 
     def _release(self):
@@ -363,12 +366,12 @@ class Checkpoints(keras.callbacks.Callback):
 
 
 def run_variables(model: keras.Model, *parts: Any) -> dict[str, Any]:
-    """Returns `{key: variable}` of everything that training changes. Keys are numbers: layer names differ between processes."""
+    """Returns `{key: variable}` of all variables that training changes. Keys are numbers, because layer names differ between processes."""
     if not model.optimizer.built:
         model.optimizer.build(model.trainable_variables)
     metrics = {id(v): v for metric in model.metrics for v in metric.variables}
     variables = {
-        # What `variables` has beside `weights` and the metrics are the states of the seed generators.
+        # Besides weights and metrics, `variables` holds the states of the seed generators.
         "model": [v for v in model.variables if id(v) not in metrics],
         "optimizer": model.optimizer.variables,
         "metrics": metrics.values(),

@@ -1,4 +1,4 @@
-"""A run: data, model and recipe in a folder, from the first step to the report. It can be stopped at any moment and resumed."""
+"""A training run in a folder: data, model and recipe, from the first step to the report. It can be stopped and resumed at any time."""
 
 import contextlib
 import functools
@@ -32,44 +32,45 @@ from keras_vit.training.weights import open_model
 
 
 class Run:
-    """A training run in a folder, as `keras-vit train` makes it.
+    """Trains a model in a folder, as `keras-vit train` does.
 
-    `train` trains the model by the recipe, and writes model, history, figures, report and `config.toml` into the folder. If it is stopped,
-    by Ctrl-C, a signal or a power failure, `Run.open(folder).train()` resumes it and ends with the same weights, bit for bit.
+    `train` trains the model with the recipe. It writes the model, the history, figures, a report and `config.toml` into the folder. If it
+    is stopped, by Ctrl-C, a signal or a power failure, `Run.open(folder).train()` resumes it and ends with the same weights, bit for bit.
 
     Args:
         data: str, a source of `keras_vit.data.load`, such as "digits" or the path of a folder; or a tuple `(images, labels)` of arrays.
-        model: str, the name of a preset; or a `keras_vit.VisionTransformer`, whose weights training begins with. Defaults to the preset
+        model: str, the name of a preset; or a `keras_vit.VisionTransformer`, whose weights training starts from. Defaults to the preset
             of the weights, or "ViTMicro4".
-        weights: str or None. A tag of the preset, the folder of a run, or what `keras_vit.from_pretrained` reads.
+        weights: str or None. Weights that training starts from: a tag of the preset, the folder of a run, or anything that
+            `keras_vit.from_pretrained` reads. Defaults to None, random weights.
         recipe: str, a row of `keras_vit.training.RECIPES`; or a `Recipe`. Defaults to "finetune" with weights, else to "small_data".
-        output: path of the run's folder, a new or an empty one. Without it the run can be looked at, but not trained.
-        config: dict of settings, or path of a TOML file with them, such as another run's `config.toml`. Other arguments go before it.
-        resume: bool. Resume the run in `output`, or begin it if it is not there yet.
-        data_options: dict of further arguments of the data source.
-        train_images: int or None. Train on a fixed, stratified subset of this many training images.
-        architecture: dict of further arguments of `VisionTransformer`, in place of the preset's.
-        teacher: str or None. A model to distil into the distillation token, by any name that `weights` takes, or `MODEL:TAG`.
+        output: path of the run's folder, which must be new or empty. Without it the run can be inspected, but not trained.
+        config: dict of settings, or path of a TOML file with them, such as another run's `config.toml`. Other arguments override it.
+        resume: bool. Resume the run in `output`, or start it if there is none. Defaults to False.
+        data_options: dict of further arguments of the data source, or None.
+        train_images: int or None. Train on a fixed, stratified subset of this many training images. Defaults to None, all.
+        architecture: dict of arguments of `VisionTransformer` that override the preset's, or None.
+        teacher: str or None. Model that is distilled into the distillation token: `MODEL:TAG`, or any other name that `weights` accepts.
         image_size: int or None. Side that images are resized to, in pixels. Defaults to the source's, or the model's.
         seed: int. The same seed gives the same run. Defaults to 0.
-        mixed_precision: bool. Compute in bfloat16.
+        mixed_precision: bool. Compute in bfloat16. Defaults to False.
         jit_compile: bool or None. Compile with XLA. Defaults to Keras's choice.
-        accumulation_steps: int or None. Micro-batches that each batch is split into, to save memory.
+        accumulation_steps: int or None. Number of micro-batches that each batch is split into, to save memory.
         strategy: str or None, as in `keras_vit.training.strategy`. Defaults to "auto".
         devices: str or None. "cpu:N" makes N virtual devices, to try a strategy.
-        keep_best: bool. Keep the weights of the epoch with the highest validation accuracy, in place of the last epoch's.
+        keep_best: bool. Keep the weights of the epoch with the highest validation accuracy, instead of those of the last epoch.
         patience: int or None. Stop when the validation accuracy has not risen for this many epochs.
-        **recipe_values: values in place of the recipe's, such as `epochs=5` and `learning_rate=1e-4`.
+        **recipe_values: values that override the recipe's, such as `epochs=5` and `learning_rate=1e-4`.
 
     Attributes:
-        config: dict of all settings, as `config.toml` holds it.
+        config: dict of all settings, as in `config.toml`.
         recipe: the `Recipe`.
-        resumed: bool. Whether the run was in the folder before.
+        resumed: bool. Whether the folder already held the run.
         history: list with a dict for each epoch: `epoch`, from 1, and the logs of `fit`.
-        phases: dict from the first epoch of each phase to what it trains; empty if there is one phase.
+        phases: dict from the first epoch of each phase to a description of what it trains; empty if there is only one phase.
 
     Raises:
-        ValueError: if a setting is unknown or wrong, the folder is not empty, or, of a resumed run, a setting differs.
+        ValueError: if a setting is unknown or wrong, the folder is not empty, or a setting differs from those of the resumed run.
 
     Example:
     >>> run = keras_vit.training.Run(data="digits", output="runs/digits", epochs=5)  # doctest: +SKIP
@@ -111,7 +112,7 @@ class Run:
             patience=patience, **recipe_values,
         )  # fmt: skip
         given = {name: os.fspath(value) if isinstance(value, os.PathLike) else value for name, value in given.items() if value is not None}
-        # The config holds everything but objects.
+        # Objects cannot be written into the config: arrays, a model, a recipe of the user's own.
         self._arrays = None if isinstance(given.get("data"), str) else given.pop("data", None)
         self._start = None if isinstance(model, str) else given.pop("model", None)
         mine = given.pop("recipe") if isinstance(recipe, Recipe) else None
@@ -126,41 +127,42 @@ class Run:
                 given.setdefault("recipe", "finetune")
             self.config = settings.complete(base, given, mine)
             if self._start is not None:
-                del self.config["model"]  # the default one
+                del self.config["model"]  # the default, which a model object replaces
         if self._arrays is None and "data" not in self.config and not self.resumed:
-            raise ValueError("`data` is missing: name a data source, such as digits, or a folder of images")
+            raise ValueError("`data` is missing: give a data source, such as digits, or a folder of images")
         self.recipe = Recipe(**self.config["training"])
         self.history, self.phases = [], {}
         self._model = self._trainer = self._checkpoints = self._phase = None
 
     @classmethod
     def open(cls, folder: str | pathlib.Path, **given: Any) -> "Run":
-        """Returns the run in a folder, to resume or to evaluate it.
+        """Returns the run in a folder, to resume or evaluate it.
 
         Args:
             folder: path of the run's folder.
-            **given: arguments of `Run`: arrays as `data` where it was begun with arrays, or paths that have changed.
+            **given: arguments of `Run` that `config.toml` cannot hold or that have changed: arrays as `data`, a model object, or the new
+                paths of data and weights that have been moved.
 
         Raises:
-            ValueError: if there is no run in the folder, or a setting is another one than the run was begun with.
+            ValueError: if the folder holds no run, or a setting differs from those that the run was started with.
         """
         if not (pathlib.Path(folder) / CONFIG).is_file():
-            raise ValueError(f"There is no run in this folder. Received: {folder}")
+            raise ValueError(f"This folder holds no run. Received: {folder}")
         return cls(output=folder, resume=True, **given)
 
     @property
     def finished(self) -> bool:
-        """Whether the run has been trained to its end."""
+        """Whether training has ended and the model is saved."""
         return self.output is not None and (self.output / MODEL).is_file()
 
     @property
     def name(self) -> str:
-        """What the report calls the model."""
+        """Name of the model in the report."""
         return self.config.get("model") or self.config.get("weights") or self.model.name
 
     @functools.cached_property
     def _devices(self):
-        """(strategy or None, number of replicas, the line that says what they are)."""
+        """(strategy or None, number of replicas, a line that describes them)."""
         found = devices(self.config.get("strategy"), self.config.get("devices"))
         if found[1] > 1:
             check_batch(self.recipe.batch_size, found[1])
@@ -171,10 +173,10 @@ class Run:
 
     @functools.cached_property
     def _base(self):
-        """The model that training begins with, or None."""
+        """The model whose weights training starts from, or None."""
         if self._start is not None or "weights" not in self.config:
             if self._start is None and "model" not in self.config:
-                raise ValueError("The run was begun with a model object: give it as `model`")
+                raise ValueError("This run was started with a model object: give it as `model`")
             return self._start
         if self.resumed:
             settings.check_there(self.config, "weights")
@@ -185,16 +187,16 @@ class Run:
     @functools.cached_property
     def data(self):
         """The `keras_vit.data.Data` of the run."""
-        from keras_vit.data import SOURCES, load  # which brings TensorFlow
+        from keras_vit.data import SOURCES, load  # imported late, because it imports TensorFlow
         from keras_vit.data.sources import Source
 
-        config, _ = self.config, self._devices  # a strategy of several machines must come first
-        # A finished run needs the weights that it began with no more: its model has the same preprocessing.
-        begins = self._start is not None or "weights" in config or "model" not in config
-        base = self.model if begins and self.finished else self._base
+        config, _ = self.config, self._devices  # a strategy of several machines must be made before any dataset
+        # A finished run does not need the weights that it started from: its own model has the same preprocessing.
+        has_base = self._start is not None or "weights" in config or "model" not in config
+        base = self.model if has_base and self.finished else self._base
         source, size = config.get("data") if self._arrays is None else self._arrays, config.get("image_size")
         if source is None:
-            raise ValueError("The run was begun with arrays: give them as `data`")
+            raise ValueError("This run was started with arrays: give them as `data`")
         if self.resumed:
             settings.check_there(config, "data")
         if size is None and isinstance(source, str) and (base is not None or source not in SOURCES):  # they have a size of their own
@@ -207,7 +209,7 @@ class Run:
 
     @property
     def model(self) -> keras.Model:
-        """The model: the trained one of a finished run, else the one that `train` trains."""
+        """The trained model of a finished run, else the model that `train` trains."""
         if self._model is None:
             self._model = keras.saving.load_model(self.output / MODEL) if self.finished else self._build()
         return self._model
@@ -216,7 +218,7 @@ class Run:
         config, base, data = self.config, self._base, self.data
         arguments = dict(config.get("architecture", {}))
         if base is None:
-            ViTConfig.of(config["model"], **arguments)  # refuses what is no argument
+            ViTConfig.of(config["model"], **arguments)  # raises for an unknown argument
         arguments |= dict(num_classes=len(data.class_names), input_shape=data.image_shape, class_names=data.class_names)
         if config.get("mixed_precision"):
             arguments["dtype"] = "mixed_bfloat16"
@@ -226,13 +228,13 @@ class Run:
             return self.recipe.build(config["model"] if base is None else base, **arguments)
 
     def compile(self) -> keras.Model:
-        """Builds the model anew, compiles it by the recipe, and returns it, or its `Distillation`. `train` does so itself."""
+        """Builds a new model, compiles it with the recipe, and returns it, or its `Distillation`. `train` calls this itself."""
         self._model = self._trainer = self._build()
         if "teacher" in self.config:
             with self._scope():
                 self._trainer = Distillation(self._model, open_model(self.config["teacher"]))
         for phase in reversed(self.recipe.phases()):
-            freeze(self._model, phase.frozen_blocks)  # refuses blocks that the model has not, before anything is trained
+            freeze(self._model, phase.frozen_blocks)  # raises for blocks that the model lacks, before any training
         self._compile(self.recipe.phases()[0])
         return self._trainer
 
@@ -245,7 +247,7 @@ class Run:
         self._phase = phase
 
     def show_batch(self) -> pathlib.Path:
-        """Writes the first augmented batch into the run's folder as a picture, and returns its path."""
+        """Writes a picture of the first augmented batch into the run's folder, and returns its path."""
         from keras_vit.data import show_batch
 
         data = self.data
@@ -263,25 +265,27 @@ class Run:
         report: bool = True,
         verbose: str | int = "auto",
     ) -> list[dict]:
-        """Trains from the newest checkpoint, or from the beginning, and writes the results.
+        """Trains from the newest checkpoint, or from the start, and writes the results.
 
         Args:
-            epochs: int or None. Stop after this many epochs, with the schedule of all of them. None trains to the end.
-            callbacks: sequence of further `keras.callbacks.Callback`. They begin anew when the run is resumed.
-            save_every: int or None. Steps between two checkpoints, beside those of every ten minutes and every epoch.
-            tensorboard: bool. Write logs for TensorBoard, too.
-            report: bool. Write the model, figures and report at the end.
-            verbose: "auto", 0, 1 or 2, as in `fit`; 0 prints nothing.
+            epochs: int or None. Stop after this many epochs. The learning-rate schedule stays that of the whole run. None trains to the
+                end. Defaults to None.
+            callbacks: sequence of further `keras.callbacks.Callback`. Their state is not saved: they start again when the run is resumed.
+            save_every: int or None. Steps between two checkpoints, in addition to one every ten minutes and one every epoch. Defaults to
+                None.
+            tensorboard: bool. Also write logs for TensorBoard. Defaults to False.
+            report: bool. Write the model, figures and report at the end. Defaults to True.
+            verbose: "auto", 0, 1 or 2, as in `fit`; 0 prints nothing. Defaults to "auto".
 
         Returns:
             The history: a list with a dict for each epoch.
 
         Raises:
-            ValueError: if a setting is wrong, or the memory does not hold a batch. The folder is left as it was.
-            FloatingPointError: if the loss, or a weight, is not finite.
+            ValueError: if a setting is wrong, or a batch does not fit into memory. The folder is left as it was.
+            FloatingPointError: if the loss or a weight is not finite.
         """
         if self.output is None:
-            raise ValueError("A run needs a folder to be trained. Received: output=None")
+            raise ValueError("Training needs a folder. Received: output=None")
         phases = self.recipe.phases()
         if self._trainer is None or self._phase != phases[0]:
             self.compile()
@@ -317,16 +321,16 @@ class Run:
             self._model.load_weights(self.output / BEST)
         if report and processes()[0] == 0:
             write_results(self, time.monotonic() - start, self._verbose != 0)
-        check_agreement({"end": len(self.history)})  # the others stay until the first, which leads them, has written
+        check_agreement({"end": len(self.history)})  # the other workers wait here until the chief has written
         return self.history
 
     def _begin(self):
-        """Writes the config, once nothing is wrong with it, and says what begins."""
+        """Writes the config, after all checks have passed, and prints what is going to be trained."""
         data, config = self.data, self.config
         if processes()[0] > 0:
             return
         self.output.mkdir(parents=True, exist_ok=True)
-        # With the size that the source chose: its default may change.
+        # The image size is written even if it is the source's default, which may change.
         settings.write_config(config | {"image_size": data.image_shape[0], "class_names": list(data.class_names)}, self.output / CONFIG)
         sizes = ", ".join(f"{size:,} {split}" for split, size in data.sizes.items())
         rows, columns, _ = data.image_shape
@@ -339,7 +343,7 @@ class Run:
             print(text, flush=True)
 
     def _fit(self, phase, before, checkpoints, batches, callbacks, limit, tensorboard):
-        """Trains one phase of the recipe; `before` is the history of those before it."""
+        """Trains one phase of the recipe. `before` is the history of the phases before it."""
         epochs, steps = phase.length(self.data.steps_per_epoch)
         patience, chief = self.config.get("patience"), processes()[0] == 0
         epochs = epochs if limit is None else min(epochs, limit - len(before))
@@ -354,14 +358,14 @@ class Run:
             if is_stale(checkpoints.history, patience):
                 self._trainer.stop_training = True
 
-        # `checkpoints` comes behind everything that changes the model: it saves what they did.
+        # `checkpoints` comes after all callbacks that change the model, so that it saves their changes.
         callbacks = [*callbacks]
         if tensorboard and chief:
             callbacks.append(keras.callbacks.TensorBoard(self.output / "tensorboard", write_graph=False))
         if self.config.get("keep_best") and chief:
             callbacks.append(BestEpoch(self.output / BEST, lambda: numbered(before, checkpoints.history)))
         callbacks += [checkpoints, keras.callbacks.LambdaCallback(on_epoch_end=after_epoch)]
-        verbose = (1 if sys.stdout.isatty() else 2) if self._verbose == "auto" else self._verbose  # in a file a line an epoch, and no bar
+        verbose = (1 if sys.stdout.isatty() else 2) if self._verbose == "auto" else self._verbose  # no progress bar in a log file
         self._trainer.fit(
             batches,
             steps_per_epoch=steps,
@@ -373,7 +377,7 @@ class Run:
         )
 
     def position(self) -> str | None:
-        """Returns how far `train` has come, such as "epoch 3 of 8 and 5 steps"; None if it has not begun."""
+        """Returns the progress of `train`, such as "epoch 3 of 8 and 5 steps"; None before it starts."""
         if (checkpoints := self._checkpoints) is None:
             return None
         last = (self._phase or self.recipe.phases()[-1]).length(self.data.steps_per_epoch)[0]
@@ -383,16 +387,16 @@ class Run:
         """Evaluates the trained model.
 
         Args:
-            split: "test", "validation", "train" or "all". Data without test images are evaluated on the validation images.
-            batch_size: int. Images that are computed at once.
+            split: "test", "validation", "train" or "all". Without test images, "test" means "validation". Defaults to "test".
+            batch_size: int. Number of images of a batch. Defaults to 32.
 
         Returns:
-            dict with `split`, the one that was evaluated, `images`, `accuracy`, `top5_accuracy`, `log_loss`, `calibration_error`,
-            `confusion_matrix`, `classes` and `images_per_second`, as `evaluate_predictions` returns them.
+            dict with `split`, the one that was evaluated, `images_per_second`, and what `keras_vit.training.evaluate_predictions` returns:
+            `images`, `accuracy`, `top5_accuracy`, `log_loss`, `calibration_error`, `confusion_matrix` and `classes`.
 
         Raises:
-            ValueError: if the run is not finished, or the split is unknown.
+            ValueError: if the run is not trained, or the split is unknown.
         """
         if not (self.finished or self.history):
-            raise ValueError(f"The run must be trained first: `run.train()`. Received: {self.output}")
+            raise ValueError(f"The run must be trained first, by `run.train()`. Received: {self.output}")
         return evaluate_split(self.model, self.data, split, batch_size)[0]

@@ -18,13 +18,13 @@ def cosine(learning_rate: float, steps: int, warmup_steps: int = 0) -> keras.opt
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class Linear(keras.optimizers.schedules.LearningRateSchedule):
-    """Implements a linear warm-up, and a linear decay to `end` times the highest value.
+    """A linear warm-up, then a linear decay to `end` times the highest value.
 
     Args:
-        learning_rate: float. Highest value.
-        steps: int. Step at which the schedule ends.
-        warmup_steps: int. Step at which the highest value is reached. Defaults to 0.
-        end: float. Last value, as a share of the highest; 1.0 means no decay. Defaults to 0.0.
+        learning_rate: float. Highest learning rate.
+        steps: int. Number of steps after which the decay ends.
+        warmup_steps: int. Number of steps after which the highest learning rate is reached. Defaults to 0.
+        end: float. Last learning rate, as a fraction of the highest; 1.0 means no decay. Defaults to 0.0.
 
     Example:
     >>> schedule = Linear(1.0, steps=10, warmup_steps=2)

@@ -1,4 +1,4 @@
-"""The settings of a run: what its `config.toml` holds, how they are checked, completed, read and written."""
+"""The settings of a run, as `config.toml` holds them: reading, checking, completing and writing them."""
 
 import dataclasses
 import os
@@ -14,7 +14,7 @@ from keras_vit.training.folder import CONFIG
 from keras_vit.training.recipe import Recipe
 from keras_vit.training.recipes import RECIPES
 
-KEYS = {  # what a config may hold, with its type and the least value of an int
+KEYS = {  # name of a setting: (its type, its least value if it is an int)
     "data": (str, None),
     "data_options": (dict, None),
     "train_images": (int, 1),
@@ -44,7 +44,7 @@ def read_config(path: str | pathlib.Path) -> dict[str, Any]:
     """Returns the settings in a TOML file, or in the `config.toml` of a folder, as a dict.
 
     Raises:
-        ValueError: if it is no TOML file, or a setting is unknown or of another type.
+        ValueError: if the file is not TOML, or a setting is unknown or has the wrong type.
     """
     path = pathlib.Path(path)
     path = path / CONFIG if path.is_dir() else path
@@ -67,14 +67,14 @@ def write_config(config: dict[str, Any], path: pathlib.Path) -> None:
 
 
 def check(config: dict[str, Any], where: str = "") -> None:
-    """Refuses settings of unknown names or of other types.
+    """Raises a ValueError for settings with unknown names or wrong types.
 
     Args:
-        config: dict.
-        where: str. What the error says about where they are from.
+        config: dict of settings.
+        where: str. End of the error message: where the settings come from.
 
     Raises:
-        ValueError: with the nearest names, or the type.
+        ValueError: naming the nearest settings, or the right type.
     """
     for key, value in config.items():
         if key not in KEYS:
@@ -92,17 +92,17 @@ def check(config: dict[str, Any], where: str = "") -> None:
 
 
 def complete(config: dict[str, Any], given: dict[str, Any], recipe: Recipe | None = None) -> dict[str, Any]:
-    """Returns the settings of a new run: those of a file, those given, and the recipe's values under "training".
+    """Returns the settings of a new run: those of a file, those given, and all values of the recipe under "training".
 
-    Paths become absolute: a run can be resumed and evaluated from any folder.
+    Paths become absolute, so that a run can be resumed and evaluated from any working directory.
 
     Args:
         config: dict, as `read_config` returns it; empty without a file.
-        given: dict of settings that go before those in `config`; values of the recipe stand beside the others.
-        recipe: a `Recipe` in place of the one that the settings name, or None.
+        given: dict of settings that override those in `config`. Values of the recipe are keys like any other.
+        recipe: a `Recipe` that takes the place of the one that the settings name, or None.
 
     Returns:
-        dict.
+        dict of settings.
 
     Raises:
         ValueError: if a setting is unknown or wrong.
@@ -119,20 +119,20 @@ def complete(config: dict[str, Any], given: dict[str, Any], recipe: Recipe | Non
     if recipe is not None:
         config["recipe"] = next((name for name, row in RECIPES.items() if row == recipe), "own")
     elif {"source", "batch_size"} <= set(training):
-        recipe = Recipe(**training)  # a config that a run has written holds every value: what it lacks is None, which TOML does not know
+        recipe = Recipe(**training)  # a run's own config holds every value, except those that are None, which TOML cannot express
     else:
         recipe = changed(choose("recipe", config["recipe"], RECIPES), training)
     recipe = changed(recipe, changes)
     if config.get("keep_best") and recipe.ema_momentum is not None:
         raise ValueError(
-            "`keep_best` compares the epochs' validation accuracies, which are not those of averaged weights: leave it out, or set "
-            f"`ema_momentum` to None. Received: keep_best=True, ema_momentum={recipe.ema_momentum}"
+            "`keep_best` cannot be used with `ema_momentum`: the validation accuracy of an epoch is not that of the averaged weights. "
+            f"Leave out `keep_best`, or set `ema_momentum` to None. Received: keep_best=True, ema_momentum={recipe.ema_momentum}"
         )
     return absolute(config | {"training": values_of(recipe)})
 
 
 def changed(recipe: Recipe, values: dict[str, Any]) -> Recipe:
-    """Returns the recipe with other values; `epochs` take the place of `steps`, and the reverse."""
+    """Returns the recipe with some values changed. Setting `epochs` clears `steps`, and the reverse."""
     for one, other in (("epochs", "steps"), ("steps", "epochs")):
         if one in values:
             values = {other: None} | values
@@ -140,9 +140,11 @@ def changed(recipe: Recipe, values: dict[str, Any]) -> Recipe:
 
 
 def values_of(recipe: Recipe) -> dict[str, Any]:
-    """Returns the values of a recipe but for those that are None, as a dict for TOML."""
+    """Returns the values of a recipe that are not None, as a dict for TOML."""
     if not isinstance(recipe.augmentation, str):
-        raise ValueError(f"A run's augmentation must have a name, for its config. Received: augmentation={recipe.augmentation!r}")
+        raise ValueError(
+            f"The augmentation of a run must be a name, which its config can hold. Received: augmentation={recipe.augmentation!r}"
+        )
     return {key: value for key, value in dataclasses.asdict(recipe).items() if value is not None}
 
 
@@ -162,8 +164,8 @@ def _is_path(key, value):
 
 
 def _is_named(data):
-    """Whether data are a source with a name, and not a folder."""
-    from keras_vit.data import SOURCES  # which brings TensorFlow
+    """Returns whether `data` is the name of a data source, and not a folder."""
+    from keras_vit.data import SOURCES  # imported late, because it imports TensorFlow
 
     return data in SOURCES or data.startswith("tfds:")
 
@@ -173,7 +175,7 @@ def _absolute(path):
 
 
 def agree(config: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """Returns the settings of a run that is there, once those given agree with them.
+    """Returns the settings of an existing run, after checking that those given agree with them.
 
     Data and weights that have been moved may be given by their new path.
 
@@ -182,7 +184,7 @@ def agree(config: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
         given: dict, as `complete` takes it.
 
     Raises:
-        ValueError: if a setting is another one.
+        ValueError: if a given setting differs from the run's.
     """
     check({key: value for key, value in given.items() if key not in RECIPE_VALUES})
     config, given = absolute(config), absolute(given)
@@ -194,12 +196,12 @@ def agree(config: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
             config = config | {name: value}
             continue
         option, was = "--" + name.replace("_", "-"), settings.get(name, "not given")
-        raise ValueError(f"A run keeps its settings: this one was begun with {option} {was}. Received: {option} {value}")
+        raise ValueError(f"A run keeps its settings: this one was started with {option} {was}. Received: {option} {value}")
     return config
 
 
 def check_there(config: dict[str, Any], key: str) -> None:
-    """Refuses to go on with a run whose data or weights are no longer where they were.
+    """Raises a ValueError if the data or weights of a run are no longer at their path.
 
     Args:
         config: dict, as `read_config` returns it.
@@ -210,8 +212,8 @@ def check_there(config: dict[str, Any], key: str) -> None:
 
 
 def is_lost(key: str, path: Any) -> bool:
-    """Whether a setting names a file or folder that is not there."""
+    """Returns whether a setting names a file or folder that does not exist."""
     if path is None or os.path.exists(path):
         return False
-    # Earlier versions kept the path of the data as it was given.
+    # Earlier versions kept the path of the data as it was given, relative or not.
     return os.path.isabs(path) or (key == "data" and not _is_named(path))

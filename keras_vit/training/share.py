@@ -1,4 +1,4 @@
-"""Sharing a model on the Hugging Face Hub: its files with their card, and the upload."""
+"""Sharing a model on the Hugging Face Hub: writing its files and model card, and uploading them."""
 
 import contextlib
 import os
@@ -30,23 +30,24 @@ def push(
 ) -> str:
     """Uploads a model and its card to the Hugging Face Hub, in one commit.
 
-    It needs a token that may write: `hf auth login`, or the environment variable `HF_TOKEN`.
+    This needs a token with write access: run `hf auth login`, or set the environment variable `HF_TOKEN`.
 
     Args:
-        source: str, path-like or `VisionTransformer`. The folder of a run, whose data, recipe and results go into the card; or whatever
-            else `keras-vit predict --model` takes.
+        source: str, path-like or `VisionTransformer`. The folder of a run, whose data, recipe and results go into the card; or anything
+            else that `keras-vit predict --model` accepts.
         repository: str, `hf://owner/name`. It is created if it does not exist.
-        format: str. "huggingface" (transformers), "timm" or "keras", which holds every model. Defaults to "huggingface".
-        private: bool. Whether a new repository is private; one that exists stays as it is. Defaults to True.
-        license: str or None. Identifier of the license, such as "apache-2.0". None takes that of the published weights that training
-            began from. Defaults to None.
-        overwrite: bool, or function of a list of file names. Whether files that are in the repository are replaced. Defaults to False.
+        format: str. "huggingface" (transformers), "timm" or "keras", which can hold every model. Defaults to "huggingface".
+        private: bool. Whether a new repository is private. An existing repository stays as it is. Defaults to True.
+        license: str or None. Identifier of the license, such as "apache-2.0". None means that of the published weights that training
+            started from. Defaults to None.
+        overwrite: bool, or function that takes the list of files to be replaced and returns a bool. Whether existing files of the
+            repository are replaced. Defaults to False.
 
     Returns:
         The repository's URL.
 
     Raises:
-        ValueError: if the repository holds files that would be replaced, its name or the format is wrong, the format cannot hold the
+        ValueError: if the repository already has files of these names, its name or the format is wrong, the format cannot hold the
             model, or the Hub refuses the token.
         ConnectionError: if the Hub cannot be reached.
 
@@ -78,7 +79,7 @@ def push(
 
 
 def write_repository(model: VisionTransformer, folder: Any, repository: str, source: Any, format: str, license: str | None) -> None:
-    """Writes the files of a repository: the model in a format, and README.md, its card. Arguments as in `push`."""
+    """Writes the files of a repository: the model in `format`, and its card, README.md. Arguments as in `push`."""
     folder = pathlib.Path(folder)
     if format == "keras":
         model.save(folder / MODEL)
@@ -89,13 +90,13 @@ def write_repository(model: VisionTransformer, folder: Any, repository: str, sou
 
 @contextlib.contextmanager
 def _hub_errors(repository):
-    """Turns the Hub's errors into those of this package."""
+    """Turns the Hub's errors into a ValueError or ConnectionError that says what to do."""
     from huggingface_hub import errors
 
     try:
         yield
-    except Exception as error:  # the HTTP library beneath differs between versions of huggingface_hub, and so do its errors
+    except Exception as error:  # versions of huggingface_hub use different HTTP libraries, with different errors
         if isinstance(error, errors.HfHubHTTPError) and error.response.status_code in (401, 403):
-            why = "The Hub refuses: a token that may write there is needed (`hf auth login`)"
+            why = "The Hub refused the upload: log in with a token that has write access (`hf auth login`)"
             raise ValueError(f"{why}. Received: {repository}") from error
         raise ConnectionError(f"The upload to the Hub failed: {' '.join(str(error).split())} Received: {repository}") from error

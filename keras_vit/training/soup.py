@@ -12,30 +12,31 @@ from keras_vit.training.results.predictions import predict_dataset
 from keras_vit.training.weights import open_model
 from keras_vit.vision_transformer import VisionTransformer
 
-# Arguments in which the models may differ: they change neither what a weight means nor the outputs.
+# Arguments in which the models may differ, because they change neither the meaning of a weight nor the outputs.
 FREE = ("name", "dtype", "remat", "dropout_rate", "attention_dropout_rate", "drop_path_rate", "drop_path_schedule", "patch_dropout_rate")
 
 
 def soup(models: Sequence[VisionTransformer | str | os.PathLike[str]], data: Any = None, batch_size: int = 32) -> VisionTransformer:
     """Averages the weights of models that were fine-tuned from the same weights.
 
-    The average costs no more than one model at inference, and is often more accurate than each of them. Without `data` the soup is
-    uniform: the average of all. With `data` it is greedy: from the most accurate model on, each model is added if the average with it is
-    at least as accurate as the one without it. The greedy soup is never less accurate on `data` than the best model.
+    The result costs no more than one model at inference, and is often more accurate than each of the models. Without `data`, the soup is
+    uniform: the average of all models. With `data`, it is greedy: starting from the most accurate model, each further model is added if
+    the average with it is at least as accurate as without it. On `data`, a greedy soup is never less accurate than the best model.
 
     Args:
-        models: sequence of two or more of: `VisionTransformer`, folder of a run, `.keras` file, or whatever else
-            `keras_vit.from_pretrained` reads. Their arguments must be the same, but for dropout and the like. Files are opened one by one.
-        data: images that choose the models of a greedy soup: a `keras_vit.data.Data`, whose validation images are taken, or an iterable
-            of batches `(images, labels)`. None makes a uniform soup. Defaults to None.
-        batch_size: int. Images of a `Data` that are computed at once. Defaults to 32.
+        models: sequence of two or more of: `VisionTransformer`, folder of a run, `.keras` file, or anything else that
+            `keras_vit.from_pretrained` reads. Their arguments must be the same, except for dropout and the like. Files are opened one by
+            one.
+        data: labeled images that select the models of a greedy soup: a `keras_vit.data.Data`, whose validation images are used, or an
+            iterable of batches `(images, labels)`. None makes a uniform soup. Defaults to None.
+        batch_size: int. Batch size for the images of a `Data`. Defaults to 32.
 
     Returns:
         A `VisionTransformer`, not compiled, with the first model's arguments. Low-rank updates are merged into their kernels.
 
     Raises:
-        ValueError: if there are fewer than two models, one is no `VisionTransformer`, is quantized or differs from the first, or `data`
-            cannot be read twice.
+        ValueError: if there are fewer than two models, one is not a `VisionTransformer`, is quantized or differs from the first, or
+            `data` can only be read once.
 
     Reference:
         Wortsman et al., "Model soups: averaging weights of multiple fine-tuned models improves accuracy without increasing inference
@@ -53,7 +54,7 @@ def soup(models: Sequence[VisionTransformer | str | os.PathLike[str]], data: Any
 
 
 def average(models: Sequence) -> VisionTransformer:
-    """Returns the model with the mean of the weights of models, as `soup` takes them."""
+    """Returns the uniform soup: a model whose weights are the mean over `models`, as in `soup`."""
     first = _opened(models[0])
     total = {path: _array(variable).astype("float64") for path, variable in _variables(first).items()}
     for source in models[1:]:
@@ -68,15 +69,15 @@ def average(models: Sequence) -> VisionTransformer:
 
 
 def greedy(models: Sequence, score: Callable[[VisionTransformer], float]) -> tuple[VisionTransformer, list[dict]]:
-    """Makes a greedy soup.
+    """Returns the greedy soup, and how it was selected.
 
     Args:
-        models: as `soup` takes them.
-        score: function of a model. Larger is better.
+        models: as in `soup`.
+        score: function that returns the score of a model. Larger is better.
 
     Returns:
-        (soup, rows): the model; and for each of `models`, best first, a dict of its "number" in `models`, its own "score", whether it was
-        "kept", and "soup", the score of the average with it.
+        (soup, rows): the model; and a dict for each of `models`, best first, with its "number" in `models`, its own "score", whether it
+        was "kept", and "soup", the score of the average with it.
     """
     first = _opened(models[0])
     scores = []
@@ -84,7 +85,7 @@ def greedy(models: Sequence, score: Callable[[VisionTransformer], float]) -> tup
         model = _opened(source)
         _check_same(first, model, models[0], source)
         scores.append(score(model))
-    order = sorted(range(len(models)), key=lambda i: -scores[i])  # stable: of equals the first comes first
+    order = sorted(range(len(models)), key=lambda i: -scores[i])
     chosen, best, result = [order[0]], scores[order[0]], None
     rows = [{"number": order[0], "score": best, "kept": True, "soup": best}]
     for i in order[1:]:
@@ -98,13 +99,13 @@ def greedy(models: Sequence, score: Callable[[VisionTransformer], float]) -> tup
 
 
 def accuracy_on(data: Any, batch_size: int = 32) -> Callable[[VisionTransformer], float]:
-    """Returns a function that gives a model's accuracy on `data`, as `soup` takes them."""
+    """Returns a function that computes a model's accuracy on `data`, as in `soup`."""
     names = getattr(data, "class_names", None)
     if hasattr(data, "splits"):
         data = data.splits["validation"].rebatch(batch_size)
     elif not isinstance(data, Iterable) or iter(data) is data:
         raise ValueError(
-            "`data` must be a keras_vit.data.Data, or batches `(images, labels)` that can be read more than once, such as a "
+            "`data` must be a keras_vit.data.Data, or batches `(images, labels)` that can be iterated more than once, such as a "
             f"tf.data.Dataset or a list. Received: a {type(data).__name__}"
         )
 
@@ -128,7 +129,7 @@ def _opened(source):
     """Returns the model of an entry of `models`, with low-rank updates merged."""
     model = open_model(os.fspath(source)) if isinstance(source, (str, os.PathLike)) else source
     if not isinstance(model, VisionTransformer):
-        raise ValueError(f"A soup is made of VisionTransformers, or files of them. Received: a {type(model).__name__}")
+        raise ValueError(f"The models of a soup must be VisionTransformers, or files of them. Received: a {type(model).__name__}")
     layers = list(model._flatten_layers())
     if any(layer.quantization_mode for layer in layers):
         raise ValueError(f"Quantized weights cannot be averaged: make the soup first, then quantize it. Received: {_name(source)}")

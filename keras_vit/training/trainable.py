@@ -1,4 +1,4 @@
-"""Which weights are trained: all, those after a block, or low-rank updates of the attention kernels."""
+"""Functions that set which weights are trained: all, those after some blocks, or low-rank updates of the attention kernels."""
 
 import re
 
@@ -15,12 +15,12 @@ def freeze(model: keras.Model, blocks: int | str | None = None) -> None:
     """Sets which layers are trained. Compile the model afterwards.
 
     Args:
-        model: a `VisionTransformer`, or a model that holds one: the layers around it stay as they are.
-        blocks: None, int or "all". None trains everything. An int freezes the stem, the embeddings and this many of the first encoder
-            blocks. "all" trains only the head (a linear probe). Defaults to None.
+        model: a `VisionTransformer`, or a model that contains one. The layers around it stay as they are.
+        blocks: None, int or "all". None trains everything. An int freezes the stem, the embeddings and this many encoder blocks, the
+            first ones. "all" trains only the head (a linear probe). Defaults to None.
 
     Raises:
-        ValueError: if `blocks` is none of these, or the model holds no `VisionTransformer`.
+        ValueError: if `blocks` is none of these, or the model contains no `VisionTransformer`.
 
     Example:
     >>> model = keras_vit.VisionTransformer((32, 32, 3), 8, 64, 2, 4, 128, num_classes=10)
@@ -46,19 +46,19 @@ def freeze(model: keras.Model, blocks: int | str | None = None) -> None:
 
 
 def add_lora(model: keras.Model, rank: int = 8, alpha: float | None = None) -> None:
-    """Makes a model train only the head and low-rank updates of the attention kernels. Compile the model afterwards.
+    """Trains only the head and low-rank updates of the attention kernels (LoRA). Compile the model afterwards.
 
-    Each kernel of queries, keys and values, and of the projection, becomes `kernel + alpha / rank * a @ b` with `a` `(D, rank)` and `b`
-    `(rank, 3 D or D)`, which starts at zero. `model.adapt()` returns the model with the updates merged into the kernels. A saved
-    model keeps them apart; a model without updates reads the merged kernels from its weights.
+    Each kernel of queries, keys and values, and of the projection, becomes `kernel + alpha / rank * a @ b`. `a` is `(D, rank)`, and `b`
+    is `(rank, 3 D)` or `(rank, D)` and starts at zero. `model.adapt()` returns the model with the updates merged into the kernels. A
+    saved model keeps them separate. A model without updates that loads its weights gets the merged kernels.
 
     Args:
-        model: a `VisionTransformer`, or a model that holds one: the layers around it stay as they are.
+        model: a `VisionTransformer`, or a model that contains one. The layers around it stay as they are.
         rank: int. Rank of the updates. Defaults to 8.
-        alpha: float or None. Scale of the updates, which are multiplied by `alpha / rank`; None takes `rank`. Defaults to None.
+        alpha: float or None. Scale of the updates, which are multiplied by `alpha / rank`. None means `rank`. Defaults to None.
 
     Raises:
-        ValueError: if `rank` is less than 1, the model has such updates, or it holds no `VisionTransformer`.
+        ValueError: if `rank` is less than 1, the model already has such updates, or it contains no `VisionTransformer`.
 
     Reference:
         Hu et al., "LoRA: Low-Rank Adaptation of Large Language Models", 2022, section 4.1.

@@ -1,4 +1,4 @@
-"""Models with trained weights, by the names that a run and the command take."""
+"""Opening a model with trained weights by its name: a preset's tag, a run's folder or a file."""
 
 import pathlib
 import re
@@ -15,14 +15,16 @@ def open_model(source: str, weights: str | None = None) -> keras.Model:
     """Returns a model with trained weights.
 
     Args:
-        source: str. With `weights` the name of a preset. Else `MODEL:TAG`, the folder of a run, or what `keras_vit.from_pretrained` reads.
-        weights: str or None. A tag of the preset, the folder of a run, or what `keras_vit.from_pretrained` reads.
+        source: str. With `weights`, the name of a preset. Without, `MODEL:TAG`, the folder of a run, or anything that
+            `keras_vit.from_pretrained` reads.
+        weights: str or None. A tag of the preset, the folder of a run, or anything that `keras_vit.from_pretrained` reads. Defaults to
+            None.
 
     Returns:
         A `VisionTransformer`.
 
     Raises:
-        ValueError: if there is no such model, or no such weights.
+        ValueError: if the model or the weights do not exist.
     """
     if weights is not None:
         if not (model := _model_of_run(weights)):
@@ -31,14 +33,14 @@ def open_model(source: str, weights: str | None = None) -> keras.Model:
         trained = tomllib.loads(config.read_text(encoding="utf-8")).get("model", source) if config.is_file() else source
         if trained != source:
             raise ValueError(f"The run in {weights} trained a {trained}. Received: model={source!r}, weights={str(weights)!r}")
-        return from_pretrained(model)  # also where the run's architecture differs from the preset's
+        return from_pretrained(model)  # not `zoo.create`: the run's architecture may differ from the preset's
     if model := _model_of_run(source):
         return from_pretrained(model)
     if re.fullmatch(r"\w{2,}(:\w+)?", source) and not pathlib.Path(source).expanduser().exists():
         name, _, tag = source.partition(":")
         if not tag:
             catalogue.find_preset(name)
-            raise ValueError(f"The weights of {name} must be named: a file, or one of the tags {catalogue.tags(name)}. Received: {source}")
+            raise ValueError(f"Name the weights of {name}: a file, or one of the tags {catalogue.tags(name)}. Received: {source}")
         return zoo.create(name, weights=tag)
     return from_pretrained(source)
 

@@ -83,7 +83,7 @@ def test_the_command_line_goes_before_the_config(finished):
         ('data = "digits"\n[training]\nlearning_rate = "fast"', "`--learning-rate` must be a float. Received: learning_rate='fast'"),
         ('data = "digits"\n[training]\nclip_norm = true', "`clip_norm` must be a float or None. Received: clip_norm=True"),
         ('data = "digits"\n[training]\nfrozen_blocks = "some"', "`--freeze` must be one of 'all'"),
-        ('data = "digits"\n[training]\naugmentation = 3', "augmentation must have a name"),
+        ('data = "digits"\n[training]\naugmentation = 3', "augmentation of a run must be a name"),
         ('data = "digits"\n[data_options]\nimg_size = 8', "img_size"),
         ('data = "digits"\n[architecture]\nhidden_dim = "wide"', "hidden_dim"),
         ('data = "digits"\n[architecture]\ndepth = 3', "depth"),
@@ -156,7 +156,7 @@ def test_a_device_out_of_memory(capsys, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_two_virtual_devices(tmp_path):
-    """In a process of its own: virtual devices must be made first."""
+    """In a process of its own: virtual devices must be created first."""
     process = start(tmp_path / "run", *ARGUMENTS, "--epochs", "1", "--strategy", "mirrored", "--devices", "cpu:2", "--no-jit-compile")
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0 and "Test accuracy" in out, err

@@ -122,7 +122,7 @@ def test_chief_and_two_workers_of_which_one_is_killed(tmp_path, arguments):
     assert f"{killed} is gone; trial 0 will be tried again" in written["chief"][1]
     other = "two" if killed == "one" else "one"
     assert [processes[name].returncode for name in ("chief", other, killed)] == [0, 0, -9], written
-    assert "going on after" in written[other][1] and "trial_0/checkpoints" in written[other][1]
+    assert "resuming after" in written[other][1] and "trial_0/checkpoints" in written[other][1]
     trials = read_trials(study)
     assert [trial.status for trial in trials] == ["COMPLETED"] * 3 and all(len(trial.history) == 30 for trial in trials)
     assert written["chief"][0].count("; best 0.") == 3 and (study / "report.html").exists()

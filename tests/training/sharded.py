@@ -1,4 +1,4 @@
-"""Trains with weights divided over virtual devices, and on one, in processes of their own, and prints how far apart they end.
+"""Trains with weights sharded over virtual devices, and on one, in processes of their own, and prints how far apart they end.
 
 python tests/training/sharded.py alone            one device: prints its losses
 python tests/training/sharded.py divided FOLDER   four devices of one process

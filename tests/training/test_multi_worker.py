@@ -119,7 +119,7 @@ def test_two_workers_train_as_one_and_go_on_after_one_was_killed(tmp_path, monke
 
     resumed, err = run("--output", tmp_path / "broken", "--local", 2, "--kill-at", 8)
     assert int(re.search(r"all had ended (\d+) s after", err)[1]) < 100  # the heartbeat's time, on busy cores
-    assert "unhealthy" in err and "attempt 1 failed" in err and "going on after 5 steps of epoch 1" in err
+    assert "unhealthy" in err and "attempt 1 failed" in err and "resuming after 5 steps of epoch 1" in err
     assert {answer["weights and optimizer"] for answer in resumed} == {unbroken[0]["weights and optimizer"]}
 
 

@@ -206,7 +206,7 @@ def test_other_data_begin_the_epoch_again(tmp_path, capsys):
     resumed, again = small_model(), Checkpoints(tmp_path)
     assert resumed.fit(**options, callbacks=[again]).history == history
     assert_same(states(resumed), states(unbroken))
-    assert f"going on after 0 steps of epoch 2, from {tmp_path / 'step-000000004.npz'}" in capsys.readouterr().err
+    assert f"resuming after 0 steps of epoch 2, from {tmp_path / 'step-000000004.npz'}" in capsys.readouterr().err
 
 
 def test_a_finished_run_has_nothing_left_to_do(tmp_path):
@@ -249,7 +249,7 @@ def put(folder, files):
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "empty"])
-def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path, saved, capsys, damage):
+def test_a_damaged_checkpoint_is_skipped_and_named(tmp_path, saved, capsys, damage):
     older, newest = put(tmp_path, saved)
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
@@ -257,7 +257,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_named(tmp_path, saved, capsys, 
     checkpoints = Checkpoints(tmp_path, every_steps=1)
     checkpoints.resume(train_from)
     assert checkpoints.step == 6
-    assert f"passed over {newest}: it is damaged" in capsys.readouterr().err
+    assert f"skipped the damaged checkpoint {newest}" in capsys.readouterr().err
     fit(small_model(), checkpoints)
     assert [path.name for path in checkpoints.files()] == ["step-000000007.npz", "step-000000008.npz"]
 
@@ -284,7 +284,7 @@ def test_every_flipped_bit_is_found_or_does_not_matter(tmp_path, saved):
 
 def test_damaged_checkpoints_alone_are_refused(tmp_path):
     (tmp_path / "step-000000004.npz").write_bytes(b"")
-    with pytest.raises(ValueError, match="All checkpoints are damaged: remove them to begin anew. Received: "):
+    with pytest.raises(ValueError, match="All checkpoints are damaged: remove them to start again. Received: "):
         Checkpoints(tmp_path).resume(train_from)
 
 
@@ -314,7 +314,7 @@ def test_an_epoch_goes_on_as_it_began(tmp_path, saved, call, rule):
 
 
 def test_steps_need_data_that_can_begin_at_one(tmp_path):
-    with pytest.raises(ValueError, match="`every_steps` needs data of `resume`, .* Received: every_steps=5"):
+    with pytest.raises(ValueError, match="`every_steps` needs the data of `resume`, .* Received: every_steps=5"):
         small_model().fit(X, Y, callbacks=[Checkpoints(tmp_path, every_steps=5)], verbose=0)
 
 

@@ -1,4 +1,4 @@
-"""What stops a run, from a loss that is not finite to a kill, leaves a checkpoint to go on from."""
+"""What stops a run, from a loss that is not finite to a kill, leaves a checkpoint to resume from."""
 
 import json
 import os

@@ -69,9 +69,9 @@ def test_a_stopped_run_is_resumed_to_the_same_end(best, tmp_path):
     config = read_config(best.output)
     with pytest.raises(Killed):
         Run(output=tmp_path / "run", config=config).train(callbacks=[Kill(2)], verbose=0)
-    with pytest.raises(ValueError, match="There is a run in this folder already: `resume` goes on with it"):
+    with pytest.raises(ValueError, match="This folder already holds a run; `resume` continues it"):
         Run(output=tmp_path / "run", config=config)
-    with pytest.raises(ValueError, match="A run keeps its settings: this one was begun with --epochs 4. Received: --epochs 5"):
+    with pytest.raises(ValueError, match="A run keeps its settings: this one was started with --epochs 4. Received: --epochs 5"):
         Run.open(tmp_path / "run", epochs=5)
     run = Run(output=tmp_path / "run", config=config, resume=True)
     assert run.train(callbacks=[Spoil()], verbose=0) == best.history
@@ -108,15 +108,15 @@ def test_arrays_a_model_and_a_recipe_of_ones_own(tmp_path, capsys):
     run.train(verbose=2)
     out = capsys.readouterr().out
     assert (
-        "Phase 1 of 2: the head alone, 1 epoch" in out
+        "Phase 1 of 2: only the head, 1 epoch" in out
         and "Phase 2 of 2: all weights, 1 epoch" in out
         and "Compiling the training step" in out
     )
-    assert [row["epoch"] for row in run.history] == [1, 2] and run.phases == {1: "the head alone", 2: "all weights"}
+    assert [row["epoch"] for row in run.history] == [1, 2] and run.phases == {1: "only the head", 2: "all weights"}
     np.testing.assert_array_equal(run.data.splits["test"].element_spec[1].shape.rank, 1)
     again = Run.open(tmp_path / "run", data=(images, labels))
     assert again.recipe == recipe and again.evaluate()["images"] == 12
-    with pytest.raises(ValueError, match="The run was begun with arrays: give them as `data`"):
+    with pytest.raises(ValueError, match="This run was started with arrays: give them as `data`"):
         Run.open(tmp_path / "run").evaluate()
 
 
@@ -172,9 +172,9 @@ def test_a_run_that_fails_at_its_start_leaves_nothing(tmp_path):
         (dict(data="digits", recipe="finetun"), "Unknown recipe; there is 'finetune'"),
         (dict(data="digits", epoch=3), "Unknown setting; there is .* Received: epoch"),
         (dict(data="digits", seed="1"), "`seed` must be of type int. Received: seed='1'"),
-        (dict(data="digits", keep_best=True, recipe="deit"), "`keep_best` compares"),
+        (dict(data="digits", keep_best=True, recipe="deit"), "`keep_best` cannot be used with `ema_momentum`"),
         (dict(data="digits", learning_rate="fast"), "`learning_rate` must be a float. Received: learning_rate='fast'"),
-        (dict(data="digits", output=__file__), "`output` must be a new or an empty folder"),
+        (dict(data="digits", output=__file__), "`output` must be a new or empty folder"),
         (dict(data="digits", config={"datas": "digits"}), "Unknown setting; there is data"),
     ],
 )
@@ -184,11 +184,11 @@ def test_wrong_settings(arguments, rule):
 
 
 def test_only_a_folder_with_a_run_is_opened(tmp_path):
-    with pytest.raises(ValueError, match="There is no run in this folder"):
+    with pytest.raises(ValueError, match="This folder holds no run"):
         Run.open(tmp_path)
     with pytest.raises(ValueError, match="must be trained first"):
         Run("digits", output=tmp_path / "new").evaluate()
-    with pytest.raises(ValueError, match="A run needs a folder"):
+    with pytest.raises(ValueError, match="Training needs a folder"):
         Run("digits").train()
 
 

@@ -151,7 +151,7 @@ def test_other_formats_and_refusals(hub, monkeypatch, capsys):
         with pytest.raises(ValueError, match="hf://owner/name"):
             push(model, repository)
     monkeypatch.setenv("HF_TOKEN", "hf_wrong")
-    with pytest.raises(ValueError, match="a token that may write"):
+    with pytest.raises(ValueError, match="a token that has write access"):
         push(tiny(), "hf://me/new")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(ConnectionError, match="upload to the Hub failed"):

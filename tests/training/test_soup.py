@@ -46,7 +46,7 @@ def test_a_greedy_soup_keeps_what_helps(capsys, tmp_path):
     batches = [(images, np.argmax(models[2](images), axis=-1))]
     best = keras_vit.soup(models, data=batches)
     assert soup.accuracy_on(batches)(best) == 1.0
-    with pytest.raises(ValueError, match="read more than once.*a generator"):
+    with pytest.raises(ValueError, match="iterated more than once.*a generator"):
         keras_vit.soup(models, data=(batch for batch in batches))
 
 

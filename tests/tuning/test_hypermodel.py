@@ -67,7 +67,7 @@ def test_hyperband_of_keras_tuner_goes_on_from_the_rung_below(tmp_path, capfd):
     before = read_history(tmp_path / "study" / f"trial_{promoted.hyperparameters.values['tuner/trial_id']}")
     history = read_history(tmp_path / "study" / f"trial_{promoted.trial_id}")
     assert history[:1] == before and len(history) == 3  # it did not begin anew
-    assert capfd.readouterr().err.count("going on after 0 steps of epoch 2") == 1
+    assert capfd.readouterr().err.count("resuming after 0 steps of epoch 2") == 1
     (model,) = search.get_best_models()
     assert model.get_layer("block_0").attention.num_heads in (2, 3)
 

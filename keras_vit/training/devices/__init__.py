@@ -1,1 +1,1 @@
-"""Which devices and machines a run trains on, how weights lie on them, and whether a batch fits into their memory."""
+"""The devices and machines that a run trains on, how weights are distributed over them, and whether a batch fits into memory."""

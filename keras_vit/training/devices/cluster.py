@@ -1,4 +1,4 @@
-"""Finds the machines that train together, from TF_CONFIG or SLURM, and waits until all answer."""
+"""Finds the machines that train together in TF_CONFIG or SLURM's variables, and waits until all of them answer."""
 
 import json
 import os
@@ -9,17 +9,17 @@ from typing import NamedTuple
 
 
 class Cluster(NamedTuple):
-    """`addresses`, "host:port" of every worker, the chief first; `index` of this one among them."""
+    """`addresses`: "host:port" of every worker, the chief first. `index`: the place of this worker among them."""
 
     addresses: tuple
     index: int  # pyright: ignore[reportIncompatibleMethodOverride] (a tuple has a method of this name)
 
 
 def find() -> Cluster | None:
-    """Returns the `Cluster` of TF_CONFIG or SLURM, or None.
+    """Returns the `Cluster` that TF_CONFIG or SLURM's variables describe, or None without either.
 
     Raises:
-        ValueError: if what the environment says is wrong.
+        ValueError: if these variables are malformed.
     """
     if os.environ.get("TF_CONFIG"):
         return of_tf_config(os.environ["TF_CONFIG"])
@@ -29,7 +29,7 @@ def find() -> Cluster | None:
 
 
 def of_tf_config(text: str) -> Cluster | None:
-    """Reads TF_CONFIG.
+    """Returns the `Cluster` that the value of TF_CONFIG describes.
 
     Example:
     >>> of_tf_config('{"cluster": {"worker": ["a:2222", "b:2222"]}, "task": {"type": "worker", "index": 1}}')
@@ -60,7 +60,7 @@ def of_tf_config(text: str) -> Cluster | None:
 
 
 def of_slurm(environment: dict[str, str]) -> Cluster | None:
-    """Reads the variables that `srun` sets for each task. Ports follow from the job's number, so that two jobs can share a machine.
+    """Returns the `Cluster` that the variables of `srun` describe. Ports follow from the job's number: two jobs can share a machine.
 
     Example:
     >>> of_slurm(dict(SLURM_STEP_NODELIST="gpu[08-09],login", SLURM_STEP_TASKS_PER_NODE="2(x2),1", SLURM_PROCID="3", SLURM_JOB_ID="7"))
@@ -83,20 +83,20 @@ def of_slurm(environment: dict[str, str]) -> Cluster | None:
 
 
 def wait_for(cluster: Cluster, seconds: float) -> None:
-    """Returns once every worker of the cluster answers at its address. TensorFlow itself would wait silently and forever.
+    """Waits until every worker of the cluster answers at its address. TensorFlow itself would wait silently and forever.
 
     Raises:
-        ValueError: if this worker's own address is taken, or one does not answer within `seconds`; it is named.
+        ValueError: if this worker's own address is in use, or naming the workers that do not answer within `seconds`.
     """
     mine, end = cluster.addresses[cluster.index], time.monotonic() + seconds
     try:
         server = socket.create_server(("", int(mine.rpartition(":")[2])), backlog=4 * len(cluster.addresses))
     except OSError as error:
         raise ValueError(f"Worker {cluster.index} cannot listen at its address ({error.strerror}). Received: {mine}") from None
-    with server:  # which answers by itself, until TensorFlow's takes its place
+    with server:  # accepts connections without further code, until TensorFlow's server takes its place
         missing = {i: address for i, address in enumerate(cluster.addresses) if i != cluster.index}
         while missing:
-            reason = "it is not there"
+            reason = "no answer"
             for number, address in list(missing.items()):
                 host, _, port = address.rpartition(":")
                 try:

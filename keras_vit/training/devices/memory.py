@@ -9,15 +9,15 @@ from keras_vit.cost import cost_by_part, step_memory
 from keras_vit.cost.device import accelerated, available_bytes
 from keras_vit.cost.memory import COPIES
 
-PEAK = 2.0  # what a device of several holds at the peak of a step, over what the backward pass needs to be kept
+PEAK = 2.0  # activations at the peak of a step on one of several devices, over those that are kept for the backward pass
 
 
 def training_bytes(model: keras.Model, batch_size: int, optimizer: str = "AdamW", ema: bool = False) -> int:
-    """Estimates the memory of training in bytes: weights, gradients, the optimizer's copies, and a batch's activations.
+    """Estimates the memory of training in bytes: weights, gradients, the optimizer's state, and the activations of a batch.
 
     Args:
         model: VisionTransformer. The model to train.
-        batch_size: int. Images that are computed at once.
+        batch_size: int. Number of images of a batch or micro-batch.
         optimizer: str. Name of an optimizer of `keras_vit.training`. Defaults to "AdamW".
         ema: bool. Whether a moving average of the weights is kept. Defaults to False.
     """
@@ -27,19 +27,19 @@ def training_bytes(model: keras.Model, batch_size: int, optimizer: str = "AdamW"
 def device_bytes(
     model: Any, batch_size: int, devices: int, strategy: str = "fsdp", optimizer: str = "AdamW", bytes_per_value: int = 4
 ) -> tuple[int, int, int]:
-    """Estimates the memory of training on each of several devices, without building anything.
+    """Estimates the memory of training on each of several devices, without building the model.
 
     Args:
         model: VisionTransformer, str, dict or ViTConfig. As in `keras_vit.cost`.
-        batch_size: int. Images of a step, on all devices together.
+        batch_size: int. Images of a step on all devices together.
         devices: int. Number of devices.
         strategy: str. "mirrored", "fsdp" or "tensor_parallel", as in `keras_vit.training.strategy`. Defaults to "fsdp".
         optimizer: str. Name of an optimizer of `keras_vit.training`. Defaults to "AdamW".
         bytes_per_value: int. Bytes of an activation: 4, or 2 in half precision. Defaults to 4.
 
     Returns:
-        (state, gradients, activations) in bytes: weights with the optimizer's copies; gradients, and the weights of a block that FSDP
-        gathers; what the backward pass needs, at its peak.
+        (state, gradients, activations) in bytes. `state` holds the weights and the optimizer's state, `gradients` also the weights of the
+        block that FSDP gathers, and `activations` is the peak of those that the backward pass needs.
 
     Example:
     >>> [round(part / 2**30, 1) for part in device_bytes("ViTH14", 64, 8)]
@@ -49,7 +49,7 @@ def device_bytes(
     parameters, block = sum(part.parameters for part in parts.values()), parts["blocks"].parameters / config.num_layers
     activations = batch_size * sum(part.activation_bytes for part in parts.values())
     if strategy == "tensor_parallel":
-        # What goes from branch to branch is on every device: the inputs of both norms and of both first products.
+        # The inputs of both norms, and of the first product of both branches, are whole on every device.
         whole = 0 if config.remat else batch_size * bytes_per_value * config.num_layers * 4 * config.num_tokens * config.hidden_dim
         activations = whole + (activations - whole) / devices
         held = parts["blocks"].parameters / devices + parameters - parts["blocks"].parameters
@@ -61,14 +61,16 @@ def device_bytes(
 
 
 def check_memory(model: keras.Model, batch_size: int, optimizer: str = "AdamW", ema: bool = False, available: float | None = None) -> None:
-    """Refuses a batch that does not fit into memory, and names the micro-batches that do.
+    """Raises a ValueError for a batch that does not fit into memory. The error names a number of micro-batches that do.
+
+    On an accelerator nothing is checked: the framework reports when its memory is exhausted.
 
     Args:
         model: VisionTransformer. The model to train.
-        batch_size: int. Images that are computed at once.
+        batch_size: int. Number of images of a batch or micro-batch.
         optimizer: str. As in `training_bytes`. Defaults to "AdamW".
         ema: bool. As in `training_bytes`. Defaults to False.
-        available: float or None. Available bytes; None takes `available_bytes()` of a processor. Defaults to None.
+        available: float or None. Available bytes. None means the free memory of this machine. Defaults to None.
 
     Raises:
         ValueError: if the estimate exceeds the available memory.
@@ -77,7 +79,7 @@ def check_memory(model: keras.Model, batch_size: int, optimizer: str = "AdamW", 
     >>> keras_vit.training.check_memory(keras_vit.ViTMicro4(num_classes=10), batch_size=32)
     """
     if available is None:
-        if accelerated():  # whose memory is its own; the framework says what it lacks
+        if accelerated():
             return
         available = available_bytes()
     needed = training_bytes(model, batch_size, optimizer, ema)
@@ -87,24 +89,25 @@ def check_memory(model: keras.Model, batch_size: int, optimizer: str = "AdamW", 
         less = training_bytes(model, batch_size // steps, optimizer, ema)
         if less <= available:
             advice = (
-                f"`accumulation_steps={steps}` computes the same steps in parts of {batch_size // steps} images, which need {_gib(less)}"
+                f"`accumulation_steps={steps}` computes the same steps in micro-batches of {batch_size // steps} images, which need "
+                f"{_gib(less)}"
             )
             break
     else:
         advice = f"A single image needs {_gib(training_bytes(model, 1, optimizer, ema))}: take a smaller model, or `remat=True`"
     raise ValueError(
-        f"A step must fit into memory: {batch_size} images need about {_gib(needed)}, and {_gib(available)} are at hand. {advice}. "
+        f"A step must fit into memory: {batch_size} images need about {_gib(needed)}, and {_gib(available)} are available. {advice}. "
         f"Received: batch_size={batch_size}"
     )
 
 
 def memory_error(error, images: int, parts: int = 1):
-    """Returns an error that tells the user what to do, if `error` says that a device's memory is exhausted; else None.
+    """Returns an error that tells the user what to do if `error` reports that a device's memory is exhausted, else None.
 
     Args:
         error: Exception.
-        images: int. Images of a batch on a device.
-        parts: int. Micro-batches that it is split into.
+        images: int. Images of a batch on one device.
+        parts: int. Number of micro-batches that it is split into. Defaults to 1.
     """
     if "RESOURCE_EXHAUSTED" not in str(error) and type(error).__name__ != "ResourceExhaustedError":
         return None

@@ -1,4 +1,4 @@
-"""Shards weights over several devices, on JAX: fully (FSDP), or by heads and hidden units (tensor parallel)."""
+"""Shards weights over several devices on JAX: fully (FSDP), or by heads and hidden units (tensor parallelism)."""
 
 import functools
 from typing import Any
@@ -11,8 +11,8 @@ from keras_vit.messages import counted, say
 
 SHARDED = ("fsdp", "tensor_parallel")
 
-# Which axis of which weight is divided; all others are whole on every device. Regular expressions of whole paths, for Keras's LayoutMap.
-TENSOR_PARALLEL = {  # over "model": heads and hidden units stay on their device, and a branch ends with one sum over the devices
+# The sharded axes of weights, by regular expressions of their paths, for Keras's LayoutMap. All other weights are replicated.
+TENSOR_PARALLEL = {  # over "model": each device computes its own heads and hidden units, and a branch ends with one sum over the devices
     r".*attention/qkv/kernel": (None, "model"),
     r".*attention/qkv/bias": ("model",),
     r".*attention/projection/kernel": ("model", None),
@@ -20,7 +20,7 @@ TENSOR_PARALLEL = {  # over "model": heads and hidden units stay on their device
     r".*mlp/fc1/bias": ("model",),
     r".*mlp/fc2/kernel": ("model", None),
 }
-FSDP = {  # over "batch", as the images are: a weight is gathered where it is used
+FSDP = {  # over "batch", as the images: a weight is gathered where it is used
     r".*(qkv|projection|fc1|fc2|pre_logits|head)/kernel": ("batch", None),
     r".*patch_embedding/kernel": (None, None, None, "batch"),
     r".*position_embedding/table": (None, None, "batch"),
@@ -28,18 +28,18 @@ FSDP = {  # over "batch", as the images are: a weight is gathered where it is us
 
 
 def layout_map(model: keras.Model | str | dict, mesh: keras.distribution.DeviceMesh) -> keras.distribution.LayoutMap:
-    """Returns the layout of a Vision Transformer's weights and optimizer state on a mesh of devices. On JAX.
+    """Returns the layout of a Vision Transformer's weights and optimizer state on a mesh of devices. It needs JAX.
 
     Args:
-        model: a `VisionTransformer`, the name of a preset, or a dict of arguments; read for what must divide.
-        mesh: a `keras.distribution.DeviceMesh`. With an axis "model" heads and hidden units are divided over it (tensor parallel). Else
-            all weights over the axis "batch" (FSDP).
+        model: a `VisionTransformer`, the name of a preset, or a dict of arguments. It is only used to check that the mesh fits.
+        mesh: a `keras.distribution.DeviceMesh`. If it has an axis "model", heads and hidden units are sharded over this axis (tensor
+            parallelism). Otherwise all weights are sharded over the axis "batch" (FSDP).
 
     Returns:
         A `keras.distribution.LayoutMap` for `keras.distribution.ModelParallel`.
 
     Raises:
-        ValueError: if the mesh has neither axis or does not divide the model, or the backend is not JAX.
+        ValueError: if the mesh has neither axis, its size does not divide the model's, or the backend is not JAX.
 
     Reference:
         Shoeybi et al., "Megatron-LM", 2019, section 3; Rajbhandari et al., "ZeRO", 2020, stage 3.
@@ -75,7 +75,7 @@ def _layout_map(mesh):
 
 @functools.cache
 def distribution(name: str) -> Any:
-    """Returns the `keras.distribution.Distribution` that `strategy` describes."""
+    """Returns the `keras.distribution.Distribution` of a name, as in `keras_vit.training.strategy`."""
     checks.one_of("strategy", name, ("auto", "one_device", "mirrored", "multi_worker", *SHARDED))
     devices = keras.distribution.list_devices()
     devices = [device for device in devices if not device.startswith("cpu")] or devices
@@ -85,7 +85,7 @@ def distribution(name: str) -> Any:
         shape, axes = ((count,), ("batch",)) if name == "fsdp" else ((1, count), ("batch", "model"))
         mesh = keras.distribution.DeviceMesh(shape, axes, devices)
         made = keras.distribution.ModelParallel(layout_map=_layout_map(mesh), batch_dim_name="batch")
-        how = "weights divided over all" if name == "fsdp" else "heads and hidden units divided over all"
+        how = "weights sharded over all" if name == "fsdp" else "heads and hidden units sharded over all"
     else:
         made = keras.distribution.DataParallel(devices=devices)
         how = "weights on each"
@@ -96,6 +96,6 @@ def distribution(name: str) -> Any:
 def check_backend(what: str) -> None:
     if keras.backend.backend() != "jax":
         raise ValueError(
-            f"Weights are divided on JAX: set KERAS_BACKEND=jax. (On {keras.backend.backend()} `keras.distribution` does nothing.) "
+            f"Sharding weights needs JAX: set KERAS_BACKEND=jax. (On {keras.backend.backend()} `keras.distribution` does nothing.) "
             f"Received: {what}"
         )

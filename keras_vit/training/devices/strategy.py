@@ -1,4 +1,4 @@
-"""Chooses the devices that a run trains on. Build and compile the model in the scope of what `strategy` returns."""
+"""Distribution strategies by name. Build and compile the model in the scope of the strategy."""
 
 import contextlib
 import functools
@@ -19,19 +19,23 @@ NAMES = ("auto", "one_device", "mirrored", "multi_worker", "tpu")
 def strategy(name: str = "auto", wait_seconds: float = 600.0) -> Any:
     """Returns a strategy that distributes training over devices, and prints one line about it on stderr.
 
-    On TensorFlow a `tf.distribute.Strategy`, on JAX a `keras.distribution.Distribution`; both have a `scope`.
+    The result is a `tf.distribute.Strategy` on TensorFlow, and a `keras.distribution.Distribution` on JAX. Both have a `scope`.
+
+    - "auto": "multi_worker" if there are several machines, "mirrored" if there are several GPUs (or JAX devices), else "one_device".
+    - "one_device": the first GPU, or the CPU.
+    - "mirrored": every GPU of this machine or, without one, every (virtual) CPU. Each holds all weights and computes its shard of a batch.
+    - "multi_worker": the devices of all machines that TF_CONFIG or SLURM names (on JAX, those of `keras.distribution.initialize`).
+    - "tpu": the TPU of this machine.
+    - "fsdp", "tensor_parallel": the weights are sharded, too, see `keras_vit.training.layout_map`. These need JAX.
 
     Args:
-        name: "one_device": the first GPU, or the CPU. "mirrored": every GPU or, without one, every (virtual) CPU of this machine; each
-            has all weights and takes its share of a batch. "multi_worker": the devices of all machines that TF_CONFIG or SLURM name
-            (on JAX those of `keras.distribution.initialize`). "tpu": the TPU of this machine. "fsdp" and "tensor_parallel", on JAX:
-            weights are divided, too, see `keras_vit.training.layout_map`. "auto": "multi_worker" if there are several machines,
-            "mirrored" if there are several GPUs (or JAX devices), else "one_device". Or a `tf.distribute.Strategy`, which is returned.
-        wait_seconds: float. How long to wait for the other machines, at the start and, on TensorFlow, in each sum over them.
+        name: str, one of the above, or a `tf.distribute.Strategy`, which is returned as it is. Defaults to "auto".
+        wait_seconds: float. How long to wait for the other machines at the start and, on TensorFlow, in each sum over them. Defaults to
+            600.
 
     Raises:
-        ValueError: if the name is unknown, the backend has no such strategy, what the environment says of machines is wrong, one of them
-            does not answer, or TensorFlow was used before "multi_worker" was asked for.
+        ValueError: if the name is unknown, the backend lacks the strategy, the variables that name the machines are malformed, a machine
+            does not answer, or TensorFlow was used before "multi_worker" was created.
 
     Example:
     >>> with keras_vit.training.strategy().scope():
@@ -44,7 +48,7 @@ def strategy(name: str = "auto", wait_seconds: float = 600.0) -> Any:
         sharding.check_backend(f"strategy={name!r}")
     if keras.backend.backend() != "tensorflow":
         raise ValueError(
-            f"Strategies are TensorFlow's and JAX's: set KERAS_BACKEND=tensorflow. Received: the backend {keras.backend.backend()!r}"
+            f"Strategies need TensorFlow or JAX: set KERAS_BACKEND=tensorflow. Received: the backend {keras.backend.backend()!r}"
         )
     import tensorflow as tf
 
@@ -68,7 +72,7 @@ def strategy(name: str = "auto", wait_seconds: float = 600.0) -> Any:
     return _one_device(gpus[0].name if gpus else "/cpu:0")
 
 
-@functools.cache  # a strategy is made once, and said once
+@functools.cache  # a strategy is created once, and printed once
 def _one_device(device):
     import tensorflow as tf
 
@@ -78,7 +82,7 @@ def _one_device(device):
 
 @functools.cache
 def _mirrored(devices):
-    """Keras and TensorFlow would let two strategies of a process share the keys by which replicas find each other, and fail."""
+    """Returns a `MirroredStrategy` with collective keys of its own: TensorFlow gives two strategies of a process the same, which fails."""
     import tensorflow as tf
 
     class Mirrored(tf.distribute.MirroredStrategy):
@@ -95,14 +99,14 @@ def _multi_worker(machines, wait_seconds):
 
     class MultiWorker(tf.distribute.MultiWorkerMirroredStrategy):
         def experimental_distribute_dataset(self, dataset, options=None):
-            """Every worker goes through the same batches and takes its part; what is not to be divided is its own part already.
+            """Gives each worker its shard of every batch. A dataset with the policy OFF already consists of the worker's own shards.
 
-            TensorFlow divides files where it finds any, and takes whatever is not to be divided for the batch of all workers.
+            By itself, TensorFlow would shard the files of a dataset that reads any, and take batches with OFF for those of all workers.
             """
             policy = dataset.options().experimental_distribute.auto_shard_policy
             if policy == tf.data.experimental.AutoShardPolicy.OFF:
                 here = self.num_replicas_in_sync // len(machines.addresses)
-                return self.distribute_datasets_from_function(lambda context: _divided(dataset, here))
+                return self.distribute_datasets_from_function(lambda context: _split(dataset, here))
             if policy == tf.data.experimental.AutoShardPolicy.AUTO:
                 given = tf.data.Options()
                 given.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.DATA
@@ -116,13 +120,13 @@ def _multi_worker(machines, wait_seconds):
         tf.train.ClusterSpec({"worker": list(machines.addresses)}), task_type="worker", task_id=index, rpc_layer="grpc"
     )
     try:
-        # Without a limit a sum waits for ever for a worker that lives but does not come to it.
+        # Without a timeout, a sum waits forever for a worker that is alive but does not reach it.
         made = MultiWorker(resolver, tf.distribute.experimental.CommunicationOptions(timeout_seconds=wait_seconds))
     except RuntimeError as error:
         if "program startup" not in str(error):
             raise
         raise ValueError(
-            "The strategy of several machines must be the first that a program asks of TensorFlow, before any tensor, dataset or model. "
+            "The strategy for several machines must be created before any tensor, dataset or model of TensorFlow. "
             "Received: strategy='multi_worker' after them"
         ) from None
     enter_cluster(index, count, made)
@@ -131,17 +135,17 @@ def _multi_worker(machines, wait_seconds):
     return made
 
 
-def _divided(dataset, count):
-    """Returns the dataset with each batch in `count` parts."""
+def _split(dataset, count):
+    """Returns the dataset with each batch split into `count` shards."""
     import tensorflow as tf
 
-    def parts(*batch):
+    def shards(*batch):
         size = -(-tf.shape(tf.nest.flatten(batch)[0], tf.int64)[0] // count)
         return tf.data.Dataset.range(count).map(
             lambda number: tf.nest.map_structure(lambda value: value[number * size : (number + 1) * size], batch)
         )
 
-    return dataset if count == 1 else dataset.flat_map(parts)
+    return dataset if count == 1 else dataset.flat_map(shards)
 
 
 @functools.cache
@@ -151,7 +155,7 @@ def _tpu():
     try:
         resolver = tf.distribute.cluster_resolver.TPUClusterResolver()
     except ValueError:
-        raise ValueError("There is no TPU at this machine. Received: strategy='tpu'") from None
+        raise ValueError("This machine has no TPU. Received: strategy='tpu'") from None
     tf.config.experimental_connect_to_cluster(resolver)
     tf.tpu.experimental.initialize_tpu_system(resolver)
     made = tf.distribute.TPUStrategy(resolver)
@@ -160,13 +164,13 @@ def _tpu():
 
 
 def virtual_devices(text: str) -> None:
-    """Splits the CPU into virtual devices, to try a strategy without several GPUs. Call it before anything is computed.
+    """Splits the CPU into virtual devices, to try a strategy without several GPUs. Call it before any computation.
 
     Args:
         text: str such as "cpu:2".
 
     Raises:
-        ValueError: if `text` is of another form, or the backend is in use already.
+        ValueError: if `text` has another form, or the backend is already in use.
     """
     if not (match := re.fullmatch(r"cpu:([1-9]\d?)", text)):
         raise ValueError(f"`devices` must be cpu:N, N from 1 to 99. Received: devices={text!r}")
@@ -181,13 +185,13 @@ def virtual_devices(text: str) -> None:
             (cpu,) = tf.config.list_physical_devices("CPU")
             tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(match[1]))
     except RuntimeError:
-        raise ValueError(f"Virtual devices must be made before the backend is used. Received: devices={text!r}") from None
+        raise ValueError(f"Virtual devices must be created before the backend is used. Received: devices={text!r}") from None
 
 
 def devices(name: str | None = None, virtual: str | None = None) -> tuple[Any, int, str]:
-    """Returns what a run trains on: (strategy or None, number of replicas, the line that says what they are).
+    """Returns the devices of a run: (strategy or None, number of replicas, a line that describes them).
 
-    Within the scope of a strategy it is that one. One device alone needs none.
+    Within the scope of a strategy, that strategy is used. A single device needs no strategy.
 
     Args:
         name: str, as in `strategy`, or None.
@@ -220,10 +224,10 @@ def count_replicas(made: Any) -> int:
 
 
 def check_batch(batch_size: int, count: int) -> None:
-    """Refuses a batch that the devices cannot share equally.
+    """Checks that the devices can share a batch equally.
 
     Raises:
-        ValueError: with the nearest batches that they can.
+        ValueError: if they cannot. The error names the nearest batch sizes that they can share.
 
     Example:
     >>> check_batch(30, 4)

@@ -1,1 +1,1 @@
-"""What a run leaves behind: predictions, figures, pictures and a report."""
+"""The results of a run: predictions, metrics, pictures and a report."""

@@ -1,4 +1,4 @@
-"""The best epoch of a run, and when a run no longer improves: both follow from the history alone, so that a resumed run agrees."""
+"""The best epoch of a run, and early stopping. Both only depend on the history, so that a resumed run gives the same result."""
 
 import pathlib
 from collections.abc import Callable
@@ -12,11 +12,11 @@ SCORE = "val_accuracy"
 
 
 class BestEpoch(keras.callbacks.Callback):
-    """Writes the weights after each epoch whose validation accuracy is higher than that of every epoch before.
+    """Saves the weights after each epoch whose validation accuracy is higher than in all epochs before it.
 
     Args:
         path: `pathlib.Path` of the file, `*.weights.h5`.
-        history: function that returns the epochs that are finished, a list of dicts with `val_accuracy`.
+        history: function that returns the finished epochs, a list of dicts with `val_accuracy`.
     """
 
     def __init__(self, path: pathlib.Path, history: Callable[[], list[dict]]):
@@ -25,13 +25,13 @@ class BestEpoch(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         if logs[SCORE] > max((row[SCORE] for row in self.history()), default=-1.0):
-            model = self.model  # on JAX this brings the state of the step back into the variables
+            model = self.model  # on JAX, reading this attribute copies the training state into the variables
             self.path.parent.mkdir(exist_ok=True)
             with replacing(self.path) as temporary:
-                getattr(model, "student", model).save_weights(temporary)  # of a `Distillation` the student
+                getattr(model, "student", model).save_weights(temporary)  # only the student of a `Distillation` is saved
 
 
 def is_stale(history: list[dict], patience: int | None) -> bool:
-    """Returns whether the validation accuracy has not risen for `patience` epochs; never with a patience of None."""
+    """Returns whether the validation accuracy has not risen for `patience` epochs. Always False with a patience of None."""
     scores = [row[SCORE] for row in history]
     return bool(scores) and patience is not None and len(scores) - 1 - scores.index(max(scores)) >= patience

@@ -1,4 +1,4 @@
-"""What predictions are worth: accuracy, calibration, the confusion of classes, and figures for each class."""
+"""Metrics of predictions: accuracy, calibration, the confusion matrix, and precision and recall of each class."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,19 +7,19 @@ import numpy as np
 
 
 def evaluate_predictions(probabilities: Any, labels: Any, class_names: Sequence[str] | None = None, bins: int = 15) -> dict:
-    """Compares predictions with labels.
+    """Computes metrics of predictions.
 
     Args:
         probabilities: array `(n, classes)`.
         labels: int array `(n,)`. The true classes.
-        class_names: sequence of str, or None for the numbers themselves.
-        bins: int. Bins of equal width for the calibration error.
+        class_names: sequence of str. Names of the classes. Defaults to None, their numbers.
+        bins: int. Number of bins of equal width for the calibration error. Defaults to 15.
 
     Returns:
-        dict of numbers, lists and dicts, for JSON: `images`; `accuracy`; `top5_accuracy` (of 5 classes or fewer it says nothing: None);
-        `log_loss` in nats; `calibration_error`, the mean distance between confidence and accuracy over the bins; `confusion_matrix`,
-        counts by true class (row) and predicted class (column); `classes`, a list with a dict for each: `name`, `images`, `precision`,
-        `recall` and `f1`, where what has no images is None.
+        dict that JSON can hold: `images`; `accuracy`; `top5_accuracy` (None with 5 classes or fewer); `log_loss` in nats;
+        `calibration_error`, the mean distance between confidence and accuracy over the bins; `confusion_matrix`, counts by true class
+        (row) and predicted class (column); `classes`, a list with a dict for each class: `name`, `images`, `precision`, `recall` and
+        `f1`. A ratio over no images is None.
 
     Raises:
         ValueError: if the shapes do not fit.

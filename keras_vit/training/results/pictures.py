@@ -1,4 +1,4 @@
-"""Pictures of a report, drawn into matplotlib figures: learning curves, confusion matrix, worst mistakes."""
+"""Draws the pictures of a report into matplotlib figures: learning curves, confusion matrix, worst mistakes."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def _style(ground, ink, grid, colors, cmap):
     return COMMON | inks | grounds | {"grid.color": grid, "image.cmap": cmap, "axes.prop_cycle": f"cycler('color', {colors})"}
 
 
-# The page shows the pictures that fit the reader's setting; the files beside it are the light ones.
+# The report shows the pictures in the reader's color scheme. The PNG files are the light ones.
 STYLES = {
     "light": _style("white", "#222222", "#e5e5e5", ["#1f6fb4", "#c75f00", "#767676"], "Blues"),
     "dark": _style("#181818", "#dddddd", "#3a3a3a", ["#5aaef2", "#ff9f4a", "#9a9a9a"], "Blues_r"),
@@ -35,7 +35,7 @@ SERIES = (("", "training", "o", "-"), ("val_", "validation", "s", "--"))
 
 
 def best_epoch(history: list[dict]) -> dict | None:
-    """Returns the row with the highest validation accuracy (the first of equals), or None without one."""
+    """Returns the first row with the highest validation accuracy, or None if there is no validation accuracy."""
     rows = [row for row in history if "val_accuracy" in row]
     return max(rows, key=lambda row: row["val_accuracy"]) if rows else None
 
@@ -72,9 +72,9 @@ def draw_curves(figure: Any, history: list[dict], phases: dict[int, str] | None 
 
 
 def draw_confusion(figure: Any, matrix: np.ndarray, class_names: tuple[str, ...] | list[str]) -> None:
-    """Draws how often each true class (row) is predicted as each class (column); the color is the share of the row.
+    """Draws a confusion matrix: rows are true classes, columns predicted ones. The color shows the share of the row.
 
-    Above 30 classes neither names nor counts would be legible: the axes have the numbers of the classes.
+    With more than 30 classes, names and counts would not be legible: the axes show class numbers instead.
     """
     matrix, count = np.asarray(matrix), len(class_names)
     shares = 100.0 * matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
@@ -97,13 +97,13 @@ def draw_confusion(figure: Any, matrix: np.ndarray, class_names: tuple[str, ...]
 
 
 def chosen_mistakes(labels: Any, probabilities: Any, images: Any = None, most: int = 24) -> list[int]:
-    """Returns the rows to show: misclassified images, most confident first; without any, those of the least confidence.
+    """Returns the rows to show: misclassified images, most confident first. Without any, the least confident images.
 
     Args:
         labels: int array `(n,)`. The true classes.
         probabilities: array `(n, classes)`.
-        images: container of the rows that can be shown, or None for all.
-        most: int. The most rows to return.
+        images: container of the rows whose images are available. Defaults to None, all.
+        most: int. Maximum number of rows. Defaults to 24.
     """
     predicted, confidence = np.argmax(probabilities, axis=-1), np.max(probabilities, axis=-1)
     wrong = np.flatnonzero(predicted != labels)
@@ -114,7 +114,7 @@ def chosen_mistakes(labels: Any, probabilities: Any, images: Any = None, most: i
 def draw_mistakes(
     figure: Any, images: Any, labels: Any, probabilities: Any, class_names: tuple[str, ...] | list[str], split: str = "test"
 ) -> None:
-    """Draws the misclassified images of which the model was surest; without any, those of which it was least sure.
+    """Draws the misclassified images with the highest confidence. Without any, those with the lowest confidence.
 
     Args:
         figure: matplotlib `Figure`.
@@ -122,7 +122,7 @@ def draw_mistakes(
         labels: int array `(n,)`. The true classes.
         probabilities: array `(n, classes)`.
         class_names: sequence of str.
-        split: "test", "validation", "train" or "all": what the images are, for the title.
+        split: "test", "validation", "train" or "all". Split of the images, for the title. Defaults to "test".
     """
     predicted, confidence = np.argmax(probabilities, axis=-1), np.max(probabilities, axis=-1)
     wrong = int(np.sum(predicted != labels))
@@ -146,7 +146,7 @@ def draw_mistakes(
 
 
 def title_of_mistakes(wrong: int, count: int, split: str) -> str:
-    """Returns "3 of 359 test images misclassified", or what stands there without a mistake."""
+    """Returns a title such as "3 of 359 test images misclassified"."""
     images = {"train": "training images", "all": "images"}.get(split, f"{split} images")
     if wrong:
         return f"{wrong:,} of {count:,} {images} misclassified"
@@ -154,7 +154,7 @@ def title_of_mistakes(wrong: int, count: int, split: str) -> str:
 
 
 def wrapped(text: str, width: float, end: str = "") -> str:
-    """Returns text in at most two lines of a width in inches, as a title of an image; what is too long is cut, but not `end`."""
+    """Wraps a title of an image into at most two lines of `width` inches. Longer text is cut before `end`."""
     from matplotlib.font_manager import FontProperties
     from matplotlib.textpath import text_to_path
 

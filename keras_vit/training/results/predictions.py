@@ -1,4 +1,4 @@
-"""The predictions of a model on a dataset. Images are not kept, except the few that a report shows."""
+"""Predicts a data set. Images are not kept, except for the few that a report shows."""
 
 import heapq
 import time
@@ -10,7 +10,7 @@ import numpy as np
 
 
 class Predictions(NamedTuple):
-    """Labels `(n,)`, probabilities `(n, classes)`, a dict from row numbers to the images to be `shown`, and images per second."""
+    """The result of `predict_dataset`: `labels` `(n,)`, `probabilities` `(n, classes)`, and images to be `shown`, by their row number."""
 
     labels: np.ndarray
     probabilities: np.ndarray
@@ -19,15 +19,15 @@ class Predictions(NamedTuple):
 
 
 def predict_dataset(model: keras.Model, batches: Iterable, most_shown: int = 24) -> Predictions:
-    """Runs a model over labeled images.
+    """Predicts all images of a data set.
 
     Args:
         model: a classifier. Logits become probabilities by softmax.
-        batches: iterable of `(images, labels)`, such as `data.test`; labels are class numbers `(batch,)` or one-hot `(batch, classes)`.
+        batches: iterable of `(images, labels)`, such as `data.test`. Labels are class numbers `(batch,)` or one-hot `(batch, classes)`.
         most_shown: int. Number of images to keep: the most confident mistakes, then the least confident correct ones. Defaults to 24.
 
     Returns:
-        `Predictions`. The first batch, which traces the model, is not timed; of one batch alone `images_per_second` is None.
+        `Predictions`. `images_per_second` leaves out the first batch, which traces the model, and is None if there is no other.
 
     Example:
     >>> data = keras_vit.data.load("digits")
@@ -39,7 +39,7 @@ def predict_dataset(model: keras.Model, batches: Iterable, most_shown: int = 24)
     forward, is_logits = _forward(model), model.get_config().get("classifier_activation") in (None, "linear")
     labels, probabilities, shown, seconds, count = [], [], [], 0.0, 0
     for number, (images, targets) in enumerate(batches):
-        images, targets = np.asarray(images), np.asarray(targets)  # which every backend takes
+        images, targets = np.asarray(images), np.asarray(targets)  # arrays work on every backend
         start = time.perf_counter()
         scores = keras.ops.convert_to_numpy(forward(images))
         seconds += (time.perf_counter() - start) * (number > 0)
@@ -49,7 +49,7 @@ def predict_dataset(model: keras.Model, batches: Iterable, most_shown: int = 24)
         predicted, confidence = np.argmax(scores, axis=-1), np.max(scores, axis=-1)
         for i in range(len(images)):
             wrong = bool(predicted[i] != truth[i])
-            # The largest are shown. Numbers differ, so that the heap never compares images.
+            # The largest keys are kept. The row number makes keys unique, so that the heap never compares images.
             key = (wrong, float(confidence[i] if wrong else -confidence[i]), -(count + i))
             if len(shown) < most_shown:
                 heapq.heappush(shown, (key, images[i]))
@@ -72,5 +72,5 @@ def _forward(model):
         return model.predict_on_batch
     import tensorflow as tf
 
-    # Under `tf.distribute` Keras's own would have every replica compute the whole batch.
+    # Under `tf.distribute`, Keras's `predict_on_batch` would compute the whole batch on every replica.
     return tf.function(lambda images: model(images, training=False), reduce_retracing=True)

@@ -1,4 +1,4 @@
-"""The report of a run: figures, learning curves, confusion matrix and worst mistakes, as pictures and as one page to pass on."""
+"""Writes the report of a run: metrics, learning curves, confusion matrix and worst mistakes, as pictures and as one HTML file."""
 
 import base64
 import datetime
@@ -67,14 +67,16 @@ def write_report(
     split: str = "test",
     phases: dict[int, str] | None = None,
 ) -> dict[str, pathlib.Path]:
-    """Writes `curves.png`, `confusion_matrix.png`, `worst_mistakes.png`, and `report.html`, which holds them, into `folder`.
+    """Writes `report.html` into `folder`, and its pictures `curves.png`, `confusion_matrix.png` and `worst_mistakes.png`.
+
+    The HTML file contains the pictures, so that it can be sent by itself.
 
     Args:
         folder: str or path-like. An existing folder.
         title: str. The heading of the page.
-        facts: dict from str to str. The table at the top of the page; date and versions are added.
+        facts: dict from str to str. The table at the top of the page. Date and versions are added.
         history: list of dicts, one per epoch, with `epoch`, `loss`, `accuracy`, `val_loss`, `val_accuracy`. None leaves the curves out.
-        images: array `(n, rows, columns, 3)` with values in 0..255; or a dict from row numbers to the images that can be shown.
+        images: array `(n, rows, columns, 3)` with values in 0..255; or a dict from row numbers to images, if not all are available.
         labels: int array `(n,)`. The true classes.
         probabilities: array `(n, classes)`. The model's predictions.
         class_names: sequence of str.
@@ -83,7 +85,7 @@ def write_report(
         phases: dict from the first epoch of each phase of the training to its name. Defaults to None.
 
     Returns:
-        dict from str to `pathlib.Path`: what each file shows, and where it is. The page comes first.
+        dict from the title of each file to its `pathlib.Path`. The page comes first.
 
     Raises:
         ImportError: if matplotlib is not installed.
@@ -128,16 +130,16 @@ def write_page(
     more: dict[str, tuple] | None = None,
     after: str = "",
 ) -> dict[str, pathlib.Path]:
-    """Draws pictures into `folder`, and writes `report.html`, which holds them.
+    """Writes `report.html` into `folder`, and its pictures.
 
     Args:
         folder, title, facts, more: as in `write_report`.
         pictures: dict from headings to triples: file name, function that draws into a matplotlib `Figure`, alternative text.
-        text: str. HTML before the pictures.
-        after: str. HTML after them.
+        text: str. HTML before the pictures. Defaults to "".
+        after: str. HTML after the pictures. Defaults to "".
 
     Returns:
-        dict from str to `pathlib.Path`, as `write_report`.
+        dict from the title of each file to its `pathlib.Path`.
 
     Raises:
         ImportError: if matplotlib is not installed.
@@ -153,7 +155,7 @@ def write_page(
         drawn = {}
         for style, settings in STYLES.items():
             with matplotlib.rc_context(settings):
-                figure, buffer = Figure(layout="constrained"), io.BytesIO()  # pyplot would choose a window and keep the figure
+                figure, buffer = Figure(layout="constrained"), io.BytesIO()  # pyplot would open a window system and keep the figure
                 draw(figure)
                 figure.savefig(buffer, format="png")
                 drawn[style] = buffer.getvalue()
@@ -170,7 +172,7 @@ def write_page(
 
 
 def picture(heading: str, alternative: str, light: bytes, dark: bytes | None = None) -> str:
-    """Returns the HTML of a picture, in the PNG data of one or two color schemes, under its heading."""
+    """Returns the HTML of a heading and a picture, from PNG data for one or two color schemes."""
     source, dark_source = (png and f"data:image/png;base64,{base64.b64encode(png).decode()}" for png in (light, dark))
     width = int.from_bytes(light[16:20])  # in the header of a PNG
     image = f'<img alt="{html.escape(alternative)}" style="min-width: {0.62 * width:.0f}px; max-width: {width}px" src="{source}">'
@@ -180,13 +182,13 @@ def picture(heading: str, alternative: str, light: bytes, dark: bytes | None = N
 
 
 def facts_table(facts: dict[str, str]):
-    """Returns the rows of the table at the top."""
+    """Returns the HTML rows of the table at the top of the page."""
     notes = {name: f"<small>{html.escape(NOTES[name])}</small>" if name in NOTES else "" for name in facts}
     return "".join(f'<tr><th scope="row">{html.escape(k)}</th><td>{html.escape(v)}{notes[k]}</td></tr>\n' for k, v in facts.items())
 
 
 def html_table(header: Any, rows: Any) -> str:
-    """Returns an HTML table of strings, with a row of headers; the first cell of each row is its header."""
+    """Returns an HTML table of strings with a header row. The first cell of each row is its header."""
     top = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in header)
     lines = (
         f'<tr><th scope="row">{html.escape(first)}</th>' + "".join(f"<td>{html.escape(cell)}</td>" for cell in cells) + "</tr>"
@@ -196,7 +198,7 @@ def html_table(header: Any, rows: Any) -> str:
 
 
 def class_tables(result: dict[str, Any], pairs) -> str:
-    """Returns the HTML of the most confused pairs of classes and of the figures by class."""
+    """Returns the HTML tables of the most confused pairs of classes, and of the metrics of each class."""
     count = len(result["classes"])
     text = ""
     if pairs and count > 2:
@@ -228,7 +230,7 @@ def confused_pairs(result: dict[str, Any]) -> list[tuple]:
 
 
 def describe_curves(history: list[dict]) -> str:
-    """Returns what the learning curves show, in words."""
+    """Returns a description of the learning curves, as alternative text."""
     first, last, best = history[0], history[-1], best_epoch(history)
     text = f"Training loss from {first['loss']:.3g} to {last['loss']:.3g} in {counted(len(history), 'epoch')}"
     if best:
@@ -237,7 +239,7 @@ def describe_curves(history: list[dict]) -> str:
 
 
 def written() -> str:
-    """Returns date and versions, for the reader who wants to repeat it."""
+    """Returns the date and the versions of the packages, as text."""
     backend = keras.backend.backend()
     versions = {"keras_vit": __version__, "Keras": keras.__version__, backend: importlib.import_module(backend).__version__}
     versions["Python"] = platform.python_version()

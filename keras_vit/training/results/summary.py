@@ -1,4 +1,4 @@
-"""The end of a run: its model, history, figures and report in its folder."""
+"""Evaluates the model of a run, and writes its results into the run's folder: model, history, metrics and report."""
 
 import csv
 import json
@@ -27,11 +27,11 @@ def evaluate_split(model: keras.Model, data: Any, split: str = "test", batch_siz
     Args:
         model: a classifier.
         data: a `keras_vit.data.Data`.
-        split: "test", "validation", "train" or "all". Without test images "test" is "validation".
-        batch_size: int. Images that are computed at once.
+        split: "test", "validation", "train" or "all". Without test images, "test" means "validation". Defaults to "test".
+        batch_size: int. Number of images of a batch. Defaults to 32.
 
     Returns:
-        (result, predictions): the dict of `evaluate_predictions`, with `split` and `images_per_second`; and the `Predictions`.
+        (result, predictions): the dict of `evaluate_predictions` with `split` and `images_per_second`, and the `Predictions`.
 
     Example:
     >>> data = keras_vit.data.load("digits")
@@ -44,7 +44,7 @@ def evaluate_split(model: keras.Model, data: Any, split: str = "test", batch_siz
     if split == "test" and data.test is data.validation:
         split = "validation"
     names = SPLITS if split == "all" else (split,)
-    datasets = {id(data.splits[name]): data.splits[name] for name in names}.values()  # validation and test may be one
+    datasets = {id(data.splits[name]): data.splits[name] for name in names}.values()  # validation and test may be the same
     batches = (batch for dataset in datasets for batch in dataset.rebatch(batch_size))
     predictions = predict_dataset(model, batches)
     result = evaluate_predictions(predictions.probabilities, predictions.labels, data.class_names)
@@ -52,7 +52,7 @@ def evaluate_split(model: keras.Model, data: Any, split: str = "test", batch_siz
 
 
 def numbered(before: list[dict], rows: list[dict]) -> list[dict]:
-    """Returns the rows of a history behind those before, with their epochs counted on."""
+    """Returns the rows of a history after those of earlier phases, with epochs numbered throughout."""
     return [*before, *(row | {"epoch": len(before) + row["epoch"]} for row in rows)]
 
 
@@ -67,15 +67,15 @@ def write_history(history: list[dict], path: pathlib.Path) -> None:
 def explain_mistakes(
     model: keras.Model, images: Any, labels: Any, probabilities: Any, class_names: tuple[str, ...] | list[str], most: int = 8
 ) -> Any:
-    """Draws what spoke for the predicted class in the most confident mistakes; without any, in the least certain images.
+    """Draws the relevance of each patch for the predicted class in the most confident mistakes; without any, in the least certain images.
 
     Args:
         model: the classifier.
-        images: dict from row numbers to the images that can be shown, as the model takes them.
+        images: dict from row numbers to the available images, as the model takes them.
         labels: int array `(n,)`. The true classes.
         probabilities: array `(n, classes)`.
         class_names: sequence of str.
-        most: int. The most images to draw.
+        most: int. Maximum number of images. Defaults to 8.
 
     Returns:
         A matplotlib figure.
@@ -91,17 +91,17 @@ def explain_mistakes(
 
 
 def write_results(run: Any, seconds: float, verbose: bool = True):
-    """Writes model, history, figures and report of a run, and prints its accuracy and where everything is.
+    """Writes model, history, metrics and report of a run, and prints its accuracy and the paths of all files.
 
     Args:
         run: a `keras_vit.training.Run` that has been trained.
-        seconds: float. How long that took.
-        verbose: bool. Whether anything is printed.
+        seconds: float. Duration of the training.
+        verbose: bool. Whether to print. Defaults to True.
     """
     output, config, model, data, history = run.output, run.config, run.model, run.data, run.history
     result, (labels, probabilities, shown, _) = evaluate_split(model, data, batch_size=run.recipe.batch_size)
     split, right = result.pop("split"), round(result["accuracy"] * len(labels))
-    del result["images_per_second"]  # what repeats itself alone
+    del result["images_per_second"]  # the file only holds what a repeated run reproduces
     with replacing(output / MODEL) as temporary:
         model.save(temporary)
     write_history(history, output / HISTORY)
@@ -123,17 +123,14 @@ def write_results(run: Any, seconds: float, verbose: bool = True):
     if config.get("keep_best"):
         best = max(history, key=lambda row: row["val_accuracy"])
         facts["Kept"] = f"the weights of epoch {best['epoch']}, validation accuracy {100 * best['val_accuracy']:.2f} %"
-    title, more = (
-        f"{run.name} on {config.get('data', 'arrays')}",
-        {"First augmented batch": (BATCH, "Images of the first training batch, after augmentation")},
-    )
     explained = explain_mistakes(model, shown, labels, probabilities, data.class_names)
     with replacing(output / EXPLAINED) as temporary:
         explained.savefig(temporary)
-    more["What the model looked at"] = (
-        EXPLAINED,
-        "Most confident mistakes, above maps of what spoke for the predicted class",
-    )
+    title = f"{run.name} on {config.get('data', 'arrays')}"
+    more = {
+        "First augmented batch": (BATCH, "Images of the first training batch, after augmentation"),
+        "What the model looked at": (EXPLAINED, "Most confident mistakes, above maps of what spoke for the predicted class"),
+    }
     pictures = write_report(output, title, facts, history, shown, labels, probabilities, data.class_names, more, split, run.phases)
     if not verbose:
         return
@@ -144,11 +141,11 @@ def write_results(run: Any, seconds: float, verbose: bool = True):
 
 
 def describe(phase: Any, steps_per_epoch: int | None = None) -> str:
-    """Returns what a phase of a recipe trains, in words, and with `steps_per_epoch` how long."""
+    """Returns a description of what a phase of a recipe trains and, with `steps_per_epoch`, for how many epochs."""
     if steps_per_epoch is not None:
         return f"{describe(phase)}, {counted(phase.length(steps_per_epoch)[0], 'epoch')}"
     if phase.lora_rank:
         return "low-rank updates of the attention kernels, and the head"
     if phase.frozen_blocks == "all":
-        return "the head alone"
-    return "all weights" if phase.frozen_blocks is None else f"what follows the first {counted(phase.frozen_blocks, 'block')}"
+        return "only the head"
+    return "all weights" if phase.frozen_blocks is None else f"all layers after the first {counted(phase.frozen_blocks, 'block')}"

@@ -19,7 +19,7 @@ def test_what_fits_passes(model):
 
 def test_the_advice_is_a_part_that_fits(model):
     available = memory.training_bytes(model, 100)
-    with pytest.raises(ValueError, match=r"256 images need about .* `accumulation_steps=4` computes the same steps in parts of 64 images"):
+    with pytest.raises(ValueError, match=r"256 images .* `accumulation_steps=4` computes the same steps in micro-batches of 64 images"):
         check_memory(model, 256, available=available)
     check_memory(model, 64, available=available)
     with pytest.raises(ValueError):
