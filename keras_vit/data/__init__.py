@@ -1,4 +1,4 @@
-"""Images for training: a source becomes `tf.data` datasets whose order and augmentation are functions of the seed and the step."""
+"""Training data: loads a source as `tf.data` datasets, whose order and augmentation only depend on the seed and the step."""
 
 import importlib
 from typing import TYPE_CHECKING
@@ -26,7 +26,7 @@ __all__ = [
     "show_batch",
 ]
 
-# What needs TensorFlow, for `tf.data`, is imported where it is first named: reading images for a model on JAX or torch does not.
+# Modules that need TensorFlow, for `tf.data`, are imported on first use: reading images for a model on JAX or torch does not need it.
 LAZY = {
     "AUGMENTATIONS": "augmentation",
     "Augmentation": "augmentation",

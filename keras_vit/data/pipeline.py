@@ -1,4 +1,4 @@
-"""From a source to batches. A training batch is a pure function of the seed and the step, so a run can resume at any step."""
+"""Builds batches from a source. A training batch is a pure function of the seed and the step, so that a run can resume at any step."""
 
 import dataclasses
 import os
@@ -18,22 +18,22 @@ AUTOTUNE = tf.data.AUTOTUNE
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """What `load` returns: the training, validation and test images as batches `(images, labels)`.
+    """The result of `load`: training, validation and test images as batches `(images, labels)`.
 
-    Images are float32 `(batch, rows, columns, 3)` in 0..255. Labels are class indices, int64 `(batch,)`, in all splits; or float32
-    `(batch, classes)` in all splits where the augmentation mixes labels (MixUp, CutMix) or an image may have several classes.
+    Images are float32 `(batch, rows, columns, 3)` in 0..255. Labels are class indices, int64 `(batch,)`. If the augmentation mixes labels
+    (MixUp, CutMix), or an image may have several classes, the labels of all splits are float32 `(batch, classes)`.
 
     Args:
         class_names: tuple of str.
         image_shape: (rows, columns, 3).
         sizes: dict from "train", "validation" and "test" to the number of images.
-        steps_per_epoch: int. Batches of an epoch. An incomplete last batch is left out.
+        steps_per_epoch: int. Number of batches of an epoch. An incomplete last batch is left out.
         train: `tf.data.Dataset` of one epoch of training batches, for `fit`. Each pass over it is the next epoch, with another order
-            and other draws of the augmentation: the first pass brings the batches of `train_from(0)`. A pass that stops before the last
-            batch does not count; the next pass begins the same epoch again.
-        train_from: function from a step, counted from the start of training, to the endless dataset that begins with its batch.
-            Nothing before that batch is read.
-        splits: dict from "train", "validation" and "test" to the `tf.data.Dataset` of the images in a fixed order, once, not augmented.
+            and another augmentation. The first pass has the batches of `train_from(0)`. A pass that stops before the last batch does not
+            count: the next pass repeats the epoch.
+        train_from: function that takes a step, counted from the start of training, and returns an infinite dataset that starts with the
+            batch of this step. Nothing before that batch is read.
+        splits: dict from "train", "validation" and "test" to a `tf.data.Dataset` of the images in a fixed order, without augmentation.
     """
 
     class_names: tuple[str, ...]
@@ -67,30 +67,33 @@ def load(
     """Loads a data source as `tf.data` datasets.
 
     Args:
-        source: a name, `"digits"`, `"fashion_mnist"` or `"tfds:NAME"`; the path of a folder with one subfolder a class; or a tuple
-            `(images, labels)` of arrays; or `((images, labels), (test images, test labels))`, as `keras.datasets` gives; or a
-            `keras_vit.data.sources.Source`, such as `keras_vit.data.sources.open_source` returns or one of your own.
-        batch_size: int. Images per batch. Defaults to 64.
-        augmentation: what training images go through: the name of a row of `AUGMENTATIONS`, to which "+randaugment(MAGNITUDE)" and
-            "+mixup(ALPHA)" may be added; or an `Augmentation`; or a Keras layer or a function from a batch of images to a batch, which
-            make an exact resume impossible: Keras's layers draw by the order in which threads bring batches to them.
+        source: a name, `"digits"`, `"fashion_mnist"` or `"tfds:NAME"`; the path of a folder with one subfolder per class; a tuple
+            `(images, labels)` of arrays; `((images, labels), (test images, test labels))`, as `keras.datasets` returns them; or a
+            `keras_vit.data.sources.Source`, from `keras_vit.data.sources.open_source` or of your own.
+        batch_size: int. Number of images per batch. Defaults to 64.
+        augmentation: augmentation of the training images: the name of a row of `AUGMENTATIONS`, to which "+randaugment(MAGNITUDE)" and
+            "+mixup(ALPHA)" may be added; an `Augmentation`; or a Keras layer or a function that maps a batch of images to a batch. With
+            the last two a run cannot resume exactly: the draws of Keras's layers depend on the order in which threads call them.
+            Defaults to "none".
         seed: int. Seed of the order and of the augmentation. The split into training, validation and test images is always the same.
-        preprocessing: dict such as `model.preprocessing`. It says how images of different sizes are brought to one for evaluation, see
-            `keras_vit.data.evaluation_transform`. Defaults to: the shorter side is resized to `image_size / 0.875`, bicubic, and the
-            center is taken.
-        train_images: int or None. Trains on a fixed, stratified subset of this many training images. Defaults to all of them.
-        shard: (index, count). The shard of one of several machines that train together: with (1, 4) training batches are the second
-            quarter of those of `batch_size` images, and nothing else is read. MixUp and CutMix mix within a shard.
-        shard_by: "batch", or "files" for training images that do not fit one machine: each machine then draws its share of a batch from
-            training files of its own, tar files or those of TFDS, and opens no others. Defaults to "batch".
-        **options: passed to the source, such as `image_size`: see `arrays`, `digits`, `fashion_mnist`, `folder` and `tfds` in
+            Defaults to 0.
+        preprocessing: dict such as `model.preprocessing`, with the resize and crop of images of different sizes for evaluation, see
+            `keras_vit.data.evaluation_transform`. Defaults to None: the shorter side is resized to `image_size / 0.875`, bicubic, and the
+            center is cropped.
+        train_images: int or None. Trains on a fixed, stratified subset of this many training images. Defaults to None, all of them.
+        shard: (index, count). The shard of one of several machines that train together. With (1, 4), a training batch is the second
+            quarter of a batch of `batch_size` images, and only these images are read. MixUp and CutMix mix within a shard. Defaults to
+            (0, 1), the whole batch.
+        shard_by: "batch", or "files" for training images that do not fit on one machine: each machine then draws its shard of a batch
+            from its own training files, tar files or those of TFDS, and opens no others. Defaults to "batch".
+        **options: further arguments of the source, such as `image_size`: see `arrays`, `digits`, `fashion_mnist`, `folder` and `tfds` in
             `keras_vit.data.sources`.
 
     Returns:
         A `Data`.
 
     Raises:
-        ValueError: if the source or the augmentation is unknown, or a number out of range.
+        ValueError: if the source or the augmentation is unknown, or a number is out of range.
         ImportError: if the source needs a package that is not installed.
 
     Example:
@@ -109,7 +112,7 @@ def load(
         raise ValueError(f"`shard` must be (index, count), where count divides the batch. Received: shard={shard}, batch_size={batch_size}")
     checks.one_of("shard_by", shard_by, ("batch", "files"))
     own_files = shard_by == "files" and count > 1
-    if own_files and not isinstance(source, Source):  # an open source holds those of this machine
+    if own_files and not isinstance(source, Source):  # an open source already holds only the files of this machine
         options["part"] = index, count
     source = open_source(source, options)
     augmentation = open_augmentation(augmentation)
@@ -118,8 +121,8 @@ def load(
         train = source.splits["train"]
         if not 1 <= train_images <= train.size:
             raise ValueError(f"`train_images` must lie between 1 and the {train.size} there are. Received: train_images={train_images}")
-        few = dataclasses.replace(train, size=train_images)
-        source = dataclasses.replace(source, splits=source.splits | {"train": few})
+        subset = dataclasses.replace(train, size=train_images)
+        source = dataclasses.replace(source, splits=source.splits | {"train": subset})
     train = source.splits["train"]
     mine = batch_size // count
     drawn = mine if own_files else batch_size  # images of a batch that are drawn from `train`
@@ -135,15 +138,15 @@ def load(
         return images, labels, *seeds
 
     def draw(positions):
-        """Returns the indices and seeds of the images at positions counted from the start of training."""
+        """Returns the indices and seeds of the images at some positions, counted from the start of training."""
         steps = positions // drawn
         epochs, places = steps // steps_per_epoch, steps % steps_per_epoch * drawn + positions % drawn
         seeds = tf.fill(tf.shape(epochs), tf.constant(seed, tf.int64))
         copies, places = places % augmentation.repeats, places // augmentation.repeats
-        # All positions asked for at once are of one batch, and so of one epoch.
+        # The positions of a call belong to one batch, and therefore to one epoch.
         indices = tf.random.experimental.index_shuffle(places, seed=(seed, epochs[0]), max_index=train.size - 1)
         numbers = (epochs * train.size + indices) * augmentation.repeats + copies
-        if own_files:  # the same index is another image on another machine
+        if own_files:  # an index stands for different images on different machines
             numbers = numbers * count + index
         return indices, tf.stack([seeds, numbers], axis=-1)
 
@@ -153,7 +156,7 @@ def load(
 
     def read_image(position):
         indices, seeds = draw(position[None])
-        # The numbers of the draws follow those of the batch's changes.
+        # Seeds of image changes start at 256: the numbers below are for changes of batches.
         crop, first = augmentation.crop or (None if train.same_shape else resize), seeds[0] + (256 << 32, 0)
         if train.read_window and isinstance(crop, WindowCrop):
             image, label = train.read_window(indices[0], lambda shape: crop.window(shape, first))
@@ -179,10 +182,10 @@ def load(
             positions = positions.map(lambda position: position // mine * batch_size + index * mine + position % mine)
         if train.same_shape and not augmentation.crop and not augmentation.image:
             batches = positions.batch(mine).map(read_batch, AUTOTUNE, deterministic=True)
-        else:  # image by image, so that all cores work at one batch
+        else:  # image by image, so that all cores work on one batch
             batches = positions.map(read_image, AUTOTUNE, deterministic=True).batch(mine)
         batches = batches.map(finished).map(change_batch, AUTOTUNE, deterministic=True)
-        if count > 1:  # what a machine reads is its shard already
+        if count > 1:  # these batches are already this machine's shards
             divided = tf.data.Options()
             divided.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
             batches = batches.with_options(divided)
@@ -202,11 +205,11 @@ def load(
             images = indices.map(split.read_one, AUTOTUNE, deterministic=True)
             batches = images.map(lambda image, label: (resize(image, None, size), label), AUTOTUNE, deterministic=True).batch(batch_size)
         batches = batches.map(finished)
-        if mixes and batches.element_spec[1].shape.rank == 1:  # one loss and one metric must take the labels of all splits
+        if mixes and batches.element_spec[1].shape.rank == 1:  # the same loss and metric are used for all splits
             batches = batches.map(lambda images, labels: (images, tf.one_hot(labels, num_classes)))
         return batches.prefetch(AUTOTUNE)
 
-    ordered = {id(split): in_order(split) for split in source.splits.values()}  # two may be one
+    ordered = {id(split): in_order(split) for split in source.splits.values()}  # two splits may be the same
     return Data(
         class_names=source.class_names,
         image_shape=source.image_shape,
@@ -219,15 +222,15 @@ def load(
 
 
 def epoch_by_epoch(batches_at, steps: int, batch_size: int):
-    """Returns a dataset of one epoch, of which each complete pass is followed by the next epoch.
+    """Returns a dataset of one epoch. After each complete pass, it yields the next epoch.
 
-    A pass counts as complete when its last batch is taken: Keras looks at a first batch before it trains, and opens iterators that it
-    does not use.
+    A pass is complete when its last batch is taken: Keras reads a first batch before it trains, and opens iterators that it does not use.
 
     Args:
-        batches_at: function from a dataset of positions, in images from the start of training, to the dataset of their batches.
-        steps: int. Batches of an epoch.
-        batch_size: int. Positions of a batch.
+        batches_at: function that takes a dataset of positions, counted in images from the start of training, and returns a dataset of
+            their batches.
+        steps: int. Number of batches of an epoch.
+        batch_size: int. Number of positions of a batch.
     """
     done = []  # one entry for each complete pass
 
@@ -243,7 +246,7 @@ def epoch_by_epoch(batches_at, steps: int, batch_size: int):
             return tf.nest.map_structure(tf.identity, batch)
 
     options = tf.data.Options()
-    options.experimental_optimization.inject_prefetch = False  # which would run ahead of who takes the batches
+    options.experimental_optimization.inject_prefetch = False  # a prefetch would count batches that nobody has taken yet
     batches = batches_at(tf.data.Dataset.from_tensors(0).flat_map(positions))
     batches = batches.enumerate().map(count).apply(tf.data.experimental.assert_cardinality(steps))
     return batches.with_options(options)

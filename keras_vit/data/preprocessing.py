@@ -1,4 +1,4 @@
-"""What images go through before a model judges them, as the authors of its weights did it."""
+"""Prepares images for evaluation: resizes, crops and normalizes them as in the evaluation of the model's weights."""
 
 import math
 import os
@@ -12,7 +12,7 @@ import numpy as np
 from keras_vit.backbone import find_vision_transformer, of_images
 from keras_vit.layers import checks
 
-# Names of Pillow's filters, all of which antialias when they shrink. "area" is TensorFlow's name for what Pillow calls BOX.
+# Our names -> Pillow's filters, all of which antialias when they shrink. "area" is TensorFlow's name for Pillow's BOX.
 INTERPOLATIONS = {
     "nearest": "NEAREST",
     "bilinear": "BILINEAR",
@@ -36,27 +36,29 @@ UPRIGHT = {
 
 
 def evaluation_transform(model: keras.Model) -> Callable[..., np.ndarray]:
-    """Returns the function that brings an image to what a model takes: resized and cropped, as in the evaluation of its weights.
+    """Returns a function that resizes and crops an image for a model, as in the evaluation of its weights.
 
-    `model.preprocessing` says how. "crop_mode" is "center": the shorter side is resized to that of the model's input divided by
-    "crop_fraction", and the center is taken; or "squash": both sides are resized, out of proportion. "interpolation" names the filter.
+    The entries of `model.preprocessing` decide how. With the "crop_mode" "center", the shorter side is resized to that of the model's
+    input divided by "crop_fraction", and the center is cropped. With "squash", both sides are resized, which changes the aspect ratio.
+    "interpolation" names the filter.
 
     Args:
-        model: a `keras_vit.VisionTransformer`, or a model that holds one. If the size of its input is open, images get the side
+        model: a `keras_vit.VisionTransformer`, or a model that contains one. If its input size is open, images get the side
             `model.preprocessing["size"]`.
 
     Returns:
-        A function from an image to a float32 array of the model's input shape without batch: pixels from 0 to 255 if the model normalizes
-        them itself, else normalized ones. The image is a path, a Pillow image, or an array `(rows, columns)` or
-        `(rows, columns, 1, 3 or 4)` of values from 0 to 255.
+        A function that takes an image and returns a float32 array of the model's input shape, without the batch axis. Pixels lie between
+        0 and 255 if the model normalizes them itself, and are normalized otherwise. The image is a path, a Pillow image, or an array
+        `(rows, columns)` or `(rows, columns, 1, 3 or 4)` of values from 0 to 255.
 
     Raises:
-        ValueError: if `model` is of another kind or its preprocessing unknown. The function raises it if a file is missing, damaged or no
-            image, and names the file; and if an array does not hold pixels from 0 to 255, channels last. Pixels from 0 to 1 are a warning.
+        ValueError: if `model` is of another kind, or its preprocessing is unknown. The function raises it, naming the file, if a file is
+            missing, damaged or not an image; and if an array does not hold pixels from 0 to 255, channels last. For pixels from 0 to 1
+            it warns.
         ImportError: if Pillow is not installed.
 
     Reference:
-        `transforms_imagenet_eval` of timm, which this equals pixel by pixel.
+        `transforms_imagenet_eval` of timm. The results are equal pixel by pixel.
 
     Example:
     >>> model = keras_vit.VisionTransformer((32, 32, 3), 8, 64, 2, 4, 128)
@@ -91,10 +93,11 @@ def read_image(image: Any, mode: str = "RGB"):
 
     Args:
         image: a path, a Pillow image or an array, as in `evaluation_transform`.
-        mode: "RGB" or "L". Transparency is left out; 16 bits become 8.
+        mode: "RGB" or "L". Transparency is dropped, and 16 bits become 8. Defaults to "RGB".
 
     Raises:
-        ValueError: if a file is missing, damaged or no image, naming it; or if an array is none.
+        ValueError: naming the file if it is missing, damaged or not an image; or if an array is not an image.
+        ImportError: if Pillow is not installed.
     """
     try:
         from PIL import Image
@@ -115,14 +118,14 @@ def read_image(image: Any, mode: str = "RGB"):
         return Image.fromarray(_bytes(image)).convert(mode)
     turn = UPRIGHT.get(orientation(image))
     image = image.transpose(Image.Transpose[turn]) if turn else image
-    if image.mode.startswith("I"):  # 16 bits: Pillow would cut off what is above 255
+    if image.mode.startswith("I"):  # 16 bits: Pillow would clip values above 255
         image = Image.fromarray((np.asarray(image).clip(0, 65535) / 257.0).round().astype("uint8"))
     if image.mode == "F":
         raise ValueError("An image must hold whole numbers. Received: floating-point pixels, whose range is not known")
     if "transparency" in image.info:
         image = image.convert("RGBA")
     image = image.convert(mode)
-    image.info = {}  # or it would be turned again where it is read again
+    image.info = {}  # without its EXIF data, which would turn the image again the next time
     return image
 
 
@@ -130,25 +133,28 @@ def orientation(image: Any):
     """Returns the EXIF orientation of a Pillow image, 1 to 8, where 1 is upright."""
     try:
         return image.getexif().get(EXIF_ORIENTATION, 1)
-    except Exception:  # what Pillow's reader of metadata raises on odd ones is not documented; the pixels are whole
+    except Exception:  # Pillow does not document what it raises on malformed metadata; the pixels can be read all the same
         return 1
 
 
 def printable(path: Any) -> str:
-    """Returns a path as text that can be printed, also where its bytes are not UTF-8."""
+    """Returns a path as printable text, even if its bytes are not UTF-8."""
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def evaluation_geometry(given: Any, target: Any, preprocessing: dict[str, Any], xp=np):
-    """Returns how an image is resized and cropped for evaluation: `(rows, columns), (top, left)`, whole numbers as floats.
+    """Returns the size that an image is resized to for evaluation, and the corner of the crop.
 
     Args:
         given: (rows, columns) of the image, as float64 scalars.
         target: (rows, columns) of the model's input, as ints.
         preprocessing: dict with "crop_fraction" and "crop_mode", such as `model.preprocessing`.
         xp: module that computes: `numpy`, or `tensorflow` for use in a graph.
+
+    Returns:
+        `(rows, columns), (top, left)`, integers as floats.
     """
-    # The tiny addend undoes the rounding of fractions such as 224 / 248.
+    # The tiny addend undoes the rounding error of fractions such as 224 / 248.
     least = [float(math.floor(side / preprocessing["crop_fraction"] + 1e-6)) for side in target]
     if preprocessing["crop_mode"] == "squash":
         size = least
@@ -158,8 +164,8 @@ def evaluation_geometry(given: Any, target: Any, preprocessing: dict[str, Any], 
 
 
 def covering(given: Any, least, xp=np):
-    """Returns the size (rows, columns) at which an image covers `least` in its own proportions. Arguments as in `evaluation_geometry`."""
-    whole = xp.floor if least[0] == least[1] else xp.round  # torchvision's way, and timm's own for other shapes
+    """Returns the smallest (rows, columns) of the image's aspect ratio that cover `least`. Other arguments as in `evaluation_geometry`."""
+    whole = xp.floor if least[0] == least[1] else xp.round  # as torchvision, and for other shapes timm, do
     rows, columns = given
     return xp.maximum(whole(least[1] * rows / columns), least[0]), xp.maximum(whole(least[0] * columns / rows), least[1])
 
@@ -175,7 +181,7 @@ def _bytes(image):
             "An array must be an image (rows, columns) or (rows, columns, 1, 3 or 4) of values from 0 to 255. "
             f"Received: {array.dtype} of shape {array.shape}" + (f", {odd}" if odd else "")
         )
-    if odd := checks.odd_pixels(array):  # not an error: an image may be almost black
+    if odd := checks.odd_pixels(array):  # only a warning, because an image may be almost black
         warnings.warn(f"An image must hold values from 0 to 255. Received: {odd}", stacklevel=4)
     return np.rint(array).astype("uint8")
 

@@ -1,4 +1,4 @@
-"""Training images as the model sees them, in a picture."""
+"""Writes a picture of training images as the model sees them."""
 
 import math
 import os
@@ -8,18 +8,18 @@ import numpy as np
 
 from keras_vit.data.pipeline import Data
 
-LEAST_SIDE, LINE, GAP = 96, 14, 6  # pixels: of a cell, of a line of text, between cells
+LEAST_SIDE, LINE, GAP = 96, 14, 6  # in pixels: side of a cell, height of a line of text, space between cells
 GROUND, INK = "white", "#222222"
 
 
 def show_batch(data: Data, path: str | os.PathLike, count: int = 64, step: int = 0) -> str | os.PathLike:
-    """Writes the images of a training batch, after augmentation, as a picture with their classes.
+    """Writes a picture of a training batch after augmentation: its images with their classes.
 
     Args:
         data: a `keras_vit.data.Data`.
         path: str or path-like. The picture to write, such as `"batch.png"`.
-        count: int. The most images to show. Defaults to 64.
-        step: int. Step whose batch to show. Defaults to 0.
+        count: int. Maximum number of images. Defaults to 64.
+        step: int. Training step whose batch is shown. Defaults to 0.
 
     Returns:
         `path`.
@@ -38,7 +38,7 @@ def show_batch(data: Data, path: str | os.PathLike, count: int = 64, step: int =
         raise ImportError("Writing pictures needs Pillow: pip install pillow") from None
     images, labels = next(iter(data.train_from(step)))
     images = np.rint(images[:count]).clip(0, 255).astype("uint8")
-    scale = max(1, math.ceil(LEAST_SIDE / min(images.shape[1:3])))  # whole, so that each pixel stays what it is
+    scale = max(1, math.ceil(LEAST_SIDE / min(images.shape[1:3])))  # an integer, so that pixels are repeated and not blurred
     rows, columns = (scale * side for side in images.shape[1:3])
     across = math.ceil(math.sqrt(len(images)))
     down = math.ceil(len(images) / across)
@@ -55,11 +55,16 @@ def show_batch(data: Data, path: str | os.PathLike, count: int = 64, step: int =
 
 
 def captions(label: Any, class_names: tuple[str, ...] | list[str]) -> list[str]:
-    """Returns a line for each of the two classes with the largest share of a label; an int, or a share for each class."""
+    """Returns the lines under an image: the two classes with the largest share of its label.
+
+    Args:
+        label: int, or array with a share for each class.
+        class_names: sequence of str.
+    """
     if np.ndim(label) == 0:
         return [str(class_names[int(label)])]
     order = [i for i in np.argsort(-label, kind="stable")[:2] if label[i] > 0]
-    whole = len(order) < 2 or label[order].sum() > 1.5  # the only class; or classes that do not exclude each other
+    whole = len(order) < 2 or label[order].sum() > 1.5  # one class, or several that do not exclude each other
     return [str(class_names[i]) if whole else f"{100 * label[i]:.0f} % {class_names[i]}" for i in order]
 
 

@@ -1,4 +1,4 @@
-"""Images in their own aspect ratios as sequences of patches, without TensorFlow."""
+"""Turns images in their own aspect ratios into sequences of patches, without TensorFlow."""
 
 from collections.abc import Callable
 from typing import Any
@@ -10,23 +10,23 @@ from keras_vit.backbone import find_vision_transformer
 from keras_vit.data.preprocessing import INTERPOLATIONS, read_image
 from keras_vit.layers import checks
 
-BISECTIONS = 24  # from [1e-6, 100] until the bracket is narrower than 1e-5
+BISECTIONS = 24  # narrow the interval [1e-6, 100] to less than 1e-5
 
 
 def sequence_grid(size: Any, patch_size: Any, max_tokens: int, xp: Any = np) -> tuple:
-    """Returns the grid of patches of an image that is resized to at most `max_tokens` patches in its own aspect ratio.
+    """Returns the grid of patches of an image that is resized in its own aspect ratio to at most `max_tokens` patches.
 
-    The scale is the largest at which the patches that cover the image are at most `max_tokens`. Both sides are then rounded up to whole
-    patches. The image is resized to exactly that: its aspect ratio changes by less than a patch.
+    The image is scaled as much as possible while at most `max_tokens` patches cover it. Both sides are then rounded up to whole patches,
+    and the image is resized to this size. Its aspect ratio changes by less than a patch.
 
     Args:
         size: (rows, columns) of the image in pixels.
         patch_size: int or pair of ints.
-        max_tokens: int. Most patches.
+        max_tokens: int. Maximum number of patches.
         xp: module that computes: `numpy`, or `tensorflow` for use in a graph.
 
     Returns:
-        (rows, columns) of patches, whole numbers as floats.
+        (rows, columns) of patches, integers as floats.
 
     Reference:
         `get_resize_to_sequence` of big_vision; `get_image_size_for_max_num_patches` of transformers.
@@ -51,10 +51,10 @@ def sequence_grid(size: Any, patch_size: Any, max_tokens: int, xp: Any = np) -> 
 
 
 def check_model(model: keras.Model):
-    """Returns the `VisionTransformer` of patches that a model is or holds.
+    """Returns the `VisionTransformer` with `naflex=True` that a model is or contains.
 
     Raises:
-        ValueError: if it takes images, or images of other than 1 or 3 channels.
+        ValueError: if it takes images and not patches, or its images do not have 1 or 3 channels.
     """
     model = find_vision_transformer(model)
     if not model.config.naflex:
@@ -66,23 +66,24 @@ def check_model(model: keras.Model):
 
 
 def naflex_transform(model: keras.Model, max_tokens: int = 256) -> Callable[..., dict[str, np.ndarray]]:
-    """Returns the function that brings images to what a model of patches takes (`naflex=True`), each in its own aspect ratio.
+    """Returns a function that turns images into the inputs of a model with `naflex=True`, each image in its own aspect ratio.
 
-    An image is resized by the filter `model.preprocessing["interpolation"]` to the most patches that are at most `max_tokens`, and cut
-    into patches, row by row. Shorter sequences are padded with zeros.
+    An image is resized with the filter `model.preprocessing["interpolation"]` to as many patches as possible, but at most `max_tokens`,
+    and cut into patches, row by row. Shorter sequences are padded with zeros.
 
     Args:
-        model: a `keras_vit.VisionTransformer` with `naflex=True`, or a model that holds one.
-        max_tokens: int. Patches of a sequence. Defaults to 256.
+        model: a `keras_vit.VisionTransformer` with `naflex=True`, or a model that contains one.
+        max_tokens: int. Number of patches of a sequence. Defaults to 256.
 
     Returns:
-        A function from a list of images to a dict of arrays, the model's inputs: "patches", float32
-        `(images, max_tokens, patch rows * patch columns * channels)`, pixels from 0 to 255 if the model normalizes them itself, else
-        normalized ones; "grid", int32 `(images, 2)`; and "mask", bool `(images, max_tokens)`. An image is a path, a Pillow image or an
-        array, as in `keras_vit.data.evaluation_transform`.
+        A function that takes a list of images and returns the model's inputs, a dict of arrays. "patches" is float32
+        `(images, max_tokens, patch rows * patch columns * channels)`: pixels from 0 to 255 if the model normalizes them itself, normalized
+        otherwise. "grid" is int32 `(images, 2)`, and "mask" bool `(images, max_tokens)`. An image is a path, a Pillow image or an array, as
+        in `keras_vit.data.evaluation_transform`.
 
     Raises:
-        ValueError: if the model takes images and not patches, or `max_tokens` is less than 1. The function raises it for what is no image.
+        ValueError: if the model takes images and not patches, or `max_tokens` is less than 1. The function raises it if an argument is not
+            an image.
         ImportError: if Pillow is not installed.
 
     Example:
@@ -108,7 +109,7 @@ def naflex_transform(model: keras.Model, max_tokens: int = 256) -> Callable[...,
 
     def transform(images):
         if not isinstance(images, (list, tuple)) and np.ndim(images) != 4:
-            raise ValueError(f"`images` must be a list of images. Received: {type(images).__name__}. One image is a list of one")
+            raise ValueError(f"`images` must be a list of images. Received: {type(images).__name__}. Pass a single image as [image]")
         cuts = [cut(image) for image in images]
         patches = np.zeros((len(cuts), max_tokens, height * width * config.channels), "float32")
         for row, (_, values) in zip(patches, cuts):

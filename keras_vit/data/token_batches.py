@@ -1,4 +1,4 @@
-"""Batches of images in their own aspect ratios, by a budget of tokens. A batch is a pure function of the seed and the step."""
+"""Batches of images in their own aspect ratios (NaFlex), with a token budget. A batch is a pure function of the seed and the step."""
 
 import os
 from collections.abc import Callable
@@ -29,30 +29,32 @@ def naflex(
 ) -> Data:
     """Loads a data source as batches of patches, for a model that takes images in their own aspect ratios (`naflex=True`).
 
-    Each image is resized to the most patches that are at most `max_tokens`, see `keras_vit.data.naflex_transform`. With several values of
-    `max_tokens`, each training step has one of them, and as many images as fit into `tokens_per_batch`. All lengths get the same number
-    of steps, in an order that is shuffled every epoch. What a step holds is a function of the seed and the step alone, so that a run
-    resumes exactly, and workers agree.
+    Each image is resized to as many patches as possible, but at most `max_tokens`, see `keras_vit.data.naflex_transform`. With several
+    values of `max_tokens`, each training step uses one of them, and as many images as fit into `tokens_per_batch`. All lengths get the same
+    number of steps, in an order that is shuffled every epoch. A batch only depends on the seed and the step, so that a run resumes exactly
+    and workers agree.
 
     Args:
-        source: as in `keras_vit.data.load`: a folder with one subfolder a class, "tfds:NAME", or a tuple `(images, labels)`, where images
+        source: as in `keras_vit.data.load`: a folder with one subfolder per class, "tfds:NAME", or a tuple `(images, labels)`, where images
             may be a list of arrays of different shapes.
-        model: a `keras_vit.VisionTransformer` with `naflex=True`, or a model that holds one. It says the patch, the filter and the
-            channels.
-        max_tokens: int or tuple of ints. Patches of a sequence; of several values, those of the training steps in turn. Validation and
-            test images have the largest. Defaults to 256.
-        tokens_per_batch: int. Patches of a batch, with padding: `tokens_per_batch // max_tokens` images. Defaults to 16384.
-        augmentation: "none"; "flip", which mirrors half of the images; or an `Augmentation` with functions of images alone: crops and
-            mixtures of a batch would need images of one size. Defaults to "none".
+        model: a `keras_vit.VisionTransformer` with `naflex=True`, or a model that contains one. It determines the patch size, the
+            interpolation and the number of channels.
+        max_tokens: int or tuple of ints. Maximum number of patches of an image. With several values, training steps use one after the
+            other, and validation and test images the largest. Defaults to 256.
+        tokens_per_batch: int. Number of patches of a batch, with padding: it holds `tokens_per_batch // max_tokens` images. Defaults to
+            16384.
+        augmentation: "none"; "flip", which mirrors half of the images; or an `Augmentation` with `image` functions only: crops and
+            functions of a batch need images of one size. Defaults to "none".
         seed: int. Seed of the order and of the augmentation. Defaults to 0.
-        shard: (index, count). The shard of one of several machines that train together, as in `keras_vit.data.load`. Defaults to all.
-        **options: passed to the source, such as `test_fraction`.
+        shard: (index, count). The shard of one of several machines that train together, as in `keras_vit.data.load`. Defaults to (0, 1),
+            the whole batch.
+        **options: further arguments of the source, such as `test_fraction`.
 
     Returns:
         A `keras_vit.data.Data` of batches `({"patches", "grid", "mask"}, labels)`, whose `image_shape` is (None, None, channels).
 
     Raises:
-        ValueError: if the model takes images and not patches, a number is out of range, or the augmentation changes more than images.
+        ValueError: if the model takes images and not patches, a number is out of range, or the augmentation crops or mixes images.
         ImportError: if the source needs a package that is not installed.
 
     Reference:
@@ -111,7 +113,7 @@ def naflex(
 
     def batches_at(numbers):
         batches = numbers.map(train_batch, AUTOTUNE, deterministic=True)
-        if count > 1:  # what a machine reads is its shard already
+        if count > 1:  # these batches are already this machine's shards
             divided = tf.data.Options()
             divided.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
             batches = batches.with_options(divided)
@@ -126,7 +128,7 @@ def naflex(
 
         return places.map(lambda places: batch_of(read, places, length), AUTOTUNE, deterministic=True).prefetch(AUTOTUNE)
 
-    ordered = {id(split): in_order(split) for split in source.splits.values()}  # two may be one
+    ordered = {id(split): in_order(split) for split in source.splits.values()}  # two splits may be the same
     return Data(
         class_names=source.class_names,
         image_shape=(None, None, vit.config.channels),
@@ -149,13 +151,13 @@ def _of_images(augmentation):
     if augmentation.crop or augmentation.batch or augmentation.repeats > 1:
         raise ValueError(
             "Images keep their own aspect ratios, so `augmentation` can change images, but neither crop nor mix them. "
-            f"Received: augmentation={augmentation.source!r}. Pass an `Augmentation` with `image` alone"
+            f"Received: augmentation={augmentation.source!r}. Pass an `Augmentation` with only `image`"
         )
     return augmentation
 
 
 def _schedule(images: int, lengths: tuple[int, ...], tokens_per_batch: int, shard: tuple[int, int]) -> list[tuple[int, int, int]]:
-    """Returns the steps of an epoch: (length, images of the batch, number of its first image). An incomplete batch is left out."""
+    """Returns a list of `(max_tokens, images, first image)`, one for each step of an epoch. An incomplete batch is left out."""
     index, count = shard
     if not 0 <= index < count:
         raise ValueError(f"`shard` must be (index, count). Received: shard={shard}")
@@ -163,7 +165,7 @@ def _schedule(images: int, lengths: tuple[int, ...], tokens_per_batch: int, shar
     sizes = [tokens_per_batch // length // count * count for length in lengths]
     if not min(sizes):
         raise ValueError(
-            f"A batch must hold a sequence for each of {count} machines. "
+            f"A batch must hold at least one image for each of {count} machines. "
             f"Received: tokens_per_batch={tokens_per_batch}, max_tokens={max(lengths)}"
         )
     if max(sizes) > images:
@@ -182,7 +184,7 @@ def _schedule(images: int, lengths: tuple[int, ...], tokens_per_batch: int, shar
 
 
 def _cutter(vit) -> Callable:
-    """Returns the function from an image of uint8 and a length to the model's inputs for it."""
+    """Returns a function that turns a uint8 image into the model's inputs, padded to a given length."""
     config, (height, width) = vit.config, vit.config.patch
     method = vit.preprocessing["interpolation"]
     mean, std = (config.per_channel(key).astype("float32") for key in ("mean", "std"))

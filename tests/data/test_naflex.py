@@ -101,7 +101,7 @@ def test_bad_input(model):
         keras_vit.data.naflex_transform(fixed)
     for more, message in (
         (dict(augmentation="deit"), "neither crop nor mix"),
-        (dict(tokens_per_batch=8), "hold a sequence"),
+        (dict(tokens_per_batch=8), "hold at least one image"),
         (dict(tokens_per_batch=4096), "at most 176"),
         (dict(max_tokens=0), "max_tokens"),
         (dict(seed=-1), "seed"),
@@ -109,5 +109,5 @@ def test_bad_input(model):
     ):
         with pytest.raises(ValueError, match=message):
             load(model, **more)
-    with pytest.raises(ValueError, match="a list of one"):
+    with pytest.raises(ValueError, match="Pass a single image as"):
         keras_vit.data.naflex_transform(model)(images()[0])

@@ -1,4 +1,4 @@
-"""What training images go through: published policies, and the changes that they consist of."""
+"""Augmentation of training images: published policies, and the functions that they consist of."""
 
 from keras_vit.data.augmentation.batches import affine, cutmix, cutout, mirror, mixup, mixup_or_cutmix, pad_and_crop, whole_labels
 from keras_vit.data.augmentation.crops import inception_crop, random_resized_crop, resize_and_crop, simple_random_crop

@@ -1,4 +1,4 @@
-"""Augmentation of whole batches: functions `(images, labels, seeds) -> (images, labels)`. Each image has a seed, a pair of int64."""
+"""Augmentation of whole batches: functions `(images, labels, seeds) -> (images, labels)`. The seed of an image is a pair of int64."""
 
 import math
 from collections.abc import Callable
@@ -8,13 +8,13 @@ import tensorflow as tf
 
 
 def affine(rotation: float = 0.0, scale: float = 0.0, shift: float = 0.0, shear: float = 0.0) -> Callable:
-    """Returns a random affine transform: rotates, scales, shifts and shears each image about its center, on a black ground.
+    """Returns a random affine transform: it rotates, scales, shifts and shears each image about its center. Uncovered pixels are black.
 
     Args:
-        rotation: float. Largest angle, in degrees, either way.
-        scale: float. Largest relative change of size: 0.1 draws from [0.9, 1.1].
-        shift: float. Largest shift along each axis, as a share of the image's side.
-        shear: float. Largest shear along the rows, as the tangent of its angle.
+        rotation: float. Largest angle in degrees, in both directions. Defaults to 0.0.
+        scale: float. Largest relative change of size: 0.1 draws from [0.9, 1.1]. Defaults to 0.0.
+        shift: float. Largest shift along each axis, as a fraction of the image's side. Defaults to 0.0.
+        shear: float. Largest shear along the rows, as the tangent of its angle. Defaults to 0.0.
 
     Returns:
         A function `(images, labels, seeds) -> (images, labels)`.
@@ -24,7 +24,7 @@ def affine(rotation: float = 0.0, scale: float = 0.0, shift: float = 0.0, shear:
         rows, columns = images.shape[1:3]
         turn, size, right, down, slant = tf.unstack(uniform(seeds, 5, -1.0, 1.0), axis=-1)
         angle = turn * (rotation * math.pi / 180.0)
-        zoom = 1.0 / (1.0 + size * scale)  # the op asks where each output pixel comes from, hence the inverses
+        zoom = 1.0 / (1.0 + size * scale)  # inverted, because the op maps output pixels to input pixels
         cos, sin, slant = zoom * tf.cos(angle), zoom * tf.sin(angle), slant * shear
         a, b, c, d = cos, cos * slant + sin, -sin, cos - sin * slant
         x, y = (columns - 1) / 2, (rows - 1) / 2
@@ -44,7 +44,7 @@ def affine(rotation: float = 0.0, scale: float = 0.0, shift: float = 0.0, shear:
 
 
 def mirror() -> Callable:
-    """Returns the augmentation that flips half of the images, left to right."""
+    """Returns a function that flips half of the images, left to right."""
 
     def change(images, labels, seeds):
         mirrored = uniform(seeds, 1, 0.0, 1.0) < 0.5
@@ -54,7 +54,7 @@ def mirror() -> Callable:
 
 
 def pad_and_crop(padding: int) -> Callable:
-    """Returns the augmentation that pads images with black by `padding` pixels and cuts out a random window of the old size.
+    """Returns a function that pads images with `padding` black pixels on each side, and cuts out a random window of the original size.
 
     Reference:
         He et al., "Deep Residual Learning for Image Recognition", 2016, section 4.2, for CIFAR-10 (4 pixels of 32).
@@ -71,10 +71,10 @@ def pad_and_crop(padding: int) -> Callable:
 
 
 def cutout(side: float) -> Callable:
-    """Returns Cutout: the augmentation that covers a square about a random pixel with black. It may reach beyond the image.
+    """Returns Cutout: it covers a square around a random pixel with black. The square may reach beyond the image.
 
     Args:
-        side: float in (0, 1]. Side of the square, as a share of the image's rows and columns.
+        side: float in (0, 1]. Side of the square, as a fraction of the image's rows and columns.
 
     Reference:
         DeVries and Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", 2017, section 3.2 (half of the side
@@ -96,7 +96,7 @@ def cutout(side: float) -> Callable:
 
 
 def mixup(alpha: float) -> Callable:
-    """Returns MixUp as big_vision does it: it mixes every image with its neighbor in the batch, in one ratio of at least one half.
+    """Returns MixUp as in big_vision: it mixes each image with the one before it in the batch, in one ratio of at least one half.
 
     Reference:
         Zhang et al., "mixup", 2018; `get_mixup` of big_vision (utils.py).
@@ -117,11 +117,11 @@ def mixup(alpha: float) -> Callable:
 
 
 def mixup_or_cutmix(mixup_alpha: float = 0.8, cutmix_alpha: float = 1.0, switch_prob: float = 0.5) -> Callable:
-    """Returns timm's `Mixup`: it mixes a batch with itself in reverse, by CutMix with probability `switch_prob`, else by MixUp.
+    """Returns timm's `Mixup`: it mixes a batch with its reverse, by CutMix with probability `switch_prob`, else by MixUp.
 
     Args:
-        mixup_alpha: float. Both parameters of the beta distribution of MixUp's ratio; 0 for CutMix alone.
-        cutmix_alpha: float. The same for the area that CutMix leaves; 0 for MixUp alone.
+        mixup_alpha: float. Both parameters of the beta distribution of MixUp's ratio; 0 means only CutMix. Defaults to 0.8.
+        cutmix_alpha: float. Both parameters of the beta distribution of the area that CutMix keeps; 0 means only MixUp. Defaults to 1.0.
         switch_prob: float. Probability of CutMix for a batch. Defaults to 0.5.
 
     Reference:
@@ -146,7 +146,7 @@ def mixup_or_cutmix(mixup_alpha: float = 0.8, cutmix_alpha: float = 1.0, switch_
             return (tf.range(length) >= low) & (tf.range(length) < high)
 
         inside = span(rows, place[0])[:, None] & span(columns, place[1])
-        ratio = 1.0 - tf.reduce_mean(tf.cast(inside, tf.float32))  # of the area that lies in the image
+        ratio = 1.0 - tf.reduce_mean(tf.cast(inside, tf.float32))  # the window may be cut off at the border
         return tf.where(inside[..., None], images[::-1], images), mixed(ratio, labels, labels[::-1])
 
     def change(images, labels, seeds):
@@ -160,12 +160,12 @@ def mixup_or_cutmix(mixup_alpha: float = 0.8, cutmix_alpha: float = 1.0, switch_
 
 
 def cutmix(alpha: float = 1.0) -> Callable:
-    """Returns CutMix alone: see `mixup_or_cutmix`."""
+    """Returns CutMix, see `mixup_or_cutmix`."""
     return mixup_or_cutmix(0.0, alpha)
 
 
 def whole_labels() -> Callable:
-    """Returns the step of DeiT-III before its binary loss: every class in a mixed image gets the label 1.
+    """Returns a function that sets the label of every class in a mixed image to 1, as DeiT-III does for its binary loss.
 
     Reference:
         Touvron et al., "DeiT III", 2022, section 3; `train_one_epoch` of facebookresearch/deit (engine.py), `bce_loss`.
@@ -188,5 +188,5 @@ def mixed(ratio: Any, one: Any, other: Any) -> Any:
 
 
 def uniform(seeds: Any, count: Any, low: Any, high: Any) -> Any:
-    """Draws `count` numbers for each of the `seeds` (n, 2). Returns float32 `(n, count)`."""
+    """Returns `count` uniform numbers for each of the `seeds`, `(n, 2)`, as float32 `(n, count)`."""
     return tf.map_fn(lambda seed: tf.random.stateless_uniform((count,), seed, low, high), seeds, fn_output_signature=tf.float32)

@@ -1,7 +1,7 @@
-"""Crops an image of any size to the model's size, for training and for evaluation.
+"""Crops an image of any size to the model's input size, for training and for evaluation.
 
-A crop is a function `(image, seed, size) -> image`: `image` is `(rows, columns, 3)` in 0..255, `seed` an int64 pair that alone decides the
-draw, `size` the target's (rows, columns); the result is uint8.
+A crop is a function `(image, seed, size) -> image`. `image` is `(rows, columns, 3)` in 0..255, `seed` is a pair of int64 that determines
+the random draw, and `size` is the target's (rows, columns). The result is uint8.
 """
 
 import dataclasses
@@ -23,16 +23,17 @@ METHODS = {
     "lanczos3": "lanczos3",
     "area": "area",
 }
-EVALUATION = {"interpolation": "bicubic", "crop_mode": "center", "crop_fraction": 0.875}  # where no model says otherwise
+EVALUATION = {"interpolation": "bicubic", "crop_mode": "center", "crop_fraction": 0.875}  # the default, without a model
 
 
 @dataclasses.dataclass(frozen=True)
 class WindowCrop:
-    """A crop that cuts a window out of the image first, so that the rest need not be decoded.
+    """A crop that cuts a window out of the image first, so that the rest does not have to be decoded.
 
     Args:
-        window: function from the image's (rows, columns), an int32 tensor, and the seed to (top, left, rows, columns), an int32 tensor.
-        finish: function from the window of the image and the target's size to the result.
+        window: function that takes the image's (rows, columns), an int32 tensor, and the seed, and returns (top, left, rows, columns), an
+            int32 tensor.
+        finish: function that takes the window of the image and the target's size, and returns the result.
     """
 
     window: Callable
@@ -54,8 +55,8 @@ def inception_crop(area: tuple[float, float] = (0.05, 1.0), ratio: tuple[float, 
     """Returns the Inception crop: a window of random area and aspect ratio, resized without antialiasing.
 
     Args:
-        area: (least, most) share of the image's area.
-        ratio: (least, most) width / height, drawn uniformly.
+        area: (least, most). Area of the window, as a fraction of the image's. Defaults to (0.05, 1.0).
+        ratio: (least, most). Width / height of the window, drawn uniformly. Defaults to (0.75, 1.33).
 
     Reference:
         `inception_crop` of big_vision (pp/ops_image.py), with the defaults of its `decode_jpeg_and_inception_crop`.
@@ -84,9 +85,9 @@ def inception_crop(area: tuple[float, float] = (0.05, 1.0), ratio: tuple[float, 
 def random_resized_crop(
     area: tuple[float, float] = (0.08, 1.0), ratio: tuple[float, float] = (3 / 4, 4 / 3), interpolation: str = "bicubic"
 ) -> Callable:
-    """Returns the crop of torchvision and timm: as `inception_crop`, but with log-uniform aspect ratios, and antialiased.
+    """Returns the crop of torchvision and timm: like `inception_crop`, but with log-uniform aspect ratios and antialiasing.
 
-    It draws ten windows and takes the first that lies within the image. If none does, it takes the largest central window of an allowed
+    It draws ten windows and uses the first that lies within the image. If none does, it uses the largest central window with an allowed
     aspect ratio.
 
     Reference:
@@ -110,7 +111,7 @@ def random_resized_crop(
 
 
 def resize_and_crop(ratio: float = 448 / 384) -> Callable:
-    """Returns the crop of fine-tuning: both sides are resized to `ratio` times the target's, then a random window is cut out.
+    """Returns the crop for fine-tuning: it resizes both sides to `ratio` times the target's, and cuts out a random window.
 
     Reference:
         Kolesnikov et al., "Big Transfer", 2020, section 3.3; `resize_crop` of big_vision (configs/transfer.py).
@@ -123,9 +124,9 @@ def resize_and_crop(ratio: float = 448 / 384) -> Callable:
 
 
 def simple_random_crop(padding: int = 4) -> Callable:
-    """Returns the crop of DeiT-III for ImageNet-21k: the shorter side is resized to the target's, then a random window is cut out.
+    """Returns the crop of DeiT-III for ImageNet-21k: it resizes the shorter side to the target's, and cuts out a random window.
 
-    Before, the image is extended by `padding` pixels, which reflect it at its borders.
+    In between, the image is padded by `padding` pixels on each side, which mirror it at its borders.
 
     Reference:
         Touvron et al., "DeiT III: Revenge of the ViT", 2022, section 3; augment.py of facebookresearch/deit.
@@ -140,11 +141,11 @@ def simple_random_crop(padding: int = 4) -> Callable:
 
 
 def evaluation_crop(preprocessing: dict[str, Any] | None = None) -> Callable:
-    """Returns the crop of `evaluation_transform` for `tf.data`: within two levels of Pillow's result. It is not random.
+    """Returns the crop of `evaluation_transform` for `tf.data`, which is not random. Pixels differ from Pillow's by at most two levels.
 
     Args:
-        preprocessing: dict with "interpolation", "crop_mode" and "crop_fraction", such as `model.preprocessing`; None for bicubic,
-            "center" and 0.875.
+        preprocessing: dict with "interpolation", "crop_mode" and "crop_fraction", such as `model.preprocessing`. Defaults to None:
+            bicubic, "center" and 0.875.
     """
     preprocessing = {name: (preprocessing or EVALUATION)[name] for name in EVALUATION}
     checks.one_of("interpolation", preprocessing["interpolation"], METHODS)
@@ -153,7 +154,7 @@ def evaluation_crop(preprocessing: dict[str, Any] | None = None) -> Callable:
     def crop(image, seed, size):
         given = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float64))
         larger, corner = evaluation_geometry(given, size, preprocessing, tf)
-        # TensorFlow 2.21 would read a size that was cast in a graph from a constant as the float that it was.
+        # In a graph, TensorFlow 2.21 reads a constant size that was cast to int32 as the float that it was before.
         larger, corner = [int(side) if isinstance(side, float) else tf.cast(side, tf.int32) for side in larger], tf.cast(corner, tf.int32)
         image = resized(image, larger, preprocessing["interpolation"])
         top, left = tf.unstack(corner)
@@ -163,15 +164,15 @@ def evaluation_crop(preprocessing: dict[str, Any] | None = None) -> Callable:
 
 
 def resized(image: Any, size: Any, interpolation: str, antialias: bool = True) -> Any:
-    """Returns the image as uint8 of `size`, an int pair or tensor."""
+    """Resizes an image to `size`, a pair of ints or a tensor. The result is uint8."""
     image = tf.round(tf.image.resize(image, size, method=METHODS[interpolation], antialias=antialias))
-    if interpolation not in ("nearest", "bilinear", "area"):  # whose results lie between the pixels that they come from
+    if interpolation not in ("nearest", "bilinear", "area"):  # the other filters overshoot
         image = tf.clip_by_value(image, 0.0, 255.0)
     return tf.cast(image, tf.uint8)
 
 
 def shorter_side_to(image: Any, size: Any) -> Any:
-    """Returns the size, an int32 pair, at which the image covers `size` in its own proportions."""
+    """Returns the smallest size of the image's aspect ratio that covers `size`, as an int32 pair."""
     return tf.cast(covering(tf.unstack(tf.cast(tf.shape(image)[:2], tf.float64)), size, tf), tf.int32)
 
 

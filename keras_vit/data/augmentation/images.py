@@ -9,12 +9,17 @@ from keras_vit.data.augmentation import pixels
 
 
 def flip() -> Callable:
-    """Returns the augmentation that flips half of the images, left to right."""
+    """Returns a function that flips half of the images, left to right."""
     return lambda image, seed: tf.where(tf.random.stateless_uniform((), seed) < 0.5, tf.reverse(image, [1]), image)
 
 
 def color_jitter(brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0) -> Callable:
-    """Returns color jitter: brightness, contrast and saturation change in random order, by factors of up to `1 +- strength`.
+    """Returns color jitter: it changes brightness, contrast and saturation in random order, by factors between `1 - s` and `1 + s`.
+
+    Args:
+        brightness: float. Strength `s` of the change of brightness. Defaults to 0.0.
+        contrast: float. Strength of the change of contrast. Defaults to 0.0.
+        saturation: float. Strength of the change of saturation. Defaults to 0.0.
 
     Reference:
         `ColorJitter` of torchvision, on Pillow images.
@@ -35,7 +40,7 @@ def color_jitter(brightness: float = 0.0, contrast: float = 0.0, saturation: flo
 
 
 def three_augment() -> Callable:
-    """Returns 3-Augment: each image becomes gray, solarized or blurred (radius from 0.1 to 2).
+    """Returns 3-Augment: it makes each image gray, solarizes it, or blurs it (radius from 0.1 to 2).
 
     Reference:
         Touvron et al., "DeiT III: Revenge of the ViT", 2022, section 3; augment.py of facebookresearch/deit.
@@ -60,15 +65,16 @@ def random_erasing(
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53),
     std: tuple[float, float, float] = (58.395, 57.12, 57.375),
 ) -> Callable:
-    """Returns random erasing: the augmentation that replaces a rectangle by noise.
+    """Returns random erasing: it replaces a rectangle by noise.
 
     Args:
-        probability: float. Share of the images that are changed.
-        area: (least, most) share of the image's area.
-        ratio: (least, most) height / width, log-uniform. Ten rectangles are drawn, and the first that is smaller than the image is taken.
-        mean: three floats, the noise's mean in 0..255. timm erases after normalization, with standard normal noise: this is the same
-            before it, up to the cut at 0 and 255.
-        std: three floats, the noise's standard deviation in 0..255.
+        probability: float. Fraction of the images that are changed. Defaults to 0.25.
+        area: (least, most). Area of the rectangle, as a fraction of the image's. Defaults to (0.02, 1 / 3).
+        ratio: (least, most). Height / width of the rectangle, log-uniform. Ten rectangles are drawn, and the first that is smaller than
+            the image is used. Defaults to (0.3, 1 / 0.3).
+        mean: three floats. Mean of the noise in 0..255. timm erases after normalization, with standard normal noise. The default gives the
+            same before normalization, except that values are clipped to 0..255.
+        std: three floats. Standard deviation of the noise in 0..255. The default matches that of `mean`.
 
     Reference:
         Zhong et al., "Random Erasing Data Augmentation", 2020; `RandomErasing(mode="pixel")` of timm.

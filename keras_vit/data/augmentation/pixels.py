@@ -1,6 +1,6 @@
-"""The operations of RandAugment, 3-Augment and color jitter on a uint8 image. Each equals Pillow's result.
+"""The operations of RandAugment, 3-Augment and color jitter on a uint8 image. The results equal Pillow's, unless noted.
 
-Every function takes an image `(rows, columns, 3)` of uint8 and, where it has one, a float32 scalar.
+Each function takes an image `(rows, columns, 3)` of uint8. Most take a float32 scalar, too.
 """
 
 from typing import Any
@@ -56,12 +56,12 @@ def solarize_add(image: Any, addition: Any) -> Any:
 
 
 def color(image: Any, factor: Any) -> Any:
-    """Changes the saturation: a factor of 0 gives gray, 1 the image."""
+    """Changes the saturation: a factor of 0 gives a gray image, 1 the original."""
     return blend(gray(image), image, factor)
 
 
 def contrast(image: Any, factor: Any) -> Any:
-    """Changes the contrast: a factor of 0 gives the mean gray, 1 the image."""
+    """Changes the contrast: a factor of 0 gives an image of the mean gray, 1 the original."""
     total = tf.reduce_sum(tf.cast(gray(image), tf.int64))
     pixels = tf.size(image, out_type=tf.int64) // 3
     mean = (2 * total + pixels) // (2 * pixels)
@@ -69,12 +69,12 @@ def contrast(image: Any, factor: Any) -> Any:
 
 
 def brightness(image: Any, factor: Any) -> Any:
-    """Changes the brightness: a factor of 0 gives black, 1 the image."""
+    """Changes the brightness: a factor of 0 gives a black image, 1 the original."""
     return blend(tf.constant(0, tf.uint8), image, factor)
 
 
 def sharpness(image: Any, factor: Any) -> Any:
-    """Changes the sharpness: a factor of 0 gives a smoothed image, 1 the image."""
+    """Changes the sharpness: a factor of 0 gives a smoothed image, 1 the original."""
     wide = tf.cast(image, tf.int32)
     rows = wide[:-2] + wide[1:-1] + wide[2:]
     box = rows[:, :-2] + rows[:, 1:-1] + rows[:, 2:] + 4 * wide[1:-1, 1:-1]
@@ -84,7 +84,7 @@ def sharpness(image: Any, factor: Any) -> Any:
 
 
 def gaussian_blur(image: Any, radius: Any) -> Any:
-    """Blurs by three box blurs, as Pillow does, but without rounding between them: up to 3 levels apart. `radius` is at most 2.
+    """Blurs by three box blurs, as Pillow does, but without rounding between them: results differ by up to 3 levels. `radius` is at most 2.
 
     Reference:
         Pillow's BoxBlur.c.
@@ -132,14 +132,15 @@ def rotate(image: Any, degrees: Any, **options: Any) -> Any:
 
 
 def affine(image: Any, to_x, to_y, fill: tuple[int, int, int] = (128, 128, 128), interpolation: str = "nearest") -> Any:
-    """Takes each output pixel (x, y) from the input's (a x + b y + c, d x + e y + f), or `fill` if that lies outside.
+    """Applies an affine transform: output pixel (x, y) is input pixel (a x + b y + c, d x + e y + f), or `fill` outside the image.
 
     Args:
         image: uint8 `(rows, columns, 3)`.
-        to_x: (a, b, c), as Pillow's `Image.transform` takes them: pixel centers lie at halves.
+        to_x: (a, b, c), as in Pillow's `Image.transform`: pixel centers are at 0.5, 1.5, ...
         to_y: (d, e, f).
-        fill: three ints.
-        interpolation: "nearest" (equal to Pillow, which counts in 1 / 65536 pixels) or "bilinear" (one level apart at most).
+        fill: three ints. Color of pixels outside the image. Defaults to gray.
+        interpolation: "nearest", which equals Pillow's fixed-point arithmetic in 1 / 65536 pixels, or "bilinear", which differs by at
+            most one level. Defaults to "nearest".
     """
     rows, columns = tf.shape(image)[0], tf.shape(image)[1]
     down, right = tf.range(rows)[:, None], tf.range(columns)[None]
@@ -171,7 +172,7 @@ def affine(image: Any, to_x, to_y, fill: tuple[int, int, int] = (128, 128, 128),
 
 
 def cutout(image: Any, reach, center, fill: tuple[int, int, int] = (128, 128, 128)) -> Any:
-    """Fills the square of side `2 * reach` about `center`, which is a pair of shares of rows and columns."""
+    """Fills a square of side `2 * reach` around `center`, a pair of fractions of rows and columns."""
     shape = tf.shape(image)[:2]
     row, column = tf.unstack(tf.cast(tf.cast(shape, tf.float32) * center, tf.int32))
     down, right, reach = tf.range(shape[0])[:, None], tf.range(shape[1])[None], tf.cast(reach, tf.int32)

@@ -1,6 +1,6 @@
 """Augmentation policies. Each is a pure function of the images and their seeds, so that a repeated step sees the same images.
 
-Keras's random layers cannot promise this: under a parallel map their draws depend on which batch comes first.
+Keras's random layers cannot guarantee this: in a parallel map, their draws depend on which batch comes first.
 """
 
 import dataclasses
@@ -21,16 +21,17 @@ from keras_vit.names import Table, choose
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """What training images go through, in the order of the arguments.
+    """An augmentation policy: functions that are applied to training images, in the order of the arguments.
 
     Args:
         source: str. Where the policy is published.
-        crop: function `(image, seed, size) -> image` of `keras_vit.data.augmentation.crops`, or None to resize
-            images as for evaluation.
-        image: tuple of functions `(image, seed) -> image`, for one image of uint8 at a time.
-        batch: tuple of functions `(images, labels, seeds) -> (images, labels)`, for batches of float32. Labels are one-hot. If no
-            function changes them, `data.train` brings class indices.
-        repeats: int. Repeated augmentation: a batch holds this many versions of each image, and an epoch shows as many times fewer images.
+        crop: function `(image, seed, size) -> image` of `keras_vit.data.augmentation.crops`, or None to resize images as for evaluation.
+            Defaults to None.
+        image: tuple of functions `(image, seed) -> image` of a single uint8 image. Defaults to ().
+        batch: tuple of functions `(images, labels, seeds) -> (images, labels)` of a float32 batch. Labels are one-hot. If no function
+            changes them, `data.train` yields class indices. Defaults to ().
+        repeats: int. Repeated augmentation: a batch holds this many versions of each image, and an epoch covers that many times fewer
+            different images. Defaults to 1.
 
     Example:
     >>> mine = Augmentation("of my own", crop=random_resized_crop(area=(0.5, 1.0)), image=(flip(), rand_augment(1, 5)), batch=(mixup(0.2),))
@@ -66,13 +67,13 @@ AUGMENTATIONS = Table(
     {
         "none": Augmentation("images as they are"),
         "flip": Augmentation("mirror images alone", batch=(mirror(),)),
-        # No flips: a mirrored digit is another sign.
+        # No flips: a mirrored digit is no longer the same digit.
         "digits": Augmentation(
             "tuned on the 1,797 digits of scikit-learn", batch=(affine(rotation=10.0, scale=0.1, shift=0.08, shear=0.1),)
         ),
         "fashion_mnist": Augmentation("chosen on Fashion-MNIST", batch=(mirror(), pad_and_crop(1), cutout(0.25))),
         "inception": augreg(),
-        "light1": augreg(0),  # not nothing: at magnitude 0 RandAugment inverts, equalizes, fades
+        "light1": augreg(0),  # not the same as "inception": at magnitude 0, RandAugment still inverts, equalizes and fades
         "light2": augreg(10, 0.2),
         "medium1": augreg(15, 0.2),
         "medium2": augreg(15, 0.5),
@@ -123,7 +124,7 @@ AUGMENTATIONS = Table(
     },
 )
 
-# Additions to the name of a row, as in "digits+randaugment(5)+mixup(0.2)": the field that each extends, and the function of its number.
+# Additions to the name of a row, as in "digits+randaugment(5)+mixup(0.2)": the field that each extends, and what it adds for its number.
 ADDITIONS = {
     "randaugment": ("image", lambda magnitude: rand_augment(2, magnitude, operations=TIMM, interpolation="bilinear")),
     "mixup": ("batch", mixup),
@@ -138,7 +139,7 @@ def open_augmentation(augmentation: Any) -> Augmentation:
         return named_augmentation(augmentation)
     arguments = {"training": True} if isinstance(augmentation, keras.layers.Layer) else {}
     name = getattr(augmentation, "name", getattr(augmentation, "__name__", type(augmentation).__name__))
-    logging.getLogger(__name__).warning("Augmentation by %s: a resumed run will see other images than an uninterrupted one", name)
+    logging.getLogger(__name__).warning("Augmentation by %s: a resumed run will not see the same images as an uninterrupted one", name)
     return Augmentation(name, batch=(lambda images, labels, seeds: (augmentation(images, **arguments), labels),))
 
 

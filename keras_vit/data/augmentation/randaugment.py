@@ -1,4 +1,4 @@
-"""RandAugment: a few random operations of one strength for each image. Only the drawn operations are computed."""
+"""RandAugment: applies a few random operations of one strength to each image. Only the operations that are drawn are computed."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,13 +11,13 @@ from keras_vit.data.augmentation import pixels
 
 @dataclasses.dataclass(frozen=True)
 class Operation:
-    """An operation of `pixels`, and how its argument follows from a magnitude of 0 to 10 (or more).
+    """An operation of `pixels`, with the function that maps a magnitude of 0 to 10 (or more) to its argument.
 
     Args:
-        apply: function of an image and, if `argument` is given, of its value.
-        argument: function from the magnitude, a float32 scalar, or None.
-        signed: bool. Whether half of the draws negate the argument.
-        fills: bool. Whether the operation uncovers pixels, and therefore takes `fill` and `interpolation`.
+        apply: function of an image and, if `argument` is given, of the argument.
+        argument: function that maps the magnitude, a float32 scalar, to the argument; or None without an argument. Defaults to None.
+        signed: bool. Whether half of the draws negate the argument. Defaults to False.
+        fills: bool. Whether the operation uncovers pixels, and therefore accepts `fill` and `interpolation`. Defaults to False.
     """
 
     apply: Callable
@@ -60,12 +60,12 @@ BIG_VISION = {
 
 
 def relative(change, axis):
-    """Returns a translation by a share of the side, as timm has it."""
+    """Returns a translation by a fraction of the image's side, as in timm."""
     return lambda image, part, **options: change(image, part * tf.cast(tf.shape(image)[axis], tf.float32), **options)
 
 
 def stronger(change):
-    """Returns an enhancement that leaves the image unchanged at magnitude 0 and strengthens or weakens it from there."""
+    """Returns an enhancement that does not change the image at magnitude 0, and strengthens or weakens it at higher ones."""
     return Operation(lambda image, offset: change(image, tf.maximum(0.1, 1.0 + offset)), share(0.9), signed=True)
 
 
@@ -101,13 +101,15 @@ def rand_augment(
     """Returns RandAugment: a function `(image, seed) -> image` on uint8.
 
     Args:
-        num_ops: int. Operations an image, drawn with replacement.
-        magnitude: float. Strength of all operations. 10 is the end of AutoAugment's scale; AugReg goes to 20.
-        magnitude_std: float. If not 0, the magnitude is drawn anew each time from a normal distribution, cut off to 0..10, as timm does.
-        probability: float. Probability that a drawn operation is applied.
-        operations: dict of `Operation`: `BIG_VISION` or `TIMM`.
-        fill: three ints. Color of uncovered pixels.
-        interpolation: "nearest" or "bilinear", for rotation, shear and translation. timm itself alternates between bilinear and bicubic.
+        num_ops: int. Number of operations per image, drawn with replacement. Defaults to 2.
+        magnitude: float. Strength of all operations. 10 is the maximum of AutoAugment's scale; AugReg goes up to 20. Defaults to 10.
+        magnitude_std: float. If not 0, each magnitude is drawn from a normal distribution with this standard deviation and clipped to
+            0..10, as in timm. Defaults to 0.0.
+        probability: float. Probability that a drawn operation is applied. Defaults to 1.0.
+        operations: dict of `Operation`: `BIG_VISION` or `TIMM`. Defaults to `BIG_VISION`.
+        fill: three ints. Color of uncovered pixels. Defaults to gray.
+        interpolation: "nearest" or "bilinear", for rotation, shear and translation. timm alternates between bilinear and bicubic. Defaults
+            to "nearest".
 
     Reference:
         Cubuk et al., "RandAugment", 2020. The defaults are those of big_vision's `randaug`.

@@ -1,4 +1,4 @@
-"""Where images come from: one file a source, one row of `SOURCES` for those that have a name."""
+"""Data sources. Each has a file of its own; those with a name are rows of `SOURCES`."""
 
 import dataclasses
 import inspect
@@ -17,10 +17,10 @@ SOURCES = Table("data source, and no folder of this name", {"digits": digits.dig
 
 
 def open_source(source: Any, options: dict[str, Any]) -> Source:
-    """Returns the `Source` that the user named, or a source that is open. Arguments as in `keras_vit.data.load`."""
+    """Returns the `Source` for what a user may pass as `source`. Arguments as in `keras_vit.data.load`."""
     if isinstance(source, Source):
         if options:
-            raise ValueError(f"An open source has its options. Received: {', '.join(options)}")
+            raise ValueError(f"A `Source` object accepts no options. Received: {', '.join(options)}")
         return dataclasses.replace(source, splits=dict(source.splits))
     if isinstance(source, (tuple, list)):
         if len(source) == 2 and all(map(is_pair, source)):
@@ -45,7 +45,7 @@ def open_source(source: Any, options: dict[str, Any]) -> Source:
 
 
 def with_options(source, options: Any, *arguments: Any):
-    """Calls a data source with the user's options. An unknown option, or one of another type than its default, is a ValueError."""
+    """Calls a data source with the user's options. Raises a ValueError for an option that is unknown or whose type is not its default's."""
     own = list(inspect.signature(source).parameters.values())[len(arguments) :]
     defaults = {parameter.name: parameter.default for parameter in own}
     if "part" in options and "part" not in defaults:
@@ -59,5 +59,5 @@ def with_options(source, options: Any, *arguments: Any):
 
 
 def is_pair(part):
-    """Whether `part` is (images, labels), as opposed to images or labels alone."""
+    """Returns whether `part` is a pair (images, labels), and not images or labels only."""
     return isinstance(part, (tuple, list)) and len(part) == 2 and np.ndim(part[0]) in (3, 4) and np.ndim(part[1]) in (1, 2)

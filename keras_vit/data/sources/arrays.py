@@ -1,4 +1,4 @@
-"""Images and labels in memory."""
+"""The data source of images and labels in arrays."""
 
 import logging
 from collections.abc import Sequence
@@ -26,17 +26,18 @@ def arrays(
     Splits that are not given are held out: test images first, then validation images, both stratified by class.
 
     Args:
-        images: array `(n, rows, columns)` or `(n, rows, columns, channels)` with 1 or 3 channels and values in 0..255. Or a list of
-            images, which may be of different sizes.
-        labels: array or list. Class indices from 0, `(n,)` or `(n, 1)`; or class names, `(n,)` of str or bool; or `(n, classes)` of 0 and
-            1, where several classes may be 1, or none. If each row holds one 1 they are taken for one-hot class indices.
-        validation: tuple (images, labels) or None. The validation images, of the same form.
-        test: tuple (images, labels) or None. The test images, of the same form.
-        class_names: sequence of str in the order of the class indices. Defaults to the names among the labels, sorted, or else to the
-            numbers themselves.
-        image_size: int or (rows, columns) to resize to (bicubic), or None to leave the images as they are; images of different sizes
-            then become 224 x 224 where one size is needed.
-        multi_label: bool. Whether an image may have several classes. Defaults to what `labels` of shape `(n, classes)` show.
+        images: array `(n, rows, columns)` or `(n, rows, columns, channels)` with 1 or 3 channels and values in 0..255; or a list of
+            images, which may have different sizes.
+        labels: array or list. Class indices from 0, `(n,)` or `(n, 1)`; class names, `(n,)` of str or bool; or `(n, classes)` of 0 and 1,
+            with any number of ones in a row. If each row holds exactly one 1, they are taken for one-hot class indices.
+        validation: tuple (images, labels) or None. The validation images, in the same form. Defaults to None, held out.
+        test: tuple (images, labels) or None. The test images, in the same form. Defaults to None, held out.
+        class_names: sequence of str in the order of the class indices. Defaults to None: the names among the labels, sorted, or the class
+            numbers.
+        image_size: int or (rows, columns) to resize to (bicubic). None leaves the images as they are; images of different sizes are then
+            resized to 224 x 224 where one size is needed. Defaults to None.
+        multi_label: bool or None. Whether an image may have several classes. Defaults to None: inferred from `labels` of shape
+            `(n, classes)`.
         validation_fraction: float in (0, 1). Share of validation images among the images that are not test images. Defaults to 0.1.
         test_fraction: float in (0, 1). Share of test images among all images. Defaults to 0.2.
 
@@ -44,7 +45,7 @@ def arrays(
         A `Source`.
 
     Raises:
-        ValueError: if shapes, pixels, labels or fractions are not as said above.
+        ValueError: if shapes, pixels, labels or fractions are not as described above.
     """
     given = {"train": (images, labels), "validation": validation, "test": test}
     given = {name: pair for name, pair in given.items() if pair is not None}
@@ -54,7 +55,7 @@ def arrays(
     columns = {name: (read_images(pair[0]), label_array(pair[1])) for name, pair in given.items()}
     for name, (images, labels) in columns.items():
         if len(images) != len(labels):
-            raise ValueError(f"There must be one label an image. Received: {len(images)} {name} images, labels of shape {labels.shape}")
+            raise ValueError(f"There must be one label per image. Received: {len(images)} {name} images, labels of shape {labels.shape}")
     if len({(images.shape[1:], labels.shape[1:]) for images, labels in columns.values()}) > 1:
         shapes = ", ".join(f"{name} {images.shape} and {labels.shape}" for name, (images, labels) in columns.items())
         raise ValueError(f"Images and labels of all splits must have the same form. Received: images and labels of shapes {shapes}")
@@ -73,10 +74,10 @@ def arrays(
 
 
 def read_images(images: Any):
-    """Returns images as an array `(n, rows, columns, 1 or 3)` of values in 0..255; of different sizes, as one of arrays, `(n,)`."""
+    """Returns images as an array `(n, rows, columns, 1 or 3)` of values in 0..255. Images of different sizes give an array of arrays."""
     try:
         images = np.asarray(images)
-    except ValueError:  # what NumPy says of lists of unequal length
+    except ValueError:  # NumPy's error for arrays of different shapes
         each = np.empty(len(images), object)
         each[:] = [read_images(np.asarray(image)[None])[0] for image in images]
         return each
@@ -98,7 +99,7 @@ def label_array(labels: Any) -> np.ndarray:
         labels = np.asarray(labels)
     except ValueError:
         raise ValueError(
-            "`labels` must be one class an image, or rows (n, classes) of 0 and 1 where an image may have several. "
+            "`labels` must be one class per image, or rows (n, classes) of 0 and 1 if an image may have several. "
             "Received: lists of unequal length"
         ) from None
     if labels.ndim not in (1, 2):
@@ -113,7 +114,7 @@ def read_labels(labels: Any, class_names: Sequence[str] | None = None, multi_lab
         raise ValueError(f"`labels` must be (n, classes) of 0 and 1 with multi_label=True. Received: labels of shape {labels.shape}")
     if labels.dtype.kind in "USb" or (labels.dtype.kind == "O" and all(isinstance(label, str) for label in labels.flat)):
         if several:
-            raise ValueError(f"`labels` must be one class name an image, or numbers. Received: {labels.dtype} of shape {labels.shape}")
+            raise ValueError(f"`labels` must be one class name per image, or numbers. Received: {labels.dtype} of shape {labels.shape}")
         labels, class_names = indices_of(labels.astype(str), class_names)
     if several and not (labels.dtype.kind in "uif" and np.isin(labels, (0, 1)).all()):
         seen = f"values from {labels.min()} to {labels.max()}" if labels.size and labels.dtype.kind in "uif" else f"type {labels.dtype}"
@@ -129,10 +130,10 @@ def read_labels(labels: Any, class_names: Sequence[str] | None = None, multi_lab
         raise ValueError(f"`class_names` must name every label. Received: {len(class_names)} names, {largest}")
     if several and multi_label is not True and (multi_label is False or known > 1) and (labels.sum(axis=1) == 1).all():
         if multi_label is None:
-            say("Labels hold one 1 in each row: taken for one class an image. Pass multi_label=True if an image may have several classes")
+            say("Labels hold one 1 in each row: taken for one class per image. Pass multi_label=True if an image may have several classes")
         labels = labels.argmax(axis=1)
     elif several and multi_label is False:
-        raise ValueError("`labels` must hold one 1 in each row with multi_label=False. Received: rows with several, or none")
+        raise ValueError("With multi_label=False, each row of `labels` must hold one 1. Received: rows with several, or none")
     present = labels.any(axis=0) if labels.ndim == 2 else np.isin(np.arange(len(class_names)), labels)
     if lacking := [name for name, there in zip(class_names, present) if not there]:
         say(f"{len(lacking)} of {len(class_names)} classes have no image: {', '.join(lacking[:5])}{', ...' if len(lacking) > 5 else ''}")
@@ -144,7 +145,7 @@ def indices_of(labels: Any, class_names: Sequence[str] | None):
     labels = labels.tolist()
     names = tuple(sorted({*labels})) if class_names is None else tuple(map(str, class_names))
     if strange := sorted({*labels} - {*names}):
-        raise ValueError(f"`class_names` must name every label. Received: labels {', '.join(map(repr, strange[:5]))}, which it lacks")
+        raise ValueError(f"`class_names` must name every label. Received: labels {', '.join(map(repr, strange[:5]))}, which are missing")
     index = {name: number for number, name in enumerate(names)}
     return np.array([index[label] for label in labels], "int64"), names
 

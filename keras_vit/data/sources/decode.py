@@ -1,4 +1,4 @@
-"""Decodes images in a `tf.data` pipeline: by TensorFlow where it is as exact as Pillow, else by Pillow."""
+"""Decodes images in a `tf.data` pipeline: with TensorFlow where its result is close to Pillow's, else with Pillow."""
 
 import io
 
@@ -10,13 +10,13 @@ from keras_vit.data.preprocessing import orientation, read_image
 
 
 def decode(contents, plain, window=None):
-    """Returns an image as uint8 `(rows, columns, 3)`.
+    """Decodes an image to uint8 `(rows, columns, 3)`.
 
     Args:
         contents: string tensor. The bytes of the image's file.
-        plain: bool tensor. Whether TensorFlow decodes it, see `is_plain`.
-        window: function from the image's (rows, columns), an int32 tensor, to the (top, left, rows, columns) that are returned; None for
-            all of the image.
+        plain: bool tensor. Whether to decode with TensorFlow, see `is_plain`.
+        window: function that takes the image's (rows, columns), an int32 tensor, and returns the (top, left, rows, columns) of the window
+            to decode. Defaults to None, the whole image.
     """
 
     def by_tensorflow():
@@ -36,22 +36,22 @@ def decode(contents, plain, window=None):
 def decode_by_pillow(contents):
     from PIL import Image
 
-    # As an object: NumPy's own bytes lose the zeros at their end.
+    # As an object, because NumPy's bytes type drops zero bytes at the end.
     with Image.open(io.BytesIO(np.asarray(contents, object).item())) as image:
         image.load()
         return np.array(read_image(image))
 
 
 def decode_jpeg(contents):
-    # The accurate transform is Pillow's: TensorFlow's default is up to some levels away from it.
+    # Pillow uses the accurate transform. TensorFlow's default differs from it by a few levels.
     return tf.image.decode_jpeg(contents, channels=3, dct_method="INTEGER_ACCURATE")
 
 
 def decode_window(contents, window):
-    """Returns a window of a JPEG image, equal to that of the whole image, whose other rows and columns are not computed."""
+    """Decodes only a window of a JPEG image. The result equals the window of the whole image."""
     shape = tf.image.extract_jpeg_shape(contents)
     top, left, rows, columns = tf.unstack(window(shape[:2]))
-    # Color is stored at half the size: the pixels at the border are computed from those beside them.
+    # Color is stored at half the resolution: pixels at the border of the window also depend on those outside.
     begin, end = tf.maximum(left - 2, 0), tf.minimum(left + columns + 2, shape[1])
     larger = tf.stack([top, begin, rows, end - begin])
     image = tf.image.decode_and_crop_jpeg(contents, larger, channels=3, dct_method="INTEGER_ACCURATE")
@@ -59,10 +59,10 @@ def decode_window(contents, window):
 
 
 def is_plain(file):
-    """Whether TensorFlow decodes an image as Pillow does, but faster: an upright JPEG, or a PNG of 8-bit RGB.
+    """Returns whether TensorFlow decodes an image as Pillow does, but faster: an upright JPEG, or a PNG of 8-bit RGB.
 
     Args:
-        file: path or binary file of the image. If it is damaged the answer is False.
+        file: path or binary file of the image. For a damaged file the result is False.
     """
     from PIL import Image
 
@@ -74,5 +74,5 @@ def is_plain(file):
 
 
 def plain_form(image):
-    """Whether the format of a Pillow image is one that TensorFlow decodes."""
+    """Returns whether TensorFlow can decode the format of a Pillow image."""
     return (image.format, image.mode) in (("JPEG", "RGB"), ("JPEG", "L"), ("PNG", "RGB"))

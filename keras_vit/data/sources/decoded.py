@@ -1,4 +1,4 @@
-"""A source whose images are decoded once, for those who go through it many times."""
+"""A source that caches its decoded images, for repeated passes over the data."""
 
 import dataclasses
 
@@ -9,11 +9,11 @@ from keras_vit.data.sources.source import Split
 
 
 def decoded_once(source, most_bytes=2 * 2**30):
-    """Returns a source that keeps the images that it has decoded, as long as they fit into memory.
+    """Returns a source that keeps decoded images in memory, up to a limit.
 
     Args:
-        source: a `Source`. One whose images are in memory is returned as it is.
-        most_bytes: int. Memory for decoded images. Images beyond it are decoded each time.
+        source: a `Source`. Splits whose images are in memory stay as they are.
+        most_bytes: int. Memory for decoded images. Images beyond this limit are decoded each time. Defaults to 2 GiB.
 
     Returns:
         A `Source` with the same images.
@@ -45,7 +45,7 @@ def decoded_once(source, most_bytes=2 * 2**30):
 
         return Split(split.size, read, same_shape=False)
 
-    readers = {}  # two splits may be one
+    readers = {}  # two splits may be the same
     for split in source.splits.values():
         if id(split) not in readers:
             readers[id(split)] = keeping(split)

@@ -5,7 +5,16 @@ from keras_vit.data.sources.source import Source
 
 
 def digits(image_size: int | tuple[int, int] = 16) -> Source:
-    """The 1,797 handwritten digits that come with scikit-learn (8x8 pixels), enlarged to `image_size`.
+    """Returns the 1,797 handwritten digits that come with scikit-learn (8x8 pixels), enlarged to `image_size`.
+
+    Args:
+        image_size: int or (rows, columns). Size that images are resized to. Defaults to 16.
+
+    Returns:
+        A `Source`.
+
+    Raises:
+        ImportError: if scikit-learn is not installed.
 
     Reference:
         Alpaydin and Kaynak, "Optical Recognition of Handwritten Digits", UCI Machine Learning Repository, 1998.

@@ -1,4 +1,4 @@
-"""Fashion-MNIST: from Debian's package, from TensorFlow Datasets, or, if asked to, by Keras's download."""
+"""Fashion-MNIST: from Debian's package, from TensorFlow Datasets or, with `download=True`, from Keras's server."""
 
 import os
 
@@ -13,14 +13,14 @@ CLASS_NAMES = ("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", 
 def fashion_mnist(
     folder: str = idx.FOLDER, image_size: int | tuple[int, int] = 28, download: bool = False, validation_fraction: float = 0.1
 ) -> Source:
-    """The 70,000 pictures of clothes (28x28, gray) of Fashion-MNIST, 10,000 of them for the test.
+    """Returns Fashion-MNIST: 70,000 pictures of clothes (28x28, gray), 10,000 of which are test images.
 
     Args:
-        folder: path of the folder with the four IDX files. Defaults to where Debian's package dataset-fashion-mnist puts them. If they are
-            not there, a copy is taken that TensorFlow Datasets has prepared.
-        image_size: int or (rows, columns) to resize to.
-        download: bool. Whether `keras.datasets` may download the set, 30 MB, if there is no copy. It keeps its files in `~/.keras`.
-        validation_fraction: float in (0, 1). Share of the training images, stratified by class.
+        folder: path of the folder with the four IDX files. Defaults to the folder of Debian's package dataset-fashion-mnist. Without this
+            package, a copy that TensorFlow Datasets has prepared is used.
+        image_size: int or (rows, columns). Size that images are resized to. Defaults to 28.
+        download: bool. Whether `keras.datasets` may download the data set (30 MB) to `~/.keras` if there is no copy. Defaults to False.
+        validation_fraction: float in (0, 1). Share of validation images among the training images, stratified by class. Defaults to 0.1.
 
     Returns:
         A `Source`.

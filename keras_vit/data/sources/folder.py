@@ -1,4 +1,4 @@
-"""A folder of images, one subfolder a class."""
+"""Reads a folder of images with one subfolder per class."""
 
 import collections
 import concurrent.futures
@@ -15,7 +15,7 @@ from keras_vit.data.sources.manifest import BY_TENSORFLOW, UNREADABLE, Manifest,
 from keras_vit.data.sources.source import Source, Split, held_out
 from keras_vit.layers import checks
 
-MOST_NAMED = 10  # files that are named, of those that are counted
+MOST_NAMED = 10  # files that a message names; it counts the others
 
 
 def folder(
@@ -25,16 +25,18 @@ def folder(
     validation_fraction: float = 0.1,
     test_fraction: float = 0.2,
 ) -> Source:
-    """Reads a folder with one subfolder of images a class, or with subfolders such as `train`, `val` and `test` of that form.
+    """Reads a folder with one subfolder of images per class, or with folders such as `train`, `val` and `test` of this form.
 
-    A split that is missing is held out of the training images, stratified by class; but if there is a validation split and no test split,
-    it is both. Gray images, palettes and CMYK become RGB, transparency is left out, and photographs are turned upright. All files are
-    checked once, in threads; a manifest in `~/.keras/keras_vit` remembers them by size and time, so that only new ones are checked again.
+    Missing splits are held out from the training images, stratified by class. If there is a validation split but no test split, it is
+    used for both. Gray images, palettes and CMYK become RGB, transparency is dropped, and photographs are turned upright.
+
+    All files are checked once, in threads. A manifest in `~/.keras/keras_vit` keeps the result by size and modification time, so that only
+    new and changed files are checked again.
 
     Args:
         path: str or path-like. The folder.
         image_size: int or (rows, columns). Size that images are resized to. Defaults to 224.
-        strict: bool. If False, files that cannot be read are named, counted and skipped. If True, the first of them is an error. Defaults
+        strict: bool. If False, files that cannot be read are logged, counted and skipped. If True, the first of them is an error. Defaults
             to False.
         validation_fraction: float in (0, 1). Share of validation images among the images that are not test images. Defaults to 0.1.
         test_fraction: float in (0, 1). Share of test images among all images. Defaults to 0.2.
@@ -43,18 +45,18 @@ def folder(
         A `Source`.
 
     Raises:
-        ValueError: if the folder is not of that form or holds no images; or, if `strict`, if a file cannot be read.
+        ValueError: if the folder has another form or holds no images; or, with `strict`, if a file cannot be read.
         ImportError: if Pillow is not installed.
     """
     path, image_shape = os.path.abspath(os.fsencode(path)), checks.positive_pair("image_size", image_size)
     if not os.path.isdir(path):
         hint = ", which is a file: unpack an archive first" if os.path.exists(path) else ""
         raise ValueError(f"No such folder of images. Received: {printable(path)}{hint}")
-    splits, tell = find_splits(path)
+    splits, messages = find_splits(path)
     names = class_folders(splits)
-    tell += [text for root in splits.values() for text in stray_images(root)]
+    messages += [text for root in splits.values() for text in stray_images(root)]
     folders = [(split, label, os.path.join(root, name)) for split, root in splits.items() for label, name in enumerate(names)]
-    folders = [row for row in folders if os.path.isdir(row[2])]  # a class may have no images of another split
+    folders = [row for row in folders if os.path.isdir(row[2])]  # validation and test splits may lack a class
     with progress("Listing files", len(folders)) as bar, concurrent.futures.ThreadPoolExecutor() as pool:
         listings = []
         for files in pool.map(list_files, [place for *_, place in folders]):
@@ -68,7 +70,7 @@ def folder(
     errors = Manifest(path).check(table, links, strict)
     readable = table.verdicts != UNREADABLE
     of_folder = np.repeat(np.arange(len(folders), dtype=np.int32), table.counts)
-    report(tell, folders, np.bincount(of_folder[readable], minlength=len(folders)), unread, troubles + errors, len(readable))
+    report(messages, folders, np.bincount(of_folder[readable], minlength=len(folders)), unread, troubles + errors, len(readable))
 
     labels = np.array([label for _, label, _ in folders], np.int32)
     of_split = np.array([list(splits).index(split) for split, *_ in folders], np.int8)
@@ -80,13 +82,13 @@ def folder(
         indices["test"] = indices["validation"]
     indices = held_out(indices, labels[of_folder], {"test": test_fraction, "validation": validation_fraction})
     read = reader(table, labels)
-    made = {id(chosen): split_of_files(*read, chosen, strict) for chosen in indices.values()}  # where validation is both, both are one
+    made = {id(chosen): split_of_files(*read, chosen, strict) for chosen in indices.values()}  # validation and test may be the same
     class_names = tuple(name.decode(errors="backslashreplace") for name in names)
     return Source(class_names, (*image_shape, 3), {name: made[id(chosen)] for name, chosen in indices.items()})
 
 
 def joined(folders, listings):
-    """Returns the `Table` of the files in all folders, and their links. Takes the listings apart, to save memory."""
+    """Returns the `Table` of the files in all folders, and their links. It empties `listings`, to save memory."""
     counts = [len(files.sizes) for files in listings]
     names = b"".join(files.names for files in listings)
     sizes, times, links = (
@@ -97,15 +99,15 @@ def joined(folders, listings):
 
 
 def reader(table, labels):
-    """Returns functions from the place of a file in a table to its image and label, and to its path.
+    """Returns two functions of a file's place in a table: one returns its image and label, the other its path.
 
-    They keep the name and five bytes of each file.
+    In memory they need the name of each file and five bytes.
 
     Args:
         table: `Table`.
         labels: int32 array. The label of each folder.
     """
-    # Bytes, and where the names begin in them. Strings would be copied for every function that `tf.data` makes of `read`.
+    # Names are bytes with offsets, because strings would be copied for each function that `tf.data` traces from `read`.
     with tf.device("CPU"):
         names, firsts = tf.constant(np.frombuffer(table.names, np.uint8)), tf.constant(table.firsts)
         begins = tf.constant(table.begins, tf.int32 if table.begins[-1] < 2**31 else tf.int64)
@@ -136,9 +138,9 @@ def split_of_files(read_at, name_of, places, strict):
     return Split(len(places), read, same_shape=False, read_window=read)
 
 
-def report(tell, folders, counts, unread_in, errors, count):
-    """Says what is not used, with counts and first names."""
-    for text in tell:
+def report(messages, folders, counts, unread_in, errors, count):
+    """Logs what is not used, with counts and the first names."""
+    for text in messages:
         say(text)
     for _, reason in errors[:MOST_NAMED]:
         say(f"Skipped: {reason}")
@@ -153,7 +155,9 @@ def report(tell, folders, counts, unread_in, errors, count):
             before, place = unread.get(suffix, (0, first))
             unread[suffix] = before + number, place
     for suffix, (number, first) in sorted(unread.items()):
-        say(f"Not read: {number} files {f'of the kind {printable(suffix)}' if suffix else 'without a suffix'}, such as {printable(first)}")
+        say(
+            f"Not read: {number} files {f'with the suffix {printable(suffix)}' if suffix else 'without a suffix'}, such as {printable(first)}"
+        )
     empty = [os.path.basename(place) for (split, _, place), number in zip(folders, counts) if split == "train" and not number]
     if empty:
         classes = [os.path.basename(place) for split, _, place in folders if split == "train"]

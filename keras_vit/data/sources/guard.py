@@ -1,4 +1,4 @@
-"""Keeps a run alive when a file is damaged or removed after it was checked."""
+"""Keeps a run going when a file is damaged or removed after it was checked."""
 
 import threading
 
@@ -10,15 +10,15 @@ from keras_vit.messages import IMAGE_LOST, IMAGES_LOST
 
 
 def guarded(read, size, name_of, strict):
-    """Returns a function that reads as `read` does, and the next image that is whole in place of one that cannot be read.
+    """Wraps a function that reads images: if an image cannot be read, the next readable one takes its place.
 
-    So the batches stay the same but for that image, and a run can still resume at any step.
+    Only this image changes, so that a run can still resume at any step.
 
     Args:
-        read: function from an index and a window, see `Split`, to an image and its label.
+        read: function that takes an index and a window, see `Split`, and returns an image and its label.
         size: int. Number of images.
-        name_of: function from an index to the path of its file, as text.
-        strict: bool. Whether such an image is an error.
+        name_of: function that returns the path of the file at an index, as text.
+        strict: bool. Whether to raise an error instead.
     """
     stand_ins, lock = {}, threading.Lock()
 
@@ -34,7 +34,7 @@ def guarded(read, size, name_of, strict):
                     raise ValueError(f"{IMAGES_LOST}. Received: {name_of(index)}")
                 stand_ins[int(index)] = np.int64(other)
                 if not known:
-                    say(f"Skipped: {IMAGE_LOST}, {len(stand_ins)} by now: {name_of(index)}. In its place comes {name_of(other)}")
+                    say(f"Skipped: {IMAGE_LOST}, {len(stand_ins)} so far: {name_of(index)}. It is replaced by {name_of(other)}")
             return stand_ins[index]
 
     def whole(index):
@@ -49,7 +49,7 @@ def guarded(read, size, name_of, strict):
         def stand_in(index):
             return read(tf.ensure_shape(tf.numpy_function(find, [index], tf.int64), ()), window)
 
-        # Errors can only be caught in a data set, so this is one of one image. It takes 0.05 ms.
+        # Errors can only be caught in a `tf.data.Dataset`, hence a data set of one image. It takes 0.05 ms.
         one = tf.data.Dataset.from_tensors(index)
         images = one.map(lambda index: read(index, window)).ignore_errors().concatenate(one.map(stand_in))
         return images.take(1).get_single_element()

@@ -1,4 +1,4 @@
-"""IDX files, the format of MNIST and Fashion-MNIST, and how TensorFlow Datasets takes Debian's copy of them."""
+"""Reads IDX files, the format of MNIST and Fashion-MNIST, and converts Debian's copy of them for TensorFlow Datasets."""
 
 import gzip
 import math
@@ -11,7 +11,7 @@ import numpy as np
 
 FOLDER = "/usr/share/datasets/fashion-mnist"  # of Debian's package dataset-fashion-mnist
 
-# When the published files, whose checksums TensorFlow Datasets knows, were packed.
+# The times in the gzip headers of the published files, whose checksums TensorFlow Datasets knows.
 UPSTREAM_TIMES = {
     "train-images-idx3-ubyte.gz": 1504176606,
     "train-labels-idx1-ubyte.gz": 1504176606,
@@ -21,7 +21,7 @@ UPSTREAM_TIMES = {
 
 
 def read_idx(path):
-    """Returns the uint8 array of an IDX file, which may be packed by gzip.
+    """Returns the uint8 array of an IDX file, which may be compressed by gzip.
 
     Raises:
         ValueError: if the file is missing or damaged, or does not hold unsigned bytes.
@@ -34,7 +34,7 @@ def read_idx(path):
     except (OSError, EOFError, struct.error, zlib.error) as error:
         raise ValueError(f"The IDX file is missing or damaged ({error}). Received: {path}") from None
     if zeros != 0 or kind != 8 or len(data) != 4 + 4 * ndim + math.prod(shape):
-        raise ValueError(f"An IDX file must hold unsigned bytes, as many as its head says. Received: {path}")
+        raise ValueError(f"An IDX file must hold unsigned bytes, as many as its header says. Received: {path}")
     return np.frombuffer(data, np.uint8, offset=4 + 4 * ndim).reshape(shape)
 
 
@@ -47,7 +47,7 @@ def read_pair(folder, prefix):
 
     images, labels = read("images-idx3"), read("labels-idx1")
     if images.ndim != 3 or labels.shape != images.shape[:1]:
-        raise ValueError(f"There must be one label an image. Received: shapes {images.shape} and {labels.shape} in {folder}")
+        raise ValueError(f"There must be one label per image. Received: shapes {images.shape} and {labels.shape} in {folder}")
     return images, labels.astype("int64")
 
 
@@ -71,6 +71,6 @@ def restore_downloads(output, folder=FOLDER):
     for name, time in UPSTREAM_TIMES.items():
         data = pathlib.Path(folder, name).read_bytes()
         if data[:4] != b"\x1f\x8b\x08\x00":
-            raise ValueError(f"The file must be packed by gzip, without a name in its header. Received: {pathlib.Path(folder, name)}")
+            raise ValueError(f"The file must be compressed by gzip, without a name in its header. Received: {pathlib.Path(folder, name)}")
         header = b"\x1f\x8b\x08\x08" + struct.pack("<I", time) + data[8:10] + name.removesuffix(".gz").encode() + b"\0"
         pathlib.Path(output, name).write_bytes(header + data[10:])

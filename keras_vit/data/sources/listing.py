@@ -1,4 +1,4 @@
-"""What lies in a folder of images: which folders are splits and classes, and which files are images."""
+"""Lists a folder of images: which folders are splits and classes, and which files are images."""
 
 import array
 import dataclasses
@@ -19,8 +19,8 @@ SPLITS = {
     "test": "test",
     "testing": "test",
 }
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")  # of Pillow
-# What systems and programs leave in folders, in lower case. Hidden files and folders are passed over, too.
+FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")  # Pillow's names
+# Files and folders of operating systems and programs, in lower case. They are skipped, as are hidden ones.
 LEFTOVERS = {
     b"__macosx",
     b"__pycache__",
@@ -36,15 +36,15 @@ LEFTOVERS = {
 
 @dataclasses.dataclass
 class Files:
-    """The images under one class folder, in order, in few bytes each.
+    """The images under one class folder in order, in a compact form.
 
     Args:
-        names: bytes. Paths within the folder, with a zero byte behind each.
-        sizes: array of int64. Bytes of each file.
-        times: array of int64. When each was changed, in nanoseconds.
-        links: array of int64. For a file that has several names, a number that they share; 0 for other files.
-        unread: dict from a suffix that is not read to the number of its files and the path of the first.
-        troubles: list of (path, reason). Files and folders that the system does not open, and links in a loop.
+        names: bytes. Paths within the folder, each followed by a zero byte.
+        sizes: array of int64. Size of each file in bytes.
+        times: array of int64. Modification time of each file in nanoseconds.
+        links: array of int64. A common number for several names of the same file; 0 for files with one name.
+        unread: dict from a suffix that is not read to (number of files, path of the first one).
+        troubles: list of (path, reason). Files and folders that cannot be opened, and links in a loop.
     """
 
     names: bytes
@@ -57,7 +57,7 @@ class Files:
 
 @functools.cache
 def suffixes():
-    """Returns the suffixes of files that this Pillow reads, in lower case and bytes."""
+    """Returns the file suffixes that the installed Pillow reads, as lower-case bytes."""
     from PIL import Image, features
 
     Image.init()
@@ -66,7 +66,7 @@ def suffixes():
 
 
 def list_files(root):
-    """Returns the `Files` under a folder at any depth. Links are followed.
+    """Returns the `Files` under a folder, at any depth. Links are followed.
 
     Args:
         root: bytes. Path of the folder.
@@ -80,7 +80,7 @@ def list_files(root):
                     identity = os.stat(entry.path)
                     identity = (identity.st_dev, identity.st_ino)
                     if identity in above:
-                        found.troubles.append((entry.path, "a link to a folder that holds it"))
+                        found.troubles.append((entry.path, "a link to a folder that contains it"))
                     else:
                         walk(entry.path, inside + entry.name + b"/", above | {identity})
                     continue
@@ -91,9 +91,9 @@ def list_files(root):
                     continue
                 status = entry.stat()
                 if not stat.S_ISREG(status.st_mode):
-                    found.troubles.append((entry.path, "no file"))
+                    found.troubles.append((entry.path, "not a regular file"))
                     continue
-            except OSError as error:  # such as a link to nowhere
+            except OSError as error:  # such as a broken link
                 found.troubles.append((entry.path, error.strerror))
                 continue
             names.append(inside + entry.name + b"\0")
@@ -105,12 +105,12 @@ def list_files(root):
     status = os.stat(root)
     walk(root, b"", frozenset({(status.st_dev, status.st_ino)}))
     found.names = b"".join(names)
-    names.clear()  # `walk` refers to itself, so what it holds stays for long
+    names.clear()  # `walk` refers to itself, so that Python frees its variables late
     return found
 
 
 def entries(folder, troubles):
-    """Returns the entries of a folder in order of their names, without what is hidden or left by a system."""
+    """Returns the entries of a folder, sorted by name, without those that `is_leftover` skips."""
     try:
         with os.scandir(folder) as found:
             return sorted((entry for entry in found if not is_leftover(entry.name)), key=lambda entry: entry.name)
@@ -120,18 +120,18 @@ def entries(folder, troubles):
 
 
 def is_leftover(name):
-    """Whether a file or folder, named in bytes, is hidden or what a system leaves behind."""
+    """Returns whether a file or folder, named in bytes, is hidden or belongs to an operating system."""
     return name.startswith((b".", b"~$")) or name.lower() in LEFTOVERS
 
 
 def suffix_of(name):
-    """Returns the suffix of a file name in bytes, in lower case and with its point; b"" if there is none."""
+    """Returns the suffix of a file name in bytes, in lower case and with its dot, or b"" without one."""
     point = name.rfind(b".")
     return name[point:].lower() if point > 0 else b""
 
 
 def subfolders(path):
-    """Returns the names of the folders in a folder, in order, links to folders among them."""
+    """Returns the sorted names of the folders in a folder, including links to folders."""
     troubles = []
     names = [entry.name for entry in entries(path, troubles) if entry.is_dir()]
     if troubles:
@@ -140,7 +140,7 @@ def subfolders(path):
 
 
 def split_of(name):
-    """Returns the split that people mean by the name of a folder, or None: `Training`, `test_set` and `val-images` are splits."""
+    """Returns the split that a folder's name stands for, or None. `Training`, `test_set` and `val-images` are splits, too."""
     plain = re.sub(r"[\W_]", "", name.lower().decode(errors="replace"))
     return SPLITS.get(plain) or SPLITS.get(re.sub(r"(set|data|images|imgs|split)$", "", plain))
 
@@ -152,10 +152,11 @@ def find_splits(path):
         path: bytes. Path of the data set.
 
     Returns:
-        dict from "train", and the other splits that there are, to the paths of their folders of classes; and a list of what to tell.
+        (splits, messages): a dict from "train", and the other existing splits, to the paths of the folders that hold their classes; and a
+        list of messages for the user.
 
     Raises:
-        ValueError: if folders that are named as splits lie beside others that hold images, or there is no training split.
+        ValueError: if folders that are named like splits stand next to others with images, or there is no training split.
     """
     names = subfolders(path)
     named = {name: split_of(name) for name in names if split_of(name)}
@@ -168,34 +169,34 @@ def find_splits(path):
                 f"A split must hold a folder for each class; {listed(named)} hold none. "
                 f"If they are classes, rename them, such as to class_{printable(next(iter(named)))}. Received: {seen}"
             )
-        return {"train": path}, [f"{listed(named)} is taken for a class: it holds no folders of classes"] if named else []
+        return {"train": path}, [f"{listed(named)} is treated as a class: it holds no class folders"] if named else []
     if holding := [name for name in others if list_files(os.path.join(path, name)).names]:
         raise ValueError(
-            f"Folders named as splits ({listed(named)}) must not lie beside others that hold images ({listed(holding)}). If the others are "
+            f"Folders named like splits ({listed(named)}) must not stand next to others with images ({listed(holding)}). If the others are "
             "classes, move all classes into the splits, or pass the folder of one split; if they are not, move them elsewhere. "
             f"Received: {seen}"
         )
-    splits, tell = {}, []
+    splits, messages = {}, []
     for name in with_classes:
         if named[name] in splits:
             both = listed([os.path.basename(splits[named[name]]), name])
             raise ValueError(f"There must be one folder for the {named[name]} split. Received: {both} in {printable(path)}")
         splits[named[name]] = os.path.join(path, name)
     if unused := [name for name in names if name not in with_classes]:
-        tell.append(f"Not used: {listed(unused)} in {printable(path)}, which hold no folders of classes")
+        messages.append(f"Not used: {listed(unused)} in {printable(path)}, which hold no class folders")
     if "train" not in splits:
         raise ValueError(f"There must be a folder for the training split, such as train. Received: {seen}")
-    return splits, tell
+    return splits, messages
 
 
 def class_folders(splits):
-    """Returns the names of the classes: the folders in that of the training split, which are the same in all splits.
+    """Returns the class names: the folders of the training split. Other splits may have no others.
 
     Args:
         splits: dict as `find_splits` returns it.
 
     Raises:
-        ValueError: if there are fewer than two, or another split has others.
+        ValueError: if there are fewer than two classes, or another split has a class that the training split lacks.
     """
     path = splits["train"]
     names = subfolders(path)
@@ -212,12 +213,12 @@ def class_folders(splits):
 
 
 def stray_images(root):
-    """Returns what to tell of the images that lie beside the folders of the classes, in a list of one text or none."""
+    """Returns a list with a message about images next to the class folders, which are not used; empty if there are none."""
     found = [entry.name for entry in entries(root, []) if suffix_of(entry.name) in suffixes()]
-    return [f"Not used: {len(found)} images beside the class folders of {printable(root)}, such as {printable(found[0])}"] if found else []
+    return [f"Not used: {len(found)} images next to the class folders of {printable(root)}, such as {printable(found[0])}"] if found else []
 
 
 def listed(names, most=8):
-    """Returns names as text, `most` of them at the most."""
+    """Returns names as text, at most `most` of them."""
     names = [printable(name) for name in names]
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

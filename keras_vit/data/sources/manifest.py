@@ -1,4 +1,4 @@
-"""Checks the files of a folder of images, once: what was found is kept, and only new and changed files are checked again."""
+"""Checks all files of a folder of images, and keeps the result: only new and changed files are checked again."""
 
 import concurrent.futures
 import hashlib
@@ -18,8 +18,8 @@ from keras_vit.files import replacing
 
 UNREADABLE, BY_PILLOW, BY_TENSORFLOW = range(3)  # verdicts: how a file is decoded
 VERSION = 2
-CHUNK = 64  # files that a thread checks in a row
-PIECE = 64 * CHUNK  # files whose check is begun before the first result is taken
+CHUNK = 64  # files that a thread checks in one task
+PIECE = 64 * CHUNK  # files whose tasks are submitted at once
 
 
 class Table:
@@ -27,12 +27,13 @@ class Table:
 
     Args:
         folders: list of bytes. Paths of the folders.
-        counts: sequence of int. Files in each.
-        names: bytes. Paths of the files within their folders, with a zero byte behind each.
-        sizes: int64 array. Bytes of each file.
-        times: int64 array. When each was changed, in nanoseconds.
-        verdicts: uint8 array or None. How each is decoded; UNREADABLE if it has not been checked.
-        shapes: uint32 array `(n, 2)` or None. Rows and columns.
+        counts: sequence of int. Number of files in each folder.
+        names: bytes. Paths of the files within their folders, each followed by a zero byte.
+        sizes: int64 array. Size of each file in bytes.
+        times: int64 array. Modification time of each file in nanoseconds.
+        verdicts: uint8 array or None. How each file is decoded. UNREADABLE also stands for files that are not checked yet. Defaults to
+            None, no file is checked.
+        shapes: uint32 array `(n, 2)` or None. Rows and columns of each image.
     """
 
     def __init__(self, folders, counts, names, sizes, times, verdicts=None, shapes=None):
@@ -40,7 +41,7 @@ class Table:
         self.verdicts = np.full(len(sizes), UNREADABLE, np.uint8) if verdicts is None else verdicts
         self.shapes = np.zeros((len(sizes), 2), np.uint32) if shapes is None else shapes
         self.firsts = np.cumsum([0, *self.counts])  # the first file of each folder
-        # Where each name begins, and the next would.
+        # Where each name begins, and one entry more for the end of the last.
         self.begins = np.concatenate([[0], np.flatnonzero(np.frombuffer(names, np.uint8) == 0) + 1])
 
     def path(self, place):
@@ -49,15 +50,17 @@ class Table:
         return os.path.join(folder, self.names[self.begins[place] : self.begins[place + 1] - 1])
 
     def names_in(self, folder):
-        """Returns the names of a folder's files, with a zero byte behind each."""
+        """Returns the names of a folder's files, each followed by a zero byte."""
         return self.names[self.begins[self.firsts[folder]] : self.begins[self.firsts[folder + 1]]]
 
 
 class Manifest:
-    """What is known of the files of a data set: for each its path, size, time of change, verdict, rows and columns.
+    """The results of checking a data set, as a file: path, size, modification time, verdict, rows and columns of each image.
+
+    The file is in `$KERAS_HOME/keras_vit/manifests` (by default `~/.keras/keras_vit/manifests`).
 
     Args:
-        root: bytes. Path of the data set. The manifest is a file in `$KERAS_HOME/keras_vit/manifests` (default `~/.keras/...`).
+        root: bytes. Path of the data set.
     """
 
     def __init__(self, root):
@@ -65,7 +68,7 @@ class Manifest:
         self.path = home / f"{hashlib.sha256(os.path.abspath(root)).hexdigest()[:24]}.npz"
 
     def read(self):
-        """Returns the `Table` of the files as they were known, or None."""
+        """Returns the `Table` of the last check, or None."""
         try:
             with np.load(self.path) as file:
                 if int(file["version"]) != VERSION:
@@ -74,12 +77,12 @@ class Manifest:
                 return Table(file["folders"].tobytes().split(b"\0"), file["counts"], file["names"].tobytes(), *columns)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, EOFError) as error:  # as a full disk may leave it
-            say(f"The manifest is read no more, and made anew ({error}): {self.path}")
+        except (OSError, ValueError, KeyError, EOFError) as error:  # damaged, for instance by a full disk
+            say(f"The manifest cannot be read, and all files are checked again ({error}): {self.path}")
             return None
 
     def write(self, table):
-        """Writes the manifest. Without room or permission it is left out, which costs time only."""
+        """Writes the manifest. Without space or permission it is not written, which only costs time."""
         texts = {"folders": b"\0".join(table.folders), "names": table.names}
         texts = {name: np.frombuffer(text, np.uint8) for name, text in texts.items()}
         columns = {name: getattr(table, name) for name in ("counts", "sizes", "times", "verdicts", "shapes")}
@@ -88,15 +91,15 @@ class Manifest:
             with filelock.FileLock(f"{self.path}.lock"), replacing(self.path) as temporary:
                 np.savez(temporary, version=VERSION, **texts, **columns)
         except OSError as error:
-            say(f"The checked files are not remembered, and will be checked again ({error})")
+            say(f"The manifest cannot be written: the files will be checked again next time ({error})")
 
     def check(self, table, links, strict=False):
-        """Fills in the verdicts on all files, and returns the (path, reason) of those that cannot be read, in order.
+        """Fills in the verdicts of all files, and returns a list of (path, reason) of those that cannot be read, in order.
 
         Args:
             table: `Table`.
-            links: int64 array. For a file that has several names, a number that they share; 0 for other files.
-            strict: bool. Whether the first file that cannot be read is an error.
+            links: int64 array. A common number for several names of the same file; 0 for files with one name.
+            strict: bool. Whether to raise a ValueError for the first file that cannot be read. Defaults to False.
         """
         known = self.read()
         if known is not None:
@@ -107,18 +110,18 @@ class Manifest:
             return []
         try:
             return decode_all(table, missing, links[missing], strict)
-        finally:  # what is checked stays so, also if this one is stopped
+        finally:  # an interrupted check keeps its results, too
             self.write(table)
 
 
 def decode_all(table, places, links, strict):
-    """Checks files in threads, as decoders run outside of Python's lock. A file that has several names is checked once.
+    """Checks files in threads, because decoders release Python's lock. A file with several names is checked once.
 
     Args:
         table: `Table` whose verdicts and shapes are filled in.
-        places: int array. The files that are checked.
-        links: int64 array. For those that have several names, a number that they share; 0 for others.
-        strict: bool. Whether the first file that cannot be read is an error.
+        places: int array. The files to check.
+        links: int64 array. A common number for several names of the same file; 0 for files with one name.
+        strict: bool. Whether to raise a ValueError for the first file that cannot be read.
 
     Returns:
         A list of (path, reason) of the files that cannot be read, in order.
@@ -127,7 +130,7 @@ def decode_all(table, places, links, strict):
     _, first, same = np.unique(numbers, return_index=True, return_inverse=True)
     chosen = np.sort(places[first])
     with progress("Checking images", len(chosen)) as bar, concurrent.futures.ThreadPoolExecutor() as pool:
-        for begin in range(0, len(chosen), PIECE):  # a list of all tasks would take more memory than the files do
+        for begin in range(0, len(chosen), PIECE):  # the tasks of all files at once would need more memory than their table
             chunks = [chosen[start : start + CHUNK] for start in range(begin, min(begin + PIECE, len(chosen)), CHUNK)]
             for chunk, found in zip(chunks, pool.map(lambda chunk: [inspect(table.path(place)) for place in chunk], chunks)):
                 for place, (verdict, shape, reason) in zip(chunk, found):
@@ -148,11 +151,11 @@ def decode_all(table, places, links, strict):
 
 
 def remember(known, table):
-    """Copies the verdicts and shapes of the files that are unchanged since they were checked.
+    """Copies the verdicts and shapes of files that have not changed since they were checked.
 
     Args:
-        known: `Table` of the files as they were.
-        table: `Table` of the files as they are.
+        known: `Table` of the last check.
+        table: `Table` of the present files.
     """
     folders = {folder: number for number, folder in enumerate(known.folders)}
     for number, folder in enumerate(table.folders):
@@ -171,18 +174,19 @@ def remember(known, table):
 
 
 def inspect(path):
-    """Decodes an image, a JPEG in small, which reads all of the file.
+    """Checks a file by decoding its image. A JPEG is decoded at a reduced size, which also reads the whole file.
 
     Args:
         path: bytes.
 
     Returns:
-        Its verdict, (rows, columns), and why it cannot be read, or None. TensorFlow is taken where it decodes as Pillow does, but faster;
-        and where Pillow fails on metadata, such as a large text in a PNG, and TensorFlow does not.
+        (verdict, (rows, columns), reason). `reason` is None if the file can be read. The verdict is BY_TENSORFLOW where TensorFlow decodes
+        as Pillow does, but faster, and where Pillow fails on metadata, such as a large text in a PNG, and TensorFlow does not.
     """
     from PIL import Image
 
-    shape, form, plain, reason, refused = (0, 0), None, False, None, (OSError, ValueError)  # what Pillow raises on contents that it refuses
+    shape, form, plain, reason = (0, 0), None, False, None
+    refused = (OSError, ValueError)  # Pillow's errors for contents that it does not accept
     try:
         with Image.open(os.fsdecode(path)) as image:
             shape, form = (image.height, image.width), image.format
@@ -213,7 +217,7 @@ def inspect(path):
 
 
 def progress(text, count):
-    """Returns a progress bar: on a terminal from the second second on, in a file a line every half minute."""
+    """Returns a progress bar. On a terminal it appears after two seconds; in a log file it writes a line every half minute."""
     return tqdm(total=count, desc=text, unit="", delay=2, mininterval=0.2 if sys.stderr.isatty() else 30, dynamic_ncols=True)
 
 

@@ -1,4 +1,4 @@
-"""What a source is: images by split, read by index; and how the splits that it lacks are held out of its training images."""
+"""A data source: images by split, read by index. Missing splits are held out from the training images."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,12 +13,13 @@ class Split:
 
     Args:
         size: int. Number of images.
-        read: function from indices, an int64 tensor `(n,)`, to images `(n, rows, columns, 3)` in 0..255 and labels `(n,)`, or
-            `(n, classes)` of 0 and 1. It is traced by `tf.data`.
+        read: function that takes indices, an int64 tensor `(n,)`, and returns images `(n, rows, columns, 3)` in 0..255, and labels `(n,)`
+            or `(n, classes)` of 0 and 1. It is traced by `tf.data`.
         same_shape: bool. Whether all images have the source's `image_shape`. If not, `read` takes one index, an int64 scalar, and returns
-            one image `(rows, columns, 3)` of uint8 and its label.
-        read_window: function or None. For images of several shapes: takes an index and a function from the (rows, columns) of its image
-            to a window (top, left, rows, columns), and returns the window of the image and the label. It saves decoding the rest.
+            one uint8 image `(rows, columns, 3)` and its label. Defaults to True.
+        read_window: function or None. For images of different shapes: takes an index, and a function that maps the image's (rows, columns)
+            to a window (top, left, rows, columns). Returns this window of the image and the label, without decoding the rest. Defaults to
+            None.
     """
 
     size: int
@@ -36,14 +37,14 @@ class Split:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Images by split.
+    """A data source: its images by split.
 
     Args:
-        class_names: tuple of str. `class_names[i]` is the name of the class with the index i.
+        class_names: tuple of str. `class_names[i]` is the name of class i.
         image_shape: (rows, columns, 3).
         splits: dict from "train", "validation" and "test" to `Split`. Two may be the same.
-        smallest: int or None. Where each of several machines reads training files of its own, the images of the machine that has the
-            fewest.
+        smallest: int or None. If each of several machines reads training files of its own, the number of images of the machine with the
+            fewest. Defaults to None.
     """
 
     class_names: tuple[str, ...]
@@ -53,12 +54,12 @@ class Source:
 
 
 def held_out(splits, labels, fractions):
-    """Takes the missing splits out of the training images.
+    """Holds out missing splits from the training images.
 
     Args:
-        splits: dict from "train", and the other splits that there are, to indices of images.
-        labels: array with the labels of all images, or None if they are not known. Without them chance decides the shares of the classes.
-        fractions: dict from the names of the splits that are needed to their shares of the training images, taken in this order.
+        splits: dict from "train", and the other existing splits, to indices of images.
+        labels: array with the labels of all images, or None if they are unknown. Without labels, splits are not stratified.
+        fractions: dict from the names of required splits to their fraction of the training images. Splits are held out in this order.
 
     Returns:
         dict with "train", "validation" and "test".
@@ -93,14 +94,14 @@ def held_out(splits, labels, fractions):
 
 
 def stratified_order(labels, seed=0):
-    """Returns a shuffled order of the images of which every stretch holds the classes in the same shares.
+    """Returns a shuffled order of the images in which every section has the same class proportions.
 
-    The seed is no run's seed: a test image stays a test image in every run, so that runs can be compared.
+    The seed is not that of the run: a test image is a test image in every run, so that runs can be compared.
     """
     generator = np.random.default_rng(seed)
     order = generator.permutation(len(labels))
     quantiles = np.empty(len(labels))
-    by_class = np.argsort(labels[order], kind="stable")  # places in the order, class by class
+    by_class = np.argsort(labels[order], kind="stable")  # positions in `order`, class by class
     counts = np.unique(labels, return_counts=True)[1]
     for places in np.split(by_class, np.cumsum(counts)[:-1]):
         quantiles[places] = (np.arange(len(places)) + generator.random()) / len(places)
@@ -108,9 +109,9 @@ def stratified_order(labels, seed=0):
 
 
 def in_memory(images, labels, image_shape):
-    """Returns the `Split` of images that fit into memory.
+    """Returns the `Split` of images in memory.
 
-    They stay as they are there, and become RGB and `image_shape` (bicubic) as they are read.
+    Images are kept as they are given. They become RGB and are resized to `image_shape` (bicubic) when they are read.
 
     Args:
         images: array `(n, rows, columns, 1 or 3)`.
@@ -124,7 +125,7 @@ def in_memory(images, labels, image_shape):
         chosen = tf.gather(images, indices)
         if given != tuple(image_shape):
             chosen = tf.clip_by_value(tf.image.resize(chosen, image_shape, method="bicubic", antialias=shrinks), 0.0, 255.0)
-        if chosen.shape[-1] == 1:  # a gray image is a color image: pre-trained weights expect three channels
+        if chosen.shape[-1] == 1:  # pre-trained weights expect three channels
             chosen = tf.repeat(chosen, 3, axis=-1)
         return chosen, tf.gather(labels, indices)
 
@@ -132,7 +133,7 @@ def in_memory(images, labels, image_shape):
 
 
 def of_many_sizes(images, labels):
-    """Returns the `Split` of images in memory of different sizes.
+    """Returns the `Split` of images of different sizes in memory.
 
     Args:
         images: array `(n,)` of arrays `(rows, columns, 1 or 3)` of values in 0..255.

@@ -1,4 +1,4 @@
-"""Images in tar files of the WebDataset form, read by index: what is too large for one machine, or too many files for a disk."""
+"""Reads images in tar files (WebDataset) by index: for data sets that are too large for one machine or have too many files."""
 
 import hashlib
 import io
@@ -30,20 +30,22 @@ def tars(
     test_fraction: float = 0.2,
     part: tuple[int, int] | None = None,
 ) -> Source:
-    """Reads a folder of tar files in which each image `KEY.jpg` lies beside its class index, the text file `KEY.cls`.
+    """Reads a folder of tar files in which each image `KEY.jpg` comes with its class index in a text file `KEY.cls`.
 
-    A tar file belongs to the split that its folder is named after, or the beginning of its own name: `train/000.tar`, `val-000.tar`. Others
-    hold training images. `classes.txt` in the folder may name the classes, one a line.
+    The split of a tar file is the name of its folder, or the beginning of its own name: `train/000.tar`, `val-000.tar`. Other files hold
+    training images. `classes.txt` in the folder may name the classes, one per line.
 
-    Only the headers are read at first. Where each image begins is remembered in `~/.keras/keras_vit/tars`, so images are read in any order.
+    At first only the headers are read. The position of each image is kept in `~/.keras/keras_vit/tars`, so that images can be read in any
+    order.
 
     Args:
         path: str or path-like. The folder.
         image_size: int or (rows, columns). Size that images are resized to. Defaults to 224.
-        strict: bool. If False, the next image comes in place of one that cannot be read, which is named. If True, it is an error.
+        strict: bool. If False, an image that cannot be read is logged, and the next image takes its place. If True, it is an error.
+            Defaults to False.
         validation_fraction: float in (0, 1). Share of validation images among the images that are not test images. Defaults to 0.1.
         test_fraction: float in (0, 1). Share of test images among all images. Defaults to 0.2.
-        part: (index, count) or None. Only every `count`-th training file is opened. Set by `load(shard_by="files")`.
+        part: (index, count) or None. Only every `count`-th training file is opened, starting at `index`. Set by `load(shard_by="files")`.
 
     Returns:
         A `Source`.
@@ -57,7 +59,7 @@ def tars(
     if part:
         if len(files.get("train", ())) < part[1] or "validation" not in files:
             raise ValueError(
-                "Files can be shared out where there are at least as many for training as machines, and others for validation. "
+                "`shard_by='files'` needs at least one training file per machine, and validation files. "
                 f"Received: {', '.join(f'{len(names)} {split} files' for split, names in files.items())} for {part[1]} machines"
             )
         shares = [files["train"][number :: part[1]] for number in range(part[1])]
@@ -72,7 +74,8 @@ def tars(
         known |= {name: len(index(name)) for name in missing if os.path.exists(name)}
         if lacking := [name for name in missing if name not in known]:
             raise ValueError(
-                f"The tar files of all machines must be here, or sizes.json say how many images each holds. Received: {lacking[0]}"
+                "The tar files of all machines must be in the folder, or sizes.json must give the number of images of each. "
+                f"Received: no {lacking[0]}"
             )
         smallest = min(sum(known[name] for name in share) for share in shares)
     rows = np.concatenate([found[name] for name in opened])
@@ -91,11 +94,11 @@ def tars(
 
 
 def find_tars(path):
-    """Returns a dict from splits to the paths of their tar files, and one from paths to numbers of images, as far as they are known.
+    """Returns a dict from splits to the paths of their tar files, and a dict from paths to numbers of images, where they are known.
 
     Args:
-        path: str. The folder. Its `sizes.json`, as WebDataset has it, names the files with their numbers of images, also those that lie
-            on other machines.
+        path: str. The folder. It may hold WebDataset's `sizes.json`, which gives the number of images of each file, including files on
+            other machines.
     """
     root, counts = pathlib.Path(path), {}
     if (root / "sizes.json").is_file():
@@ -111,14 +114,14 @@ def find_tars(path):
 
 
 def holds_tars(path):
-    """Whether a folder is one of tar files, which has no other folders than those of splits."""
+    """Returns whether a folder is a data set of tar files: it holds tar files, and no folders except splits."""
     folders = [entry for entry in os.scandir(path) if entry.is_dir() and not entry.name.startswith(".")] if os.path.isdir(path) else []
     splits = all(split_of(os.fsencode(entry.name)) and any(pathlib.Path(entry.path).glob("*.tar")) for entry in folders)
     return os.path.isdir(path) and splits and any(find_tars(os.path.abspath(path)))
 
 
 def class_names(path, known):
-    """Returns the names of the classes: of `classes.txt`, else the numbers."""
+    """Returns the class names in `classes.txt` or, without this file, the class numbers."""
     file = pathlib.Path(path, "classes.txt")
     names = tuple(file.read_text("utf-8").splitlines()) if file.is_file() else tuple(map(str, range(known)))
     if len(names) < known:
@@ -127,7 +130,7 @@ def class_names(path, known):
 
 
 def index(path):
-    """Returns where the images of a tar file are: an int64 array `(n, 3)` with first byte, number of bytes and label of each."""
+    """Returns the positions of the images in a tar file: an int64 array `(n, 3)` of first byte, number of bytes and label."""
     status = os.stat(path)
     home = pathlib.Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "keras_vit" / "tars"
     kept, state = home / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:24]}.npz", [status.st_size, status.st_mtime_ns]
@@ -135,7 +138,7 @@ def index(path):
         with np.load(kept) as file:
             if file["state"].tolist() == state:
                 return file["rows"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # not there, or damaged
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # missing or damaged
         pass
     rows = read_headers(path)
     home.mkdir(parents=True, exist_ok=True)
@@ -145,12 +148,12 @@ def index(path):
 
 
 def read_headers(path):
-    """Returns what `index` does, from the tar file itself."""
+    """Reads the array of `index` from the headers of the tar file."""
     images, labels = {}, {}
     try:
         with tarfile.open(path, "r:") as tar:
             for member in tar:
-                tar.members = []  # which would grow by a kilobyte for each file
+                tar.members = []  # this list would grow by a kilobyte per file
                 folder, name = os.path.split(member.name)
                 key, _, suffix = name.partition(".")
                 if member.isfile() and not name.startswith("."):
@@ -160,17 +163,25 @@ def read_headers(path):
                         images[folder, key] = member.offset_data, member.size
     except (tarfile.TarError, OSError, ValueError) as error:
         raise ValueError(
-            f"A tar file must be whole, not compressed, and hold labels as numbers ({error}). Received: {printable(path)}"
+            f"A tar file must be complete and uncompressed, with numbers as labels ({error}). Received: {printable(path)}"
         ) from None
     if lacking := ["/".join(filter(None, key)) for key in images if key not in labels]:
-        raise ValueError(f"Each image of a tar file must lie beside its label, such as {lacking[0]}.cls. Received: {printable(path)}")
+        raise ValueError(f"Each image of a tar file must have a label file, such as {lacking[0]}.cls. Received: {printable(path)}")
     if not images:
         raise ValueError(f"A tar file must hold images. Received: {printable(path)}")
     return np.array([(*place, labels[key]) for key, place in images.items()], np.int64)
 
 
 def split_of_rows(files, of_file, rows, places, strict):
-    """Returns the `Split` of the images at some places of `rows`, see `index`, which belong to the files numbered `of_file`."""
+    """Returns the `Split` of some images.
+
+    Args:
+        files: list of str. Paths of the tar files.
+        of_file: int array `(n,)`. The number of each image's file.
+        rows: int64 array `(n, 3)`. Position and label of each image, see `index`.
+        places: int array. The images of the split.
+        strict: bool. As in `tars`.
+    """
     of_file, rows = of_file[places], rows[places]
     plain = np.zeros(len(rows), np.uint8)  # 0: not known yet, 1: decoded by Pillow, 2: by TensorFlow
 

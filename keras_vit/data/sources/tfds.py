@@ -1,4 +1,4 @@
-"""Data sets of TensorFlow Datasets, read by index."""
+"""Reads data sets of TensorFlow Datasets by index."""
 
 import os
 import pathlib
@@ -31,22 +31,23 @@ def tfds(
     """Reads a classification data set of TensorFlow Datasets.
 
     Images stay encoded until they are used. Data sets in the format array_record are read from disk by index. Other formats can only be
-    read in order, so these data sets are read into memory once.
+    read in order: these data sets are read into memory once.
 
     Args:
-        name: `NAME` or `NAME/config`, with `:version` if several are prepared.
+        name: `NAME` or `NAME/config`, with `:version` if several versions are prepared.
         data_dir: path of the folder with prepared data sets. Defaults to `TFDS_DATA_DIR` or `~/tensorflow_datasets`.
-        train: the split to train on, such as `"train"`, `"train[:10%]"` or `"train+validation"`.
-        validation: the split to validate on. Defaults to `"validation"` or, without one, to held-out training images.
-        test: the split to test on. Defaults to `"test"`, if it has labels, then to the validation split, then to held-out training images.
-        image: name of the feature with the images. Defaults to that of `as_supervised`, or the only one.
-        label: name of the feature with the labels. Defaults likewise.
-        image_size: int or (rows, columns) to bring images to.
-        download: bool. Whether a data set that is not there is downloaded and prepared.
-        validation_fraction: float in (0, 1). Share of the other images. Stratified by class if the data set is in memory.
-        test_fraction: float in (0, 1). Share of the training images.
-        part: (index, count) or None. Only this one of `count` equal stretches of the training images is read, and no file that holds none
-            of it. Set by `load(shard_by="files")`.
+        train: the training split, such as `"train"`, `"train[:10%]"` or `"train+validation"`. Defaults to "train".
+        validation: the validation split. Defaults to `"validation"` or, without one, to held-out training images.
+        test: the test split. Defaults to `"test"`, if it has labels, then to the validation split, then to held-out training images.
+        image: name of the feature with the images. Defaults to that of `as_supervised`, or to the only one.
+        label: name of the feature with the labels. Defaults to that of `as_supervised`, or to the only one.
+        image_size: int or (rows, columns). Size that images are resized to. Defaults to 224.
+        download: bool. Whether to download and prepare a data set that is not prepared. Defaults to False.
+        validation_fraction: float in (0, 1). Share of held-out validation images among the images that are not test images, stratified by
+            class if the data set is in memory. Defaults to 0.1.
+        test_fraction: float in (0, 1). Share of held-out test images among the training images. Defaults to 0.2.
+        part: (index, count) or None. Which of `count` equal sections of the training images to read. Files without images of this section
+            are not opened. Set by `load(shard_by="files")`.
 
     Returns:
         A `Source`.
@@ -105,7 +106,7 @@ def tfds(
 
 
 def from_memory(builder, split: str, image: Any, label):
-    """Returns a function from an index to an encoded image and its label, and all labels."""
+    """Returns a function that maps an index to an encoded image and its label, and an array of all labels."""
     import tensorflow_datasets
 
     decoders = {image: tensorflow_datasets.decode.SkipDecoding()}
@@ -116,7 +117,7 @@ def from_memory(builder, split: str, image: Any, label):
 
 
 def from_disk(builder, split: str, image: Any, label):
-    """Returns the same as `from_memory` without reading anything yet: None in place of the labels."""
+    """Returns a function as `from_memory` does, but one that reads from disk, and None instead of the labels."""
     import tensorflow_datasets
 
     source = builder.as_data_source(split=split, decoders={image: tensorflow_datasets.decode.SkipDecoding()})
@@ -149,11 +150,11 @@ def features(builder, image: Any, label):
 
 
 def find_prepared(name: str, data_dir=None):
-    """Returns the folder of the newest prepared version of a data set on disk, or None."""
+    """Returns the folder of the newest prepared version of a data set, or None."""
     name, _, version = name.partition(":")
     root = pathlib.Path(data_dir or os.environ.get("TFDS_DATA_DIR", "~/tensorflow_datasets")).expanduser() / name
     found = [file.parent for file in root.glob(f"{version or '*'}/dataset_info.json")]
-    if not found and "/" not in name:  # with configs between name and version
+    if not found and "/" not in name:  # a data set with configs has them between name and version
         found = [file.parent for file in root.glob(f"*/{version or '*'}/dataset_info.json")]
         configs = sorted({folder.parent.name for folder in found})
         if len(configs) > 1:
@@ -162,9 +163,9 @@ def find_prepared(name: str, data_dir=None):
 
 
 def prepared(name: str, data_dir, download):
-    """Returns the builder of a data set on disk. Stock `tfds.load` tries the network for minutes before it fails."""
+    """Returns the builder of a prepared data set. Unlike `tfds.load`, it does not try the network for minutes before it fails."""
     try:
-        import importlib_resources  # noqa: F401  tensorflow-datasets needs it and does not say so
+        import importlib_resources  # noqa: F401  tensorflow-datasets needs it but does not declare it
         import tensorflow_datasets
     except ImportError:
         raise ImportError("Data sets of TensorFlow Datasets need: pip install tensorflow-datasets importlib_resources") from None
@@ -178,14 +179,14 @@ def prepared(name: str, data_dir, download):
             f"which is not in {where}"
         )
     if not reachable():
-        raise ValueError(f"Downloading a data set needs a network, and there is none. Received: tfds:{name}, which is not in {where}")
+        raise ValueError(f"Downloading a data set needs a network connection. Received: tfds:{name}, which is not in {where}")
     builder = tensorflow_datasets.builder(name, data_dir=data_dir)
     builder.download_and_prepare()
     return builder
 
 
 def reachable(host: str = "storage.googleapis.com", port: int = 443, timeout: float = 3.0) -> bool:
-    """Whether the host of TensorFlow Datasets can be reached. Behind a proxy the answer is always yes."""
+    """Returns whether the host of TensorFlow Datasets can be reached. Behind a proxy the result is always True."""
     if any(os.environ.get(name) for name in ("https_proxy", "HTTPS_PROXY", "all_proxy", "ALL_PROXY")):
         return True
     try:

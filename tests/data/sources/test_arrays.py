@@ -53,7 +53,7 @@ def test_gray_arrays_become_color():
     [
         (dict(images=np.zeros((9, 4))), "`images` must be numbers of the shape"),
         (dict(images=np.zeros((9, 4, 4, 2))), "`images` must be numbers of the shape"),
-        (dict(labels=np.zeros(8, int)), "one label an image. Received: 9 train images, labels of shape"),
+        (dict(labels=np.zeros(8, int)), "one label per image. Received: 9 train images, labels of shape"),
         (dict(labels=np.zeros(9)), r"ints from 0.*labels.astype\(int\)"),
         (dict(labels=np.full(9, -1)), "ints from 0"),
         (dict(class_names=("zero",)), "name every label"),
@@ -125,7 +125,7 @@ def test_labels_as_people_have_them(labels, names):
 def test_class_names_give_the_order():
     source = arrays(IMAGES, ["bee", "ant"] * 6, class_names=["cow", "bee", "ant"])
     assert source.class_names == ("cow", "bee", "ant") and set(read_back(source)) == {1, 2}
-    with pytest.raises(ValueError, match="`class_names` must name every label. Received: labels 'ant', which it lacks"):
+    with pytest.raises(ValueError, match="`class_names` must name every label. Received: labels 'ant', which are missing"):
         arrays(IMAGES, ["bee", "ant"] * 6, class_names=["cow", "bee"])
 
 
@@ -136,7 +136,7 @@ def test_one_hot_is_told_from_several_classes_an_image(caplog):
     assert read_back(arrays(IMAGES, np.maximum(one_hot, [1, 0, 0]))).shape == (9, 3)
     caplog.clear()
     assert read_back(arrays(IMAGES, one_hot, multi_label=False)).shape == (9,) and not caplog.text
-    with pytest.raises(ValueError, match="one 1 in each row with multi_label=False"):
+    with pytest.raises(ValueError, match="With multi_label=False, each row of `labels` must hold one 1"):
         arrays(IMAGES, np.ones((12, 3)), multi_label=False)
 
 

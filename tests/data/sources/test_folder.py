@@ -159,7 +159,7 @@ def test_splits_go_by_the_names_that_people_use(tmp_path, names):
 @pytest.mark.parametrize(
     "folders, rule",
     [
-        (("train/a", "train/b", "test/a", "cat"), r"named as splits \(test, train\) must not lie beside others that hold images \(cat\)"),
+        (("train/a", "train/b", "test/a", "cat"), r"named like splits \(test, train\) must not stand next to others with images \(cat\)"),
         (("train", "test"), "must hold a folder for each class; test, train hold none"),
         (("cat", "train", "test"), "must hold a folder for each class; test, train hold none"),
         (("train/a", "train/b", "Training/a"), "one folder for the train split. Received: Training, train"),
@@ -184,9 +184,9 @@ def test_what_is_not_used_is_said_with_counts_and_first_names(tmp_path, caplog):
     assert sizes_of(tmp_path)[1] == {"train": 7, "validation": 1, "test": 2}
     for words in (
         "1 of the 3 classes a, b, c have no training image that can be read: c",
-        "Not read: 2 files of the kind .heic, such as " + str(tmp_path / "train" / "a" / "0.heic"),
-        "Not read: 1 files of the kind .csv",
-        "Not used: 1 images beside the class folders",
+        "Not read: 2 files with the suffix .heic, such as " + str(tmp_path / "train" / "a" / "0.heic"),
+        "Not read: 1 files with the suffix .csv",
+        "Not used: 1 images next to the class folders",
         "Not used: annotations, test in",
     ):
         assert words in caplog.text
@@ -228,7 +228,7 @@ def test_names_that_are_not_utf_8_links_and_loops(tmp_path, caplog):
     assert data.class_names == ("a", "b\\xff", "c") and sum(data.sizes.values()) == 4 + 1 + 4 + 3
     for split in data.splits.values():
         assert all(len(labels) for _, labels in split)  # all can be read
-    assert "a link to a folder that holds it" in caplog.text and "nowhere.png" in caplog.text
+    assert "a link to a folder that contains it" in caplog.text and "nowhere.png" in caplog.text
     with pytest.raises(ValueError, match="A file cannot be read. Received: .*: .*set/a/"):
         load(tmp_path / "set", batch_size=2, strict=True)
 
@@ -313,7 +313,7 @@ def test_a_file_that_is_damaged_after_the_check_is_named_and_replaced(tmp_path, 
     assert [images.shape for images, _ in batches] == [images.shape for images, _ in whole] and rows == 20
     pairs = zip(*(np.concatenate([images for images, _ in found]) for found in (batches, whole)))
     assert 0 < sum(np.array_equal(one, other) for one, other in pairs) < 8
-    assert all(f"by now: {path}" in caplog.text for path in lost)
+    assert all(f"so far: {path}" in caplog.text for path in lost)
     resumed = next(iter(data.train_from(1)))
     np.testing.assert_array_equal(resumed[0], batches[1][0])
     with pytest.raises(tf.errors.OpError) as error:

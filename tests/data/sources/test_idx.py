@@ -37,7 +37,7 @@ def test_damaged_files_are_named(tmp_path, damage):
         read_idx(tmp_path / "a.gz")
     write(tmp_path / "b", np.arange(240, dtype="uint8"), packed=False)
     (tmp_path / "b").write_bytes((tmp_path / "b").read_bytes()[:-1])
-    with pytest.raises(ValueError, match="as many as its head says"):
+    with pytest.raises(ValueError, match="as many as its header says"):
         read_idx(tmp_path / "b")
 
 

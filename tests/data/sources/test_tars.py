@@ -48,13 +48,13 @@ def test_each_machine_reads_files_of_its_own(shards, tmp_path_factory):
         assert data.steps_per_epoch == 30 // 4 and data.sizes["validation"] == 12
         seen.append(numbers(data.train_from(0).take(14)))
         np.testing.assert_array_equal(numbers(data.train_from(9).take(5)), seen[-1][36:])
-        with pytest.raises(ValueError, match="at least as many for training as machines"):
+        with pytest.raises(ValueError, match="at least one training file per machine"):
             load(here, batch_size=8, shard=(0, 8), shard_by="files")
     assert len(seen[0]) == len(seen[1]) == 56 and [{n // 10 % 2 for n in machine} for machine in seen[:1]] == [{0}]
     for path in here.glob("train-*.tar"):
         path.unlink()
     (here / "sizes.json").unlink()
-    with pytest.raises(ValueError, match="at least as many for training as machines"):
+    with pytest.raises(ValueError, match="at least one training file per machine"):
         load(here, batch_size=8, shard=(0, 2), shard_by="files")
     with pytest.raises(ValueError, match="needs tar files or a data set of TFDS. Received: digits"):
         load("digits", batch_size=8, shard=(0, 2), shard_by="files")
@@ -74,7 +74,7 @@ def test_an_archive_beside_class_folders_is_no_source(shards):
 
 def test_what_is_wrong_with_a_tar_file_is_said(tmp_path):
     for folder, options, rule in (
-        ("label", {"label": lambda number: None}, "must lie beside its label, such as deep/000.cls"),
+        ("label", {"label": lambda number: None}, "must have a label file, such as deep/000.cls"),
         ("text", {"label": lambda number: "ant"}, "hold labels as numbers .*ant.*text/0.tar"),
     ):
         write_tar(tmp_path / folder / "0.tar", range(4), **options)
@@ -83,7 +83,7 @@ def test_what_is_wrong_with_a_tar_file_is_said(tmp_path):
     write_tar(tmp_path / "cut" / "0.tar", range(4))
     whole = (tmp_path / "cut" / "0.tar").read_bytes()
     for content, rule in (
-        (b"nothing" * 200, "must be whole, not compressed"),
+        (b"nothing" * 200, "must be complete and uncompressed"),
         (b"\0" * 10240, "must hold images"),
         (whole[:700], "must be whole"),
     ):
