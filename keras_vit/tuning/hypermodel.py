@@ -93,7 +93,10 @@ class ViTHyperModel(keras_tuner.HyperModel):
         self.rows, self.model = open_space(space), model
         self.recipe = recipe if isinstance(recipe, Recipe) else choose("recipe", recipe, RECIPES)
         if self.recipe.epochs is None or self.recipe.head_epochs:
-            raise ValueError("A search needs a recipe in epochs, without `head_epochs`: pass `epochs`")
+            raise ValueError(
+                "A search needs a recipe with `epochs` and without `head_epochs`. "
+                f"Received: epochs={self.recipe.epochs}, head_epochs={self.recipe.head_epochs}"
+            )
         if patience is not None and not patience >= 1:
             raise ValueError(f"`patience` must be at least 1. Received: patience={patience}")
         self.patience, self.seed, self.mixed_precision, self.jit_compile = patience, seed, mixed_precision, jit_compile
@@ -112,7 +115,7 @@ class ViTHyperModel(keras_tuner.HyperModel):
             raise ValueError(f"The data must have two classes or more. Received: {', '.join(self.class_names)}")
         self.choices = architectures(self.rows, self._bases(), max_parameters, max_macs)
         self.budget = {"max_parameters": max_parameters, "max_macs": max_macs}
-        self._run = None  # of the last model that `build` returned
+        self._run = None  # the run of the last model that `build` returned
         self._check_training()
 
     @property
@@ -170,7 +173,7 @@ class ViTHyperModel(keras_tuner.HyperModel):
                 folder = pathlib.Path(place.tuner.get_trial_dir(place.trial.trial_id))
                 if "tuner/trial_id" in hp.values:
                     take_over(pathlib.Path(place.tuner.get_trial_dir(hp.values["tuner/trial_id"])), folder)
-            else:  # each of several executions of a trial starts anew
+            else:  # several executions of a trial do not share checkpoints
                 folder = pathlib.Path(stack.enter_context(tempfile.TemporaryDirectory()))
             self._run.output = folder
             history = self._run.train(hp.values.get("tuner/epochs"), callbacks, report=False, verbose=verbose)
@@ -227,7 +230,7 @@ class ViTHyperModel(keras_tuner.HyperModel):
         """Returns all arguments of each model of the space."""
         if not isinstance(self.model, str):
             if fixed := [name for name in self.rows if name in ARCHITECTURE and name not in ("patch_size", "pooling", "frozen_blocks")]:
-                raise ValueError(f"A model with weights has its dimensions. Received: the parameter {fixed[0]}")
+                raise ValueError(f"The dimensions of a model with weights cannot be searched. Received: the parameter {fixed[0]}")
         known = dict(num_classes=len(self.class_names), input_shape=self.image_shape, include_top=True)
         return {name: ViTConfig.of(name, **self.architecture, **known).to_dict() for name in self.rows.get("model", (self.model,))}
 

@@ -11,11 +11,11 @@ from keras_vit.training.results.report import html_table, write_page
 from keras_vit.tuning.study import STUDY, read_trials
 
 MOST_ROWS = 10
-FEWEST = 6  # trials, below which importance is not estimated
+FEWEST = 6  # with fewer trials, importance is not estimated
 
 
 def write_report(folder: str | pathlib.Path) -> dict[str, pathlib.Path]:
-    """Writes `report.html` and its pictures into the folder of a search, which need not be finished.
+    """Writes `report.html` and its pictures into the folder of a search. The search may be unfinished.
 
     The importance is the permutation importance of a random forest that is fitted to the trials, as a share of the sum over all
     parameters. The number of epochs is a feature, too, because Hyperband trains promising trials longer. A dozen trials are enough to
@@ -36,7 +36,7 @@ def write_report(folder: str | pathlib.Path) -> dict[str, pathlib.Path]:
     done = [trial for trial in trials if trial.score is not None]
     failed = [trial for trial in trials if trial.status == "FAILED"]
     if not done:
-        raise ValueError(f"A report needs a trial that was completed. Received: {folder}")
+        raise ValueError(f"A report needs a completed trial. Received: {folder}")
     study = json.loads((folder / STUDY).read_text(encoding="utf-8"))
     columns = {name: [trial.values[name] for trial in done] for name in study["space"]}
     columns |= {"epochs": [len(trial.history) for trial in done]}

@@ -153,11 +153,11 @@ def architectures(
         if price.parameters <= (max_parameters or math.inf) and price.macs <= (max_macs or math.inf):
             valid.append((price.macs, price.parameters, len(valid), choice))
     if not costs:
-        raise ValueError(f"No combination of the search space can be built; of the first: {why}")
+        raise ValueError(f"No combination of the search space can be built. The first fails with: {why}")
     if not valid:
         parameters, macs = (min(getattr(price, name) for price in costs) for name in ("parameters", "macs"))
         raise ValueError(
-            f"The budget must hold one configuration of the search space: they begin at {parameters:,} parameters and at {macs:,} "
+            f"The budget must allow a configuration of the search space: the smallest have {parameters:,} parameters and {macs:,} "
             f"multiply-adds. Received: max_parameters={max_parameters}, max_macs={max_macs}"
         )
     return [choice for *_, choice in sorted(valid)]

@@ -1,4 +1,4 @@
-"""The folder of a search: its settings, its trials and the best trial, read from files only."""
+"""Reads and writes the folder of a search: its settings, its trials and the best trial."""
 
 import csv
 import dataclasses
@@ -18,7 +18,7 @@ STUDY, BEST = "study.json", "best.toml"
 
 @dataclasses.dataclass(frozen=True)
 class TrialRow:
-    """Describes a trial.
+    """A trial of a search.
 
     Attributes:
         number: str. Number of the trial.
@@ -43,14 +43,14 @@ def open_study(folder: pathlib.Path, settings: dict[str, Any]) -> None:
     Raises:
         ValueError: if the folder belongs to another search, or holds other files.
     """
-    settings = json.loads(json.dumps(settings))  # as JSON returns it
+    settings = json.loads(json.dumps(settings))  # for comparison: JSON turns tuples into lists
     path = folder / STUDY
     if path.exists():
         begun = json.loads(path.read_text(encoding="utf-8"))
         for name in settings | begun:
             was, now = begun.get(name), settings.get(name)
             if now != was and not (name in ("data", "weights") and now == os.path.abspath(str(was))):  # 0.1.0 kept relative paths
-                raise ValueError(f"The folder is that of another search: there `{name}` is {was!r}. Received: {name}={now!r}, {folder}")
+                raise ValueError(f"The folder belongs to another search: its `{name}` is {was!r}. Received: {name}={now!r}, {folder}")
         return
     if folder.exists() and (not folder.is_dir() or any(folder.glob("[!.]*"))):
         raise ValueError(f"The folder must be new, empty, or that of the same search. Received: {folder}")

@@ -30,14 +30,14 @@ from keras_vit.tuning.study import open_study, read_history, reason, write_best,
 from keras_vit.tuning.workers import client, serve
 
 FINISHED = (TrialStatus.COMPLETED, TrialStatus.FAILED)
-MOST_KILLS = 5  # of a trial without a new checkpoint in between: it may need too much memory
-MOST_FAILURES = 10  # in a row, which end a search: the cause is not a single trial
+MOST_KILLS = 5  # kills without a new checkpoint in between, after which a trial fails: it may need too much memory
+MOST_FAILURES = 10  # failed trials in a row, after which a search ends: the cause is not a single trial
 # TensorFlow no longer installs TensorBoard, which the tuner imports in each trial. The Gaussian process needs the others.
 NEEDED = {"tensorflow": ("tensorboard",), "bayesian": ("scipy", "sklearn")}
 
 
 class LastingOracle:
-    """Makes an oracle survive kills at any moment and the loss of workers. A mixin."""
+    """Mixin of an oracle that survives a kill at any moment, and the loss of workers."""
 
     def __init__(self, **kwargs: Any):
         super().__init__(**{"objective": OBJECTIVE, **kwargs})
@@ -106,7 +106,7 @@ class LastingOracle:
 
     def _give_back(self, trial):
         checkpoints = pathlib.Path(self._get_trial_dir(trial.trial_id)).glob("checkpoints/step-*.npz")
-        newest = max((path.stem for path in checkpoints), default="its beginning")
+        newest = max((path.stem for path in checkpoints), default="its start")
         before, times = self._kills.get(trial.trial_id, ("", 0))
         times = times + 1 if before == newest else 1
         self._kills[trial.trial_id] = (newest, times)
@@ -204,7 +204,7 @@ class Search(keras_tuner.Tuner):
         if not self.is_worker:
             open_study(folder, hypermodel.describe() | {"tuner": tuner, "search_seed": seed})
             own(folder)
-        oracle = TUNERS[tuner](trials, hypermodel.recipe.epochs, seed=seed + 1)  # Keras Tuner takes 0 for no seed
+        oracle = TUNERS[tuner](trials, hypermodel.recipe.epochs, seed=seed + 1)  # to Keras Tuner, 0 means no seed
         oracle.max_trials = trials  # Hyperband has no such argument
         oracle._display = Progress(oracle, hypermodel, folder)
         places = dict(directory=folder.parent, project_name=folder.name)

@@ -14,7 +14,7 @@ from typing import Any
 import keras_tuner
 from keras_tuner.src.engine.trial import TrialStatus
 
-ALIVE = [  # a dead process is noticed at once, a dead machine within three minutes, and a busy one is not taken for dead
+ALIVE = [  # a dead process is noticed at once and a dead machine within three minutes, but a busy machine does not count as dead
     ("grpc.keepalive_time_ms", 30_000),
     ("grpc.keepalive_timeout_ms", 120_000),
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
@@ -22,7 +22,7 @@ ALIVE = [  # a dead process is noticed at once, a dead machine within three minu
 
 
 def client(oracle: Any, wait: float) -> Any:
-    """Returns the oracle of a worker, which asks the chief and keeps a connection to it open."""
+    """Returns the oracle of a worker. It forwards all calls to the chief, and keeps a connection to it open."""
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     import grpc
     from keras_tuner.src import protos
@@ -36,7 +36,7 @@ def client(oracle: Any, wait: float) -> Any:
             try:
                 grpc.channel_ready_future(channel).result(timeout=wait)
             except grpc.FutureTimeoutError:
-                raise OSError(f"The chief did not answer for {wait:.0f} seconds. Received: {address}") from None
+                raise OSError(f"The chief did not answer within {wait:.0f} seconds. Received: {address}") from None
             self.stub = protos.get_service_grpc().OracleStub(channel)
             self.line = channel.unary_stream("/keras_vit/hold")(self.tuner_id.encode())
             next(self.line)  # the chief has accepted the connection
@@ -121,7 +121,7 @@ def serve(oracle: Any, wait: float) -> None:
     try:
         server.add_insecure_port(address)
     except RuntimeError:
-        raise OSError(f"The chief must be able to listen at its address. Received: {address}") from None
+        raise OSError(f"The chief cannot listen at its address. Received: {address}") from None
     server.start()
     seen = time.monotonic()
     try:

@@ -58,14 +58,14 @@ def test_a_search_its_report_and_its_best_config(capsys, tmp_path, arguments):
     assert scores[: len(best.history)] == [row["val_accuracy"] for row in best.history]
     # Another search does not go on here.
     code, out, err = call(capsys, "tune", *arguments, "--max-macs", 10**9, "--output", study)
-    assert code == 2 and err.count("\n") == 1 and "that of another search: there `--max-macs` is None" in err
+    assert code == 2 and err.count("\n") == 1 and "another search: its `--max-macs` is None" in err
 
 
 @pytest.mark.parametrize(
     "more, rule",
     [
         (["--space", "finetuning"], "Unknown search space; there is 'finetune'"),
-        (["--max-macs", "10"], "The budget must hold one configuration of the search space: they begin at"),
+        (["--max-macs", "10"], "The budget must allow a configuration of the search space: the smallest have"),
         (["--tuner", "annealing"], "`--tuner` must be one of 'random', "),
         (["--recipe", "head_then_all"], "without `head_epochs`"),
         (["--patience", "0"], "--patience"),

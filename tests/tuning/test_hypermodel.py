@@ -128,7 +128,7 @@ def test_weights_that_trials_begin_with(tmp_path):
     hp.values["randaugment"] = 5
     config = hypermodel.config(hp.values)
     assert config["weights"] == "w.keras" and config["training"]["augmentation"] == "digits+randaugment(5)" and "model" not in config
-    with pytest.raises(ValueError, match="A model with weights has its dimensions. Received: the parameter hidden_dim"):
+    with pytest.raises(ValueError, match="The dimensions of a model with weights cannot be searched. Received: the parameter hidden_dim"):
         ViTHyperModel("digits", {"hidden_dim": (8,)}, model, RECIPE)
 
 
@@ -139,9 +139,9 @@ def test_weights_that_trials_begin_with(tmp_path):
         (dict(space={"augmentation": ("digit",)}), "Unknown augmentation"),
         (dict(space={"mixup": (-0.1,)}), "addition to an augmentation"),
         (dict(space={"drop_path_rate": (1.0,)}), "drop_path_rate"),
-        (dict(space={"num_heads": (5,)}), "No combination of the search space can be built; of the first: `num_heads`"),
+        (dict(space={"num_heads": (5,)}), "No combination of the search space can be built. The first fails with: `num_heads`"),
         (dict(space={"model": ("ViTB17",)}), "There is no preset of that name"),
-        (dict(recipe=dataclasses.replace(RECIPE, epochs=None, steps=9)), "a recipe in epochs"),
+        (dict(recipe=dataclasses.replace(RECIPE, epochs=None, steps=9)), "needs a recipe with `epochs`"),
         (dict(patience=0), "`patience` must be at least 1"),
     ],
 )

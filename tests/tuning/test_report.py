@@ -73,5 +73,5 @@ def test_places_on_an_axis():
 
 
 def test_nothing_to_report(tmp_path):
-    with pytest.raises(ValueError, match="needs a trial that was completed"):
+    with pytest.raises(ValueError, match="needs a completed trial"):
         write_report(study(tmp_path / "study", [None]))

@@ -93,7 +93,7 @@ def test_a_search_in_which_everything_fails_ends(hypermodel, tmp_path, monkeypat
     monkeypatch.setattr(Formula, "faults", dict.fromkeys(map("{:02d}".format, range(15)), ValueError("wrong")))
     Formula(hypermodel, tmp_path / "study", "random", 15).search()
     assert len(tuning.read_trials(tmp_path / "study")) == tuners.MOST_FAILURES
-    with pytest.raises(ValueError, match="a trial that was completed"):
+    with pytest.raises(ValueError, match="needs a completed trial"):
         tuning.write_report(tmp_path / "study")
 
 
@@ -108,7 +108,7 @@ def test_a_trial_that_always_kills_its_process_is_given_up(hypermodel, tmp_path,
             kills += 1
     assert kills == tuners.MOST_KILLS
     trials = {trial.number: trial for trial in tuning.read_trials(tmp_path / "study")}
-    assert trials["1"].status == "FAILED" and "killed 5 times after its beginning" in trials["1"].reason
+    assert trials["1"].status == "FAILED" and "killed 5 times after its start" in trials["1"].reason
     assert trials["0"].status == trials["2"].status == "COMPLETED"
 
 
@@ -128,7 +128,7 @@ def test_wrong_arguments(hypermodel, tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="new, empty, or that of the same search"):
         Formula(hypermodel, tmp_path / "full")
     Formula(hypermodel, tmp_path / "study", "random", 1).search()
-    with pytest.raises(ValueError, match="another search: there `tuner` is 'random'. Received: tuner='grid'"):
+    with pytest.raises(ValueError, match="another search: its `tuner` is 'random'. Received: tuner='grid'"):
         Formula(hypermodel, tmp_path / "study", "grid", 1)
     monkeypatch.setattr(tuners.importlib.util, "find_spec", lambda name: None if name == "scipy" else object())
     with pytest.raises(ImportError, match="needs scipy"):
