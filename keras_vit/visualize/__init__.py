@@ -1,4 +1,4 @@
-"""Look inside a Vision Transformer: what it attends to, what speaks for a class, and what its weights have learned."""
+"""Functions that show what a Vision Transformer attends to, which patches support a class, and what its weights have learned."""
 
 from keras_vit.visualize.attention_distance import attention_distance, mean_attention_distances
 from keras_vit.visualize.attention_maps import attention_maps, attention_weights

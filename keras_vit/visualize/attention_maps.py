@@ -1,4 +1,4 @@
-"""Attention weights, and those of one query as a map over the patches."""
+"""Attention weights, as matrices and as maps over the patches."""
 
 from typing import Any
 
@@ -19,22 +19,22 @@ from keras_vit.visualize.inside import (
 
 
 def attention_weights(model: keras.Model, images: Any, blocks: Any = None, batch_size: int = 8) -> np.ndarray:
-    """Returns the attention weights of all tokens to all tokens.
+    """Returns the attention weights between all tokens.
 
-    They are recomputed from each block's own queries and keys; the model itself keeps none.
+    They are recomputed from the queries and keys of each block, because the model does not keep them.
 
     Args:
         model: keras.Model. A `VisionTransformer`, or a model that contains one.
         images: array `(batch, rows, columns, channels)`. Input of the model.
-        blocks: int or sequence of ints, blocks counted from 0, or from the end if negative. None: all.
-        batch_size: int. Images in a forward pass. Defaults to 8.
+        blocks: int or sequence of ints. Blocks, counted from 0, or from the end if negative. Defaults to None, all blocks.
+        batch_size: int. Number of images of a forward pass. Defaults to 8.
 
     Returns:
-        A float32 array `(batch, block, head, query, key)`; its rows sum to one. Tokens are in the model's order: class, distillation and
+        A float32 array `(batch, block, head, query, key)`. Each row sums to one. Tokens are in the model's order: class, distillation and
         register tokens, then the patches row by row.
 
     Raises:
-        ValueError: if the model holds no `VisionTransformer`, `images` is no batch, or a block does not exist.
+        ValueError: if the model contains no `VisionTransformer`, `images` is not a batch, or a block does not exist.
 
     Example:
     >>> model = keras_vit.VisionTransformer((32, 48, 3), 8, 64, 4, 2, 128)
@@ -52,24 +52,24 @@ def attention_weights(model: keras.Model, images: Any, blocks: Any = None, batch
 
 
 def attention_maps(model: keras.Model, images: Any, blocks: Any = None, query: Any = None, batch_size: int = 8) -> np.ndarray:
-    """Returns where a token looks: its attention to the patches, as a map for each block and head.
+    """Returns the attention of a token to the patches, as a map for each block and head.
 
     Args:
         model: keras.Model. A `VisionTransformer`, or a model that contains one.
         images: array `(batch, rows, columns, channels)`. Input of the model.
-        blocks: int or sequence of ints, blocks counted from 0, or from the end if negative. None: all.
-        query: the token that looks: "class", "distillation", "register_0" and so on, or a patch, `(row, column)`; "patches" is the mean of
-            all patches; "pooling" is the probe of attention pooling. None: what the model's head reads. That is the class token (with the
-            distillation token, their mean); with `pooling="gap"` the patches; with `pooling="map"`, unless `blocks` are given, the probe,
-            whose attention pooling counts as the one block.
-        batch_size: int. Images in a forward pass. Defaults to 8.
+        blocks: int or sequence of ints. Blocks, counted from 0, or from the end if negative. Defaults to None, all blocks.
+        query: the token whose attention is returned: "class", "distillation", "register_0" and so on, or a patch `(row, column)`.
+            "patches" is the mean over all patches, and "pooling" the probe of attention pooling. Defaults to None, the tokens that the
+            model's head reads: the class token, or the mean of class and distillation token; the patches with `pooling="gap"`; and, with
+            `pooling="map"` and without `blocks`, the probe, where attention pooling counts as a single block.
+        batch_size: int. Number of images of a forward pass. Defaults to 8.
 
     Returns:
-        A float32 array `(batch, block, head, rows, columns)`, shares of the attention. What is missing to a sum of one goes to the class,
+        A float32 array `(batch, block, head, rows, columns)` of shares of the attention. The rest, up to a sum of one, goes to the class,
         distillation and register tokens.
 
     Raises:
-        ValueError: if the model holds no `VisionTransformer`, `images` is no batch, or a block or the query does not exist.
+        ValueError: if the model contains no `VisionTransformer`, `images` is not a batch, or a block or the query does not exist.
 
     Reference:
         Dosovitskiy et al., "An Image is Worth 16x16 Words", 2020, section 4.5; Caron et al., "Emerging Properties in Self-Supervised
@@ -105,7 +105,7 @@ def attention_maps(model: keras.Model, images: Any, blocks: Any = None, query: A
 def _pooling_maps(model, images, blocks, read, batch_size):
     if read != "pooling" or blocks is not None:
         raise ValueError(
-            'The query "pooling" is for models with `pooling="map"`, without `blocks`. '
+            'The query "pooling" needs a model with `pooling="map"`, and no `blocks`. '
             f"Received: query='pooling', blocks={blocks}, on a model whose head reads {read!r}"
         )
 

@@ -10,23 +10,23 @@ from keras_vit.visualize.inside import block_weights, check_model, forward_pass,
 
 
 def attention_rollout(model: keras.Model, images: Any, query: Any = None, batch_size: int = 8) -> np.ndarray:
-    """Returns how much of each patch reaches a token, if attention is followed through all blocks.
+    """Computes attention rollout: how much each patch contributes to a token, with attention followed through all blocks.
 
-    In each block the heads' attention is averaged, and half of it replaced by the residual connection; the product over the blocks says
-    what a token at the end is made of. It looks at no class: see `relevance` for that.
+    In each block, the attention is averaged over the heads, and then with the identity, which stands for the residual connection. The
+    product over the blocks shows what a token of the last block is made of. It does not depend on a class: see `relevance` for that.
 
     Args:
         model: keras.Model. A `VisionTransformer`, or a model that contains one.
         images: array `(batch, rows, columns, channels)`. Input of the model.
-        query: the token whose origin is wanted, as in `attention_maps`. None: what the model's head reads.
-        batch_size: int. Images in a forward pass. Defaults to 8.
+        query: the token to explain, as in `attention_maps`. Defaults to None, the tokens that the model's head reads.
+        batch_size: int. Number of images of a forward pass. Defaults to 8.
 
     Returns:
-        A float32 array `(batch, rows, columns)`, shares of the whole. What is missing to a sum of one goes to the class, distillation and
-        register tokens.
+        A float32 array `(batch, rows, columns)` of shares. The rest, up to a sum of one, goes to the class, distillation and register
+        tokens.
 
     Raises:
-        ValueError: if the model holds no `VisionTransformer`, `images` is no batch, or the query does not exist.
+        ValueError: if the model contains no `VisionTransformer`, `images` is not a batch, or the query does not exist.
 
     Reference:
         Abnar and Zuidema, "Quantifying Attention Flow in Transformers", 2020, section 3.
@@ -49,14 +49,16 @@ def attention_rollout(model: keras.Model, images: Any, query: Any = None, batch_
 
 
 def map_of_query(model: keras.Model, query: Any, grid: tuple[int, int], matrices: list, pooling: Any = None) -> Any:
-    """Multiplies the blocks' matrices up, from the last block's rows of a query down, and returns the map of the patches.
+    """Multiplies the row of a query by the matrices of all blocks, from the last to the first, and returns the map of the patches.
 
     Args:
         model: the model.
         query: as in `query_tokens`, or "pooling".
         grid: (rows, columns) of patches.
-        matrices: list of tensors `(batch, tokens, tokens)`, one a block. The last may have the first rows alone, if the query is there.
-        pooling: tensor `(batch, 1, patches)` for the query "pooling", or of all tokens if it pools them all.
+        matrices: list of tensors `(batch, tokens, tokens)`, one per block. The last may hold only the first rows, if the query is among
+            them.
+        pooling: tensor or None. For the query "pooling", the weights of attention pooling: `(batch, 1, patches)`, or
+            `(batch, 1, tokens)` if it pools all tokens. Defaults to None.
 
     Returns:
         A tensor `(batch, rows, columns)`.

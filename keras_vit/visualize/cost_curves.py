@@ -1,4 +1,4 @@
-"""What the image's size costs, and where the part that grows with the square of the number of tokens overtakes the rest."""
+"""Draws the cost of an image by its size, and where attention scores, which grow with the square of the tokens, overtake the rest."""
 
 import itertools
 from collections.abc import Sequence
@@ -9,11 +9,11 @@ from keras_vit.cost import Machine, Step, estimate_step
 from keras_vit.visualize.figures import axes_of
 
 HUES = ("#1f6fb4", "#d1571d", "#3a8f3a", "#8b4fa3", "#7a6a00")
-# Label, and (all, the part that grows with the square of the number of tokens) of a step for one image.
+# Label of each quantity, and a function that returns (total, attention scores) of a step with one image.
 QUANTITIES = {
-    "macs": ("Multiply-adds of an image (G)", lambda step: (step.macs / 1e9, step.attention_macs / 1e9)),
-    "memory": ("Memory of an image at a step's peak (MiB)", lambda step: (_images_memory(step) / 2**20, step.memory.scores / 2**20)),
-    "seconds": ("Time of an image (ms)", lambda step: (1e3 * (step.seconds.dense + step.seconds.attention), 1e3 * step.seconds.attention)),
+    "macs": ("Multiply-adds per image (G)", lambda step: (step.macs / 1e9, step.attention_macs / 1e9)),
+    "memory": ("Peak memory per image (MiB)", lambda step: (_images_memory(step) / 2**20, step.memory.scores / 2**20)),
+    "seconds": ("Time per image (ms)", lambda step: (1e3 * (step.seconds.dense + step.seconds.attention), 1e3 * step.seconds.attention)),
 }
 
 
@@ -26,25 +26,25 @@ def cost_curves(
     machine: Machine | None = None,
     **more: Any,
 ) -> Any:
-    """Draws what an image costs against its size: attention scores, which grow with the square of the number of tokens, and the rest.
+    """Draws the cost of an image by its size: attention scores, which grow with the square of the number of tokens, and the rest.
 
-    A dot marks the size from which scores cost more than everything else.
+    A dot marks the size from which attention scores cost more than everything else.
 
     Args:
         model: a `VisionTransformer`, the name of a preset, a `ViTConfig`, or a dict of arguments of `VisionTransformer`.
-        sizes: pair of ints. The least and the largest side of the square images, in pixels. Defaults to (96, 1024).
-        patch_sizes: sequence of ints or None. Patch sizes, a curve each. Defaults to None, the model's own.
-        quantity: str. "macs", "memory" or "seconds", of a training step unless `training=False` is given. Defaults to "macs".
+        sizes: pair of ints. The smallest and the largest side of the square images, in pixels. Defaults to (96, 1024).
+        patch_sizes: sequence of ints or None. Patch sizes to compare. Defaults to None, the model's own.
+        quantity: str. "macs", "memory" or "seconds" of a training step or, with `training=False`, of inference. Defaults to "macs".
         ax: matplotlib axes or None. Axes to draw into; None creates a figure. Defaults to None.
-        machine: `keras_vit.cost.Machine` or None. What "seconds" needs, from `keras_vit.profiling.calibrate`. Defaults to None.
-        **more: arguments of `keras_vit.estimate_step`, such as `training`, `remat` or `dtype`.
+        machine: `keras_vit.cost.Machine` or None. Result of `keras_vit.profiling.calibrate`, which "seconds" needs. Defaults to None.
+        **more: further arguments of `keras_vit.estimate_step`, such as `training`, `remat` or `dtype`.
 
     Returns:
         The matplotlib axes.
 
     Raises:
         ImportError: if matplotlib is not installed.
-        ValueError: if `quantity` is unknown, no patch fits into an image, or "seconds" is drawn without a machine.
+        ValueError: if `quantity` is unknown, a patch divides none of the sizes, or "seconds" is drawn without `machine`.
 
     Example:
     >>> ax = keras_vit.visualize.cost_curves("ViTTi16", patch_sizes=(16, 8))
@@ -59,7 +59,7 @@ def cost_curves(
         sides, whole, squared = zip(*((side, *parts_of(step)) for side, step in steps))
         rest = [total - part for total, part in zip(whole, squared)]
         name = patch if isinstance(patch, int) else "x".join(map(str, patch))
-        ax.plot(sides, rest, color=hue, linewidth=1.6, label=f"patch {name}: all but scores")
+        ax.plot(sides, rest, color=hue, linewidth=1.6, label=f"patch {name}: everything else")
         ax.plot(sides, squared, color=hue, linewidth=1.6, linestyle="--", label=f"patch {name}: attention scores")
         if (place := overtakes(rest, squared)) is not None:
             ax.plot(sides[place], squared[place], "o", color=hue, markersize=7)
@@ -75,7 +75,7 @@ def cost_curves(
 
 
 def overtakes(rest: Sequence[float], squared: Sequence[float]) -> int | None:
-    """Returns the first position from which `squared` is the larger of two rising curves, or None.
+    """Returns the first position at which the curve `squared` is not below the curve `rest`, or None.
 
     Example:
     >>> overtakes([3, 4, 5], [1, 4, 9])
@@ -85,11 +85,11 @@ def overtakes(rest: Sequence[float], squared: Sequence[float]) -> int | None:
 
 
 def _steps(config, patch, sizes, machine, more) -> list[tuple[int, Step]]:
-    """Returns the sides that a patch divides, not more than a hundred, and the estimate of an image of each."""
+    """Returns a list of (side, estimate) for at most about a hundred sides that the patch divides."""
     unit = config.stride * max(config.replace(patch_size=patch).patch)
     sides = range(-(-sizes[0] // unit) * unit, sizes[1] + 1, unit)
     if not sides:
-        raise ValueError(f"A patch must divide one of the sizes. Received: sizes={sizes}, patch_size={patch}")
+        raise ValueError(f"The patch must divide a size in this range. Received: sizes={sizes}, patch_size={patch}")
     sides = sides[:: max(1, len(sides) // 100)]
 
     def shape(side):
@@ -106,5 +106,5 @@ def _checked(quantity, machine):
     if quantity not in QUANTITIES:
         raise ValueError(f"`quantity` must be one of {', '.join(map(repr, QUANTITIES))}. Received: quantity={quantity!r}")
     if quantity == "seconds" and machine is None:
-        raise ValueError("Seconds need `machine`: give what `keras_vit.profiling.calibrate()` returns. Received: machine=None")
+        raise ValueError('"seconds" needs `machine`, the result of `keras_vit.profiling.calibrate()`. Received: machine=None')
     return quantity

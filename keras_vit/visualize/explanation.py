@@ -1,4 +1,4 @@
-"""One picture an image: the image beside what a method of this package makes of it."""
+"""Explains images by one of the package's methods, and draws the result next to each image."""
 
 from typing import Any, NamedTuple
 
@@ -17,7 +17,7 @@ from keras_vit.visualize.relevance import relevance
 
 
 class Method(NamedTuple):
-    """What a method takes beside model and images, and what stands at the color bar of its maps."""
+    """A method: the arguments that it takes besides model and images, and the label of its color bar."""
 
     takes: tuple
     label: str
@@ -33,17 +33,18 @@ METHODS = {
 
 
 def explain(model: keras.Model, images: Any, method: str = "attention", block: int | None = None, target: Any = None) -> np.ndarray:
-    """Returns a method's maps of images, as `draw_explanation` takes them.
+    """Returns the maps of images by a method, for `draw_explanation`.
 
     Args:
         model: keras.Model. A `VisionTransformer`, or a model that contains one.
         images: array `(batch, rows, columns, channels)`. Input of the model.
         method: str. A name in `METHODS`. Defaults to "attention".
-        block: int, for methods that look at one block. None: the last one, or the attention pooling of a model that has one.
-        target: class, for methods that explain one, as in `relevance`. None: the predicted class.
+        block: int or None. The block, for methods that explain one. Defaults to None: the last one, or the attention pooling if the model
+            has one.
+        target: the class, for methods that explain one, as in `relevance`. Defaults to None, the predicted class.
 
     Returns:
-        An array `(batch, rows, columns)` in percent; of "pca" `(batch, rows, columns, 3)`, colors from 0 to 1.
+        An array `(batch, rows, columns)` in percent. "pca" returns colors from 0 to 1, `(batch, rows, columns, 3)`.
     """
     if method == "pca":
         return component_colors(model, images, block)
@@ -59,14 +60,14 @@ def explain(model: keras.Model, images: Any, method: str = "attention", block: i
 
 
 def draw_explanation(model: keras.Model, image: Any, map: Any, title: str = "", label: str = "", smooth: bool = False) -> Any:
-    """Draws an image beside a map over it, or beside its patches' colors.
+    """Draws an image, and next to it the image with its map, or the colors of its patches.
 
     Args:
         model: the model.
-        image: array, what the model takes, without batch.
+        image: array. Input of the model, without the batch axis.
         map: array `(rows, columns)` or `(rows, columns, 3)`, as `explain` returns it.
-        title: str. It stands above the image.
-        label: str. What the map's values are.
+        title: str. Title of the image. Defaults to "".
+        label: str. Label of the color bar. Defaults to "".
         smooth: bool. As in `overlay`. Defaults to False.
 
     Returns:
@@ -88,14 +89,14 @@ def draw_explanation(model: keras.Model, image: Any, map: Any, title: str = "", 
 
 
 def draw_relevances(model: keras.Model, images: Any, classes: Any, titles: Any, heading: str = "") -> Any:
-    """Draws images above what spoke for a class in them.
+    """Draws images, and below each its relevance for a class.
 
     Args:
         model: a model with a head.
-        images: array `(batch, rows, columns, channels)`. Input of the model; at most eight, for the titles to be readable.
-        classes: sequence of ints, the class that is explained of each image.
-        titles: sequence of str, of the images.
-        heading: str. Title of the figure; empty for none. Defaults to "".
+        images: array `(batch, rows, columns, channels)`. Input of the model. With more than eight images, titles become unreadable.
+        classes: sequence of ints. The class to explain for each image.
+        titles: sequence of str. Titles of the images.
+        heading: str. Title of the figure. Defaults to "".
 
     Returns:
         A matplotlib figure.
@@ -121,7 +122,7 @@ def draw_relevances(model: keras.Model, images: Any, classes: Any, titles: Any, 
 
 
 def cell_of(model):
-    """Returns the pixels of a patch if the model pads images, so that its grid is larger than them; else None."""
+    """Returns the (rows, columns) of a patch in pixels if the model pads images, so that its grid may be larger; else None."""
     vit = find_vision_transformer(model, optional=True)
     if vit is None or not vit.config.dynamic_padding:
         return None

@@ -1,4 +1,4 @@
-"""What the drawing functions share: axes, pixels to show, and mosaics."""
+"""Helpers of the drawing functions: axes, pixels to show, and mosaics."""
 
 import math
 from typing import Any
@@ -10,11 +10,11 @@ from keras_vit.backbone import find_vision_transformer
 from keras_vit.extras import install
 from keras_vit.layers import checks
 
-COLORS = "viridis"  # perceptually uniform: its lightness alone tells the values apart, in gray and to the color-blind
+COLORS = "viridis"  # perceptually uniform: values can be told apart by lightness, in gray print and by the color-blind
 
 
 def axes_of(ax: Any, width: float = 6.4, height: float = 4.8) -> Any:
-    """Returns `ax`, or the axes of a new matplotlib figure, which no window shows.
+    """Returns `ax`, or the axes of a new matplotlib figure that no window shows.
 
     Args:
         ax: matplotlib axes, or None.
@@ -36,7 +36,7 @@ def pixels_to_show(name: str, images: Any) -> np.ndarray:
     """Returns images as floats from 0 to 1, `(batch, rows, columns, 3)`.
 
     Raises:
-        ValueError: if they are no images with values from 0 to 255.
+        ValueError: if they are not a batch of images with values from 0 to 255.
     """
     images = np.asarray(images, "float32")
     if images.ndim != 4 or images.shape[-1] not in (1, 3):
@@ -51,7 +51,7 @@ def pixels_to_show(name: str, images: Any) -> np.ndarray:
 
 
 def pixels_of(model: keras.Model, images: Any) -> np.ndarray:
-    """Returns what a model takes as pixels from 0 to 255, channels last: undoes the normalization of a model that takes normalized ones."""
+    """Returns the input of a model as pixels from 0 to 255, channels last. Normalized images are denormalized."""
     images, vit = np.asarray(images, "float32"), find_vision_transformer(model, optional=True)
     if vit is None:
         return images
@@ -65,19 +65,19 @@ def pixels_of(model: keras.Model, images: Any) -> np.ndarray:
 
 
 def enlarge(map: Any, rows: int, columns: int) -> np.ndarray:
-    """Returns a map `(grid rows, grid columns, ...)` with each cell repeated to fill an image of `rows` x `columns` pixels."""
+    """Enlarges a map `(grid rows, grid columns, ...)` to an image of `rows` x `columns` pixels, by repeating each cell."""
     down, across = (np.arange(size) * cells // size for size, cells in zip((rows, columns), map.shape))
     return map[down][:, across]
 
 
 def mosaic(tiles: Any, across: int | None = None, gap: int = 1, fill: float = 1.0) -> np.ndarray:
-    """Lays tiles `(count, rows, columns, ...)` out row by row, with a gap between them.
+    """Returns a mosaic: tiles `(count, rows, columns, ...)` row by row, with gaps between them.
 
     Args:
         tiles: float array `(count, rows, columns, ...)`.
-        across: int, the tiles in a row. None: as many as make the mosaic square.
+        across: int or None. Number of tiles in a row. Defaults to None: as many as in a column.
         gap: int. Pixels between tiles. Defaults to 1.
-        fill: float. What gaps and missing tiles hold.
+        fill: float. Value of gaps and missing tiles. Defaults to 1.0.
     """
     count, rows, columns = tiles.shape[:3]
     across = across or math.ceil(math.sqrt(count))
@@ -90,6 +90,6 @@ def mosaic(tiles: Any, across: int | None = None, gap: int = 1, fill: float = 1.
 
 
 def show(ax: Any, picture: Any, **more: Any):
-    """Draws a picture without axes lines, each pixel as it is."""
+    """Draws a picture without axes lines or interpolation."""
     ax.axis("off")
     return ax.imshow(picture, **{"interpolation": "nearest", "aspect": "equal", **more})

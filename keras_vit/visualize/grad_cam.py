@@ -1,4 +1,4 @@
-"""Grad-CAM on patch tokens."""
+"""Grad-CAM for patch tokens."""
 
 from typing import Any
 
@@ -13,25 +13,26 @@ from keras_vit.visualize.targets import class_scores, targets
 
 
 def grad_cam(model: keras.Model, images: Any, target: Any = None, block: int | None = None, batch_size: int = 4) -> np.ndarray:
-    """Returns where the features are that speak for a class: Grad-CAM, with patch tokens in place of a convolution's map.
+    """Computes Grad-CAM: where in an image the features that support a class are. Patch tokens take the place of a convolution's map.
 
-    Each feature is weighted by the mean over the patches of the class's gradient with respect to it; what is positive of the sum remains.
-    The features are the tokens that enter a block: behind the last one a class token has read what it needs, and patches no longer count.
+    Each feature is weighted by the gradient of the class's score with respect to it, averaged over the patches. Of the sum over the
+    features, the positive part is kept. The features are the input tokens of a block. Those after the last block are not useful: the class
+    token has already read them, so that patches no longer affect the score.
 
     Args:
         model: keras.Model. A `VisionTransformer` with a head, or a classifier that contains a VisionTransformer.
         images: array `(batch, rows, columns, channels)`. Input of the model.
-        target: int, or str if the model has `class_names`; or a sequence of them, one an image. None: the class that the model predicts
-            for each image.
-        block: int. The block whose input is looked at, counted from 0, or from the end if negative. None: the last one.
-        batch_size: int. Images in a forward and backward pass. Defaults to 4.
+        target: int, or str if the model has `class_names`; or a sequence of them, one per image. Defaults to None: the class that the
+            model predicts for each image.
+        block: int or None. The block whose input is used, counted from 0, or from the end if negative. Defaults to None, the last one.
+        batch_size: int. Number of images of a forward and backward pass. Defaults to 4.
 
     Returns:
         A float32 array `(batch, rows, columns)`, at least 0. Its scale depends on the model: compare patches, not models.
 
     Raises:
-        ValueError: if the model holds no `VisionTransformer` or has no head, `images` is no batch, or the block or the class does not
-            exist.
+        ValueError: if the model contains no `VisionTransformer` or has no head, `images` is not a batch, or the block or the class does
+            not exist.
 
     Reference:
         Selvaraju et al., "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based Localization", 2017, section 3.

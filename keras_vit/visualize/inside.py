@@ -1,4 +1,4 @@
-"""What a forward pass of a model computes on the way, for the functions that draw it."""
+"""Records the intermediate values of a forward pass, for the functions that draw them."""
 
 import numbers
 from collections.abc import Callable
@@ -16,27 +16,25 @@ from keras_vit.runtime.intermediates import observing
 
 
 class ForwardPass(NamedTuple):
-    """`grid` (rows, columns) of patches; the encoder `blocks`, the `tokens` that enter each, and the `rotations` of their queries and
-    keys, or None; blocks and tokens of attention `pooling`, a pair or None; the attention `weights` that the pass used, in order, that of
-    the pooling last; the model's `output`."""
+    """The intermediate values of a forward pass."""
 
-    grid: tuple
-    blocks: list
-    tokens: list
-    rotations: list
-    pooling: tuple | None
-    weights: list
+    grid: tuple  # (rows, columns) of patches
+    blocks: list  # the encoder blocks
+    tokens: list  # the input tokens of each block
+    rotations: list  # the rotations of queries and keys of each block, or None
+    pooling: tuple | None  # (layer, input tokens) of attention pooling
+    weights: list  # the attention weights that the pass used, in order, those of the pooling last
     output: object
 
 
 def forward_pass(function: Callable, images: Any, replace: Callable = lambda name, number, value: value):
-    """Runs a model, or a function that calls one, at inference, and returns a `ForwardPass`.
+    """Runs a model, or a function that calls one, in inference mode, and returns a `ForwardPass`.
 
     Args:
         function: function of a batch of images and `training`.
-        images: tensor, the batch.
-        replace: function of a name as in `observing`, the number of the block (the pooling's is the number of blocks) and the value, to
-            put another in its place.
+        images: tensor. The batch.
+        replace: function that may replace intermediate values. It takes a name as in `observing`, the number of the block (attention
+            pooling comes after the last block) and the value. Defaults to one that replaces nothing.
     """
     layers, tokens, weights, grids, rotations = [], [], [], [], {}
 
@@ -56,23 +54,23 @@ def forward_pass(function: Callable, images: Any, replace: Callable = lambda nam
     with observing(observer):
         output = function(images, training=False)
     if len(grids) != 1:
-        raise ValueError(f"The model must call one VisionTransformer, once. Received: a model that calls {len(grids)}")
+        raise ValueError(f"The model must call exactly one VisionTransformer, once. Received: a model with {len(grids)} such calls")
     if any(isinstance(layer, TokenMergingBlock) for layer in layers):
         raise ValueError(
-            "Pictures of what a model looks at need a token for each patch, and this model merges them: use the model before "
-            "`merge_tokens`, or `model.adapt(token_merging=None)`. Received: a model with token merging"
+            "Maps need a token for each patch, but this model merges tokens: use the model before `merge_tokens`, or "
+            "`model.adapt(token_merging=None)`. Received: a model with token merging"
         )
     pooling = (layers.pop(), tokens.pop()) if isinstance(layers[-1], AttentionPooling) else None
     return ForwardPass(grids[0], layers, tokens, [rotations.get(i) for i in range(len(layers))], pooling, weights, output)
 
 
 def block_weights(seen: ForwardPass, i: int, queries: Any = None) -> Any:
-    """Returns a block's attention weights, `(batch, heads, queries, tokens)`, recomputed from the tokens that enter it.
+    """Returns a block's attention weights, `(batch, heads, queries, tokens)`, recomputed from its input tokens.
 
     Args:
         seen: the forward pass.
         i: int. Number of the block.
-        queries: int array, the queries to compute. None: all tokens.
+        queries: int array. The tokens to use as queries. Defaults to None, all tokens.
     """
     block, tokens = seen.blocks[i], seen.tokens[i]
     flat = ops.reshape(tokens, (-1, tokens.shape[-1]))
@@ -85,7 +83,7 @@ def check_model(model: keras.Model) -> None:
     """Raises ValueError for a model without a VisionTransformer."""
     if not any(isinstance(layer, PatchEmbedding) for layer in layers_of(model)):
         what = f"{type(model).__name__} {getattr(model, 'name', '')!r}" if isinstance(model, keras.Model) else f"{type(model).__name__}"
-        raise ValueError(f"`model` must be a keras_vit.VisionTransformer, or a model that holds one. Received: a {what}")
+        raise ValueError(f"`model` must be a keras_vit.VisionTransformer, or a model that contains one. Received: a {what}")
     if vit := find_vision_transformer(model, optional=True):
         of_images(vit)
 
@@ -102,7 +100,7 @@ def check_images(images: Any) -> np.ndarray:
 
 
 def in_batches(function: Callable, images: Any, batch_size: int) -> np.ndarray:
-    """Returns `function` of all images, computed batch by batch, as a float32 array."""
+    """Applies `function` to all images, batch by batch, and returns a float32 array."""
     images, results = check_images(images), []
     with no_gradients():
         for start in range(0, len(images), batch_size):
@@ -120,7 +118,7 @@ def count_blocks(model: keras.Model) -> int:
 
 
 def block_numbers(blocks: Any, count: int) -> list[int]:
-    """Returns `blocks`, an int, a sequence of ints or None for all, as a list of numbers from 0."""
+    """Returns `blocks` (an int, a sequence of ints, or None for all) as a list of numbers, counted from 0."""
     chosen = range(count) if blocks is None else [blocks] if isinstance(blocks, numbers.Integral) else blocks
     right = isinstance(chosen, (list, tuple, range)) and len(chosen) > 0
     if not right or not all(isinstance(i, numbers.Integral) and -count <= i < count for i in chosen):
@@ -129,8 +127,10 @@ def block_numbers(blocks: Any, count: int) -> list[int]:
 
 
 def read_by_head(model: keras.Model) -> str:
-    """Returns the name of the tokens that a model's head reads: "class", "classes" (class and distillation token), "class_patches",
-    "patches" or "pooling"."""
+    """Returns the name of the tokens that a model's head reads.
+
+    It is "class", "classes" (class and distillation token), "class_patches" (class token and patches), "patches" or "pooling".
+    """
     kinds = {type(layer) for layer in layers_of(model)}
     vit = find_vision_transformer(model, optional=True)
     pooling = vit.config.pooling if vit else None
@@ -144,10 +144,10 @@ def read_by_head(model: keras.Model) -> str:
 
 
 def query_tokens(model: keras.Model, query: Any, grid: tuple[int, int]) -> np.ndarray:
-    """Returns how much each token of `query` counts, `(tokens,)`, with sum one: attention is averaged over them.
+    """Returns the weight of each token in a query, `(tokens,)`. Attention is averaged with these weights, which sum to one.
 
     Args:
-        model: a model that holds a VisionTransformer.
+        model: a model that contains a VisionTransformer.
         query: "class", "distillation", "register_0" and so on, "patches", a pair (row, column) of ints, or a name of `read_by_head`.
         grid: (rows, columns) of patches.
     """
@@ -164,7 +164,7 @@ def query_tokens(model: keras.Model, query: Any, grid: tuple[int, int]) -> np.nd
         weights[prefix:] = 0.5 / patches
     elif isinstance(query, (tuple, list)):
         if len(query) != 2 or not all(isinstance(i, numbers.Integral) and 0 <= i < n for i, n in zip(query, grid)):
-            raise ValueError(f"A patch is a pair of ints, (row, column), within its grid of {rows} x {columns}. Received: query={query!r}")
+            raise ValueError(f"A patch must be a pair of ints, (row, column), in the grid of {rows} x {columns}. Received: query={query!r}")
         weights[prefix + query[0] * columns + query[1]] = 1.0
     elif query in named:
         weights[list(named[query])] = 1.0 / len(named[query])
@@ -175,7 +175,7 @@ def query_tokens(model: keras.Model, query: Any, grid: tuple[int, int]) -> np.nd
 
 
 def layers_of(model: keras.Model) -> list:
-    """Returns all layers of a model, those within others too; none of what is no model."""
+    """Returns all layers of a model, nested ones included; an empty list for an object that is not a model."""
     return list(model._flatten_layers()) if isinstance(model, keras.Model) else []
 
 

@@ -1,4 +1,4 @@
-"""A model's architecture as a drawing, after the paper's figure 1."""
+"""Draws a model's architecture, like figure 1 of the paper."""
 
 from typing import Any, NamedTuple
 
@@ -8,13 +8,13 @@ from keras_vit.backbone import find_vision_transformer
 from keras_vit.visualize.figures import axes_of
 
 INK, FILL, TOKENS, PREFIX = "#222222", "#eef3f8", "#9ecae1", {"class": "#e6842a", "distillation": "#8c6bb1", "register": "#bdbdbd"}
-WIDTH, GAP, HEIGHT, TOP = 2.4, 1.3, 1.5, 5.6  # of a box, and between two: inches, if no axes are given
+WIDTH, GAP, HEIGHT, TOP = 2.4, 1.3, 1.5, 5.6  # width of a box, gap between boxes, height of a box, height of the figure
 POOLINGS = {"token": "class token", "gap": "mean of patches", "token_gap": "class token,\nmean of patches", "map": "attention pooling"}
 STEMS = {"resnet": "ResNet stem", "conv": "convolutional stem"}
 
 
 class Stage(NamedTuple):
-    """A box: its name, a line or two on it, and the shape of what leaves it."""
+    """A box of the figure: its name, one or two lines of detail, and the shape of its output."""
 
     name: str
     detail: str
@@ -22,12 +22,12 @@ class Stage(NamedTuple):
 
 
 def model_figure(model: keras.Model, ax: Any = None) -> Any:
-    """Draws a model's architecture: above, an image's way through it, with shapes; below, what an encoder block computes.
+    """Draws a model's architecture: the stages of the model with their output shapes, and below them an encoder block.
 
     Save it as SVG, which needs no other program: `model_figure(model).figure.savefig("model.svg")`.
 
     Args:
-        model: keras.Model. A `VisionTransformer`, or a model that contains one. Plain, hybrid and distilled models are drawn as they are.
+        model: keras.Model. A `VisionTransformer`, or a model that contains one. Stems and distillation tokens are drawn, too.
         ax: matplotlib axes or None. Axes to draw into; None creates a figure. Defaults to None.
 
     Returns:
@@ -35,7 +35,7 @@ def model_figure(model: keras.Model, ax: Any = None) -> Any:
 
     Raises:
         ImportError: if matplotlib is not installed.
-        ValueError: if the model holds no `VisionTransformer`.
+        ValueError: if the model contains no `VisionTransformer`.
 
     Reference:
         Dosovitskiy et al., "An Image is Worth 16x16 Words", 2020, figure 1.
@@ -56,7 +56,7 @@ def model_figure(model: keras.Model, ax: Any = None) -> Any:
 
 
 def stages(vit: keras.Model) -> list:
-    """Returns the stages that an image passes, in order; the first is the image."""
+    """Returns the stages of a model in order. The first is the image."""
     config = vit.get_config()
     rows, columns = (side or name for side, name in zip(vit.grid_size, ("rows", "cols")))
     width, prefix = config["hidden_dim"], vit.num_prefix_tokens
@@ -100,7 +100,7 @@ def stages(vit: keras.Model) -> list:
 
 
 def block_parts(config: Any) -> list[str]:
-    """Returns the names of what an encoder block does, in order; "+" is the sum of a residual connection."""
+    """Returns the names of the operations of an encoder block, in order. "+" is the sum of a residual connection."""
     head_dim = config["hidden_dim"] // config["num_heads"]
     attention = f"attention\n{config['num_heads']} heads of {head_dim}" + ("\nnormalized q, k" if config["qk_norm"] else "")
     attention += "\nnormalized output" if config["attention_norm"] else ""

@@ -1,4 +1,4 @@
-"""A map of patches over its image."""
+"""Draws a map of patch values over its image."""
 
 from typing import Any
 
@@ -8,8 +8,8 @@ from keras_vit.layers import checks
 from keras_vit.layers.resampling import resample_grid
 from keras_vit.visualize.figures import COLORS, axes_of, enlarge, pixels_to_show
 
-GRAY = 0.2  # the share of the gray image: the rest is the map's color, so that the lightness tells its value in gray print, too
-DARKEST = 0.5  # how bright the map's color is on a black pixel: enough to tell it from others
+GRAY = 0.2  # share of the gray image; the rest is the map's color, whose lightness shows the value in gray print, too
+DARKEST = 0.5  # brightness of the map's color on a black pixel: enough to recognize the color
 
 
 def overlay(
@@ -26,23 +26,23 @@ def overlay(
 
     Args:
         image: array `(rows, columns, 3)`, `(rows, columns, 1)` or `(rows, columns)`, pixels from 0 to 255.
-        map: array `(grid rows, grid columns)`, such as one of those that `attention_rollout` returns.
+        map: array `(grid rows, grid columns)`, such as a map of `attention_rollout`.
         ax: matplotlib axes or None. Axes to draw into; None creates a figure. Defaults to None.
         label: str. Label of the color bar: the quantity of the map and its unit. Defaults to "value".
-        limits: pair of floats or None. Values of the darkest and the brightest color, to compare maps. None takes 0 and the map's 99th
-            percentile, because single patches are often outliers; an arrow at the color bar marks larger values. Defaults to None.
+        limits: pair of floats or None. Values of the darkest and the brightest color, to compare maps. None means 0 and the map's 99th
+            percentile, because single patches are often outliers. An arrow at the color bar marks larger values. Defaults to None.
         smooth: bool. If False, patches are drawn as squares. If True, values are interpolated between their centers, which is easier to
             read but suggests more detail than there is. Defaults to False.
         cell: pair of ints or None. Rows and columns of pixels that an entry of the map covers, such as the model's patch size. It is
             needed only for a model that pads its images (`dynamic_padding`). None means that the map covers the image. Defaults to None.
-        colorbar: bool. Whether a color bar is drawn. Pictures of several maps with the same `limits` need only one. Defaults to True.
+        colorbar: bool. Whether to draw a color bar. Several maps with the same `limits` need only one. Defaults to True.
 
     Returns:
         The matplotlib axes; `.figure` is their figure.
 
     Raises:
         ImportError: if matplotlib is not installed.
-        ValueError: if `image` or `map` is none, or `limits` are not in order.
+        ValueError: if `image` is not an image, `map` is not a map, or `limits` are not in ascending order.
 
     Example:
     >>> model = keras_vit.VisionTransformer((32, 48, 3), 8, 64, 4, 2, 128)
@@ -59,7 +59,7 @@ def overlay(
 
 
 def blend(image: Any, map: Any, limits: Any = None, smooth: bool = False, cell: Any = None) -> tuple[np.ndarray, Any]:
-    """Returns what `overlay` draws, an array `(rows, columns, 3)` of values from 0 to 1, and matplotlib's scale of its colors."""
+    """Returns the picture that `overlay` draws, `(rows, columns, 3)` from 0 to 1, and the matplotlib `ScalarMappable` of its colors."""
     from matplotlib import colormaps
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import Normalize

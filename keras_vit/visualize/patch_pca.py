@@ -1,4 +1,4 @@
-"""What patches have in common: the first principal components of their features."""
+"""The first principal components of patch features."""
 
 from typing import Any
 
@@ -12,21 +12,21 @@ from keras_vit.visualize.inside import block_numbers, check_images, check_model,
 
 
 def patch_components(model: keras.Model, images: Any, block: int | None = None, components: int = 3, batch_size: int = 8) -> np.ndarray:
-    """Returns the first principal components of the patches' features, with the axes that all images have in common.
+    """Projects the patch features onto their first principal components, which are computed over all images.
 
     Args:
         model: keras.Model. A `VisionTransformer`, or a model that contains one.
         images: array `(batch, rows, columns, channels)`. Input of the model.
-        block: int. The block whose output are the features, counted from 0, or from the end if negative. None: the last one. They go
-            through the model's last normalization.
+        block: int or None. The block whose output is used as features, after the model's last normalization, counted from 0, or from the
+            end if negative. Defaults to None, the last block.
         components: int. Number of components. Defaults to 3.
-        batch_size: int. Images in a forward pass. Defaults to 8.
+        batch_size: int. Number of images of a forward pass. Defaults to 8.
 
     Returns:
-        A float32 array `(batch, rows, columns, components)`, centered. A component's sign is such that its largest value is positive.
+        A float32 array `(batch, rows, columns, components)`, centered. The signs make the largest absolute value of a component positive.
 
     Raises:
-        ValueError: if the model holds no `VisionTransformer`, `images` is no batch, the block does not exist, or there are fewer
+        ValueError: if the model contains no `VisionTransformer`, `images` is not a batch, the block does not exist, or there are fewer
             components.
 
     Example:
@@ -56,31 +56,31 @@ def patch_components(model: keras.Model, images: Any, block: int | None = None, 
 
 
 def component_colors(model: keras.Model, images: Any, block: int | None = None, batch_size: int = 8) -> np.ndarray:
-    """Returns the first three components as colors from 0 to 1, `(batch, rows, columns, 3)`; the outermost percent is cut off."""
+    """Returns the first three components as colors from 0 to 1, `(batch, rows, columns, 3)`. The extreme 1 % at both ends is clipped."""
     found = patch_components(model, images, block, 3, batch_size)
     low, high = np.percentile(found, (1, 99), axis=(0, 1, 2))
     return ((found - low) / np.maximum(high - low, 1e-12)).clip(0.0, 1.0)
 
 
 def patch_pca(model: keras.Model, images: Any, block: int | None = None, ax: Any = None, batch_size: int = 8) -> Any:
-    """Draws images above the first three principal components of their patches' features, as red, green and blue.
+    """Draws images, and below them the first three principal components of their patch features as red, green and blue.
 
-    Patches of one color have like features, also from one image to another. In DINOv2 and its kind parts of objects have colors of their
-    own, wherever they are. Colors without relation to the image mean features that tell patches apart by their position, or not at all.
+    Patches of the same color have similar features, also across images. With models such as DINOv2, parts of objects have their own
+    colors, wherever they are. Colors that are not related to the image mean that the features depend on the position, or on nothing.
 
     Args:
         model: keras.Model. A `VisionTransformer`, or a model that contains one.
         images: array `(batch, rows, columns, channels)`. Input of the model.
-        block: int. The block whose output is looked at, as in `patch_components`. None: the last one.
+        block: int or None. The block whose output is used, as in `patch_components`. Defaults to None, the last one.
         ax: matplotlib axes or None. Axes to draw into; None creates a figure. Defaults to None.
-        batch_size: int. Images in a forward pass. Defaults to 8.
+        batch_size: int. Number of images of a forward pass. Defaults to 8.
 
     Returns:
         The matplotlib axes.
 
     Raises:
         ImportError: if matplotlib is not installed.
-        ValueError: as `patch_components`.
+        ValueError: as in `patch_components`.
 
     Reference:
         Oquab et al., "DINOv2: Learning Robust Visual Features without Supervision", 2023, figure 1.

@@ -1,4 +1,4 @@
-"""What the position embedding has learned of the grid."""
+"""The similarity of position embeddings: what they have learned about the grid."""
 
 import math
 from typing import Any
@@ -12,17 +12,18 @@ from keras_vit.layers import PositionEmbedding
 from keras_vit.visualize.figures import COLORS, axes_of, mosaic, show
 from keras_vit.visualize.inside import check_model, layers_of, to_array
 
-MOST = 8  # positions a side that have a tile of their own: more could not be seen
+MOST = 8  # tiles per row and column: more would be too small
 
 
 def position_similarity(model: keras.Model, ax: Any = None) -> Any:
-    """Draws how similar each position's embedding is to all others': a tile for each position, in its place.
+    """Draws the similarity of each position's embedding to all others. There is a tile for each position, at its place in the grid.
 
-    In a well-trained model each tile is brightest at its own position, and its row and column are bright: the embedding has learned that
-    the image has two dimensions. Tiles without such a pattern mean positions that the model has not learned to use.
+    In a well-trained model each tile is brightest at its own position, and bright along its row and column: the embedding has learned that
+    the image has two dimensions. Tiles without such a pattern mean that the model has not learned to use positions.
 
     Args:
-        model: keras.Model. A `VisionTransformer`, or a model that contains one. On a fine grid every second or third position has a tile.
+        model: keras.Model. A `VisionTransformer`, or a model that contains one. On a fine grid, only every second or third position has a
+            tile.
         ax: matplotlib axes or None. Axes to draw into; None creates a figure. Defaults to None.
 
     Returns:
@@ -30,7 +31,7 @@ def position_similarity(model: keras.Model, ax: Any = None) -> Any:
 
     Raises:
         ImportError: if matplotlib is not installed.
-        ValueError: if the model holds no `VisionTransformer`, or has no position embedding.
+        ValueError: if the model contains no `VisionTransformer`, or has no position embedding.
 
     Reference:
         Dosovitskiy et al., "An Image is Worth 16x16 Words", 2020, figure 7, center.
@@ -55,7 +56,7 @@ def positions_of(model: keras.Model) -> np.ndarray:
     """Returns a model's position embeddings of the patches, `(rows, columns, D)`."""
     layers = [layer for layer in layers_of(model) if isinstance(layer, PositionEmbedding)]
     if not layers:
-        raise ValueError("The model has no position embedding: position_embedding='none'")
+        raise ValueError("The model must have a position embedding. Received: position_embedding='none'")
     (layer,) = layers
     if layer.kind == "learned":
         return to_array(layer.table)
@@ -67,6 +68,6 @@ def positions_of(model: keras.Model) -> np.ndarray:
 
 
 def similarities(positions: Any) -> np.ndarray:
-    """Returns the cosine similarity of each position to each other, `(rows, columns, rows, columns)`."""
+    """Returns the cosine similarity between all positions, `(rows, columns, rows, columns)`."""
     unit = positions / np.maximum(np.linalg.norm(positions, axis=-1, keepdims=True), 1e-12)
     return np.einsum("ijd,kld->ijkl", unit, unit)

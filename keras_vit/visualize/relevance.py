@@ -1,4 +1,4 @@
-"""Gradient-weighted relevance: which patches speak for a class."""
+"""Gradient-weighted relevance: how much each patch supports a class."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,24 +14,24 @@ from keras_vit.visualize.targets import class_scores, targets
 
 
 def relevance(model: keras.Model, images: Any, target: Any = None, batch_size: int = 4) -> np.ndarray:
-    """Returns how much each patch speaks for a class, by attention that is weighted with its gradient.
+    """Computes how much each patch supports a class, from attention weights and their gradients.
 
-    In each block the attention weights are multiplied by the gradient of the class's score with respect to them; what is positive is
-    averaged over the heads, added to the residual connection, and multiplied up over the blocks. With `pooling="gap"` the mean over the
-    patches is shown, without the equal part that the residual connections alone give to each.
+    In each block, the attention weights are multiplied by the gradient of the class's score with respect to them. The positive part is
+    averaged over the heads and added to the identity, which stands for the residual connection. The matrices of all blocks are multiplied.
+    With `pooling="gap"`, the result is the mean over the patches, without the constant that residual connections alone contribute.
 
     Args:
         model: keras.Model. A `VisionTransformer` with a head, or a classifier that contains a VisionTransformer.
         images: array `(batch, rows, columns, channels)`. Input of the model.
-        target: int, or str if the model has `class_names`; or a sequence of them, one an image. None: the class that the model predicts
-            for each image.
-        batch_size: int. Images in a forward and backward pass, which keep the attention weights of all blocks.
+        target: int, or str if the model has `class_names`; or a sequence of them, one per image. Defaults to None: the class that the
+            model predicts for each image.
+        batch_size: int. Number of images of a forward and backward pass, which keeps the attention weights of all blocks. Defaults to 4.
 
     Returns:
         A float32 array `(batch, rows, columns)`, at least 0. Its scale depends on the model: compare patches, not models.
 
     Raises:
-        ValueError: if the model holds no `VisionTransformer` or has no head, `images` is no batch, or the class does not exist.
+        ValueError: if the model contains no `VisionTransformer` or has no head, `images` is not a batch, or the class does not exist.
 
     Reference:
         Chefer, Gur and Wolf, "Generic Attention-model Explainability for Interpreting Bi-Modal and Encoder-Decoder Transformers", 2021,
@@ -51,7 +51,7 @@ def relevance(model: keras.Model, images: Any, target: Any = None, batch_size: i
             seen = forward_pass(scores, images)
         classes = targets(model, to_array(seen.output), target)
 
-        # The gradient with respect to weights is that with respect to zeros added to them.
+        # The gradient with respect to the weights equals that with respect to zeros that are added to them.
         def score(added):
             again = forward_pass(scores, images, lambda name, i, value: value + added[i] if name == "weights" else value)
             return score_of(again.output, classes), again.weights
@@ -62,7 +62,7 @@ def relevance(model: keras.Model, images: Any, target: Any = None, batch_size: i
         matrices = [matrix + ops.eye(*matrix.shape[1:], dtype="float32") for matrix in matrices]
         found = map_of_query(model, read, seen.grid, matrices, pooling)
         if pooling is None:
-            # Without what a patch that the head reads itself brings by the residual connections alone: it is the same for all of them.
+            # If the head reads patches, each contributes to itself through the residual connections: a constant, which is subtracted.
             equal = query_tokens(model, read, seen.grid)[-seen.grid[0] * seen.grid[1] :].reshape(seen.grid)
             found = ops.subtract(found, ops.convert_to_tensor(equal))
         return found
@@ -71,13 +71,13 @@ def relevance(model: keras.Model, images: Any, target: Any = None, batch_size: i
 
 
 def score_of(scores: Any, classes: Any) -> Any:
-    """Returns the sum over a batch of each image's score of its class, a scalar in float32."""
+    """Returns the sum of the scores of all images for their classes, a float32 scalar."""
     chosen = ops.one_hot(classes, scores.shape[-1], dtype="float32")
     return ops.sum(ops.cast(scores, "float32") * chosen)
 
 
 def in_batches_of_targets(function: Callable, images: Any, target: Any, batch_size: int) -> np.ndarray:
-    """Returns `function` of all images, each with its target, as an array."""
+    """Applies `function` to all images and their targets, batch by batch, and returns an array."""
     several = isinstance(target, (list, tuple, np.ndarray))
     if several and len(target) != len(images):
         raise ValueError(f"`target` must be one class, or one for each of the {len(images)} images. Received: {len(target)}")

@@ -1,4 +1,4 @@
-"""The class that an explanation is for, and its score."""
+"""The target class of an explanation, and its score."""
 
 import numbers
 from collections.abc import Callable
@@ -13,13 +13,20 @@ from keras_vit.vision_transformer import VisionTransformer
 
 
 def class_scores(model: keras.Model, images: Any) -> Callable:
-    """Returns a function of images and `training` to the scores `(batch, classes)` of a model before its softmax or sigmoid.
+    """Returns a function that computes a model's scores `(batch, classes)` before its softmax or sigmoid.
 
-    What follows a `VisionTransformer` in the user's own model is part of it. A model whose last layer is none of Keras's dense and
-    activation layers is taken as it is. `images` build a model that is not built yet.
+    Layers that follow a `VisionTransformer` in the user's own model are included. If the last layer is not one of Keras's dense or
+    activation layers, the model's output is used as it is.
+
+    Args:
+        model: keras.Model. A classifier.
+        images: array. Images that build a model that is not built yet.
+
+    Returns:
+        A function of images and `training`.
 
     Raises:
-        ValueError: if the model has no head.
+        ValueError: if the model has no head, or several outputs.
     """
     if isinstance(model, VisionTransformer):
         if not model.get_config()["include_top"]:
@@ -35,8 +42,8 @@ def class_scores(model: keras.Model, images: Any) -> Callable:
         return model
     if len(outputs) != 1:
         raise ValueError(f"An explanation of a class needs a model with one output. Received: a model with {len(outputs)}")
-    made_by = outputs[0]._keras_history
-    last, (before, *_) = made_by.operation, made_by.operation._inbound_nodes[made_by.node_index].input_tensors
+    history = outputs[0]._keras_history
+    last, (before, *_) = history.operation, history.operation._inbound_nodes[history.node_index].input_tensors
     if isinstance(last, keras.Model):
         inputs, inner = keras.Model(model.inputs, before), class_scores(last, images)
         return lambda images, training: inner(inputs(images, training=training), training=training)
@@ -56,15 +63,15 @@ def class_scores(model: keras.Model, images: Any) -> Callable:
 
 
 def targets(model: keras.Model, scores: Any, target: Any) -> np.ndarray:
-    """Returns a target as an int array, one class an image.
+    """Returns the target classes as an int array, one class per image.
 
     Args:
         model: the model, whose classes may have names.
         scores: array `(batch, classes)`.
-        target: None, the best class of each image; an int or the name of a class; or a sequence of them, one an image.
+        target: int or the name of a class; a sequence of these, one per image; or None, the class with the best score for each image.
     """
     if scores.ndim != 2:
-        raise ValueError(f"The model must give scores of classes, (batch, classes). Received: an output of shape {scores.shape}")
+        raise ValueError(f"The model must return class scores, (batch, classes). Received: an output of shape {scores.shape}")
     if target is None:
         return np.argmax(scores, axis=-1)
     several = isinstance(target, (list, tuple, np.ndarray))

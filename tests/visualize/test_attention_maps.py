@@ -113,16 +113,16 @@ def test_wrong_arguments():
         ((model, images[0]), r"must be a batch.*Received: shape \(16, 24, 3\). Use `images\[None\]`"),
         ((model, images, 2), "between -2 and 1. Received: 2"),
         ((model, images, ()), r"Received: \(\)"),
-        ((model, images, None, (2, 0)), r"within its grid of 2 x 3. Received: query=\(2, 0\)"),
+        ((model, images, None, (2, 0)), r"in the grid of 2 x 3. Received: query=\(2, 0\)"),
         ((model, images, None, "distillation"), "one of 'class', 'patches', 'register_0', or a patch"),
-        ((model, images, None, "pooling"), "is for models with"),
+        ((model, images, None, "pooling"), "needs a model with"),
         ((bare, images, None, "class"), "one of 'patches', or a patch"),
     ):
         with pytest.raises(ValueError, match=message):
             attention_maps(*arguments)
     images = keras.Input((16, 24, 3))
     twice = keras.Model(images, model(images) + model(images * 0.5))
-    with pytest.raises(ValueError, match="one VisionTransformer, once. Received: a model that calls 2"):
+    with pytest.raises(ValueError, match="one VisionTransformer, once. Received: a model with 2 such calls"):
         attention_weights(twice, np.ones((1, 16, 24, 3)))
 
 
