@@ -12,6 +12,11 @@ UNFINISHED = ".unfinished-"
 _OWNED = {}  # folder: its lock
 
 
+def cache_folder(*names):
+    """Returns a subfolder of the package's cache, `$KERAS_HOME/keras_vit` (default `~/.keras/keras_vit`), as a `pathlib.Path`."""
+    return pathlib.Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser().joinpath("keras_vit", *names)
+
+
 @contextlib.contextmanager
 def replacing(path):
     """Yields a temporary path; what the body writes there takes the place of `path` at its end.

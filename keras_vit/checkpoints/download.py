@@ -16,6 +16,7 @@ import urllib.parse
 import urllib.request
 
 from keras_vit.checkpoints.formats.files import find_checkpoint
+from keras_vit.files import cache_folder
 from keras_vit.names import nearest
 
 TIMEOUT = 30  # seconds without a byte
@@ -182,7 +183,7 @@ def _from_url(url, sha256, size):
     import filelock  # comes with huggingface_hub
 
     _check_url(url)
-    home = pathlib.Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "keras_vit"
+    home = cache_folder()
     home.mkdir(parents=True, exist_ok=True)
     name = urllib.parse.unquote(pathlib.PurePosixPath(urllib.parse.urlsplit(url).path).name)
     target = home / f"{hashlib.sha256(url.encode()).hexdigest()[:12]}-{re.sub(r'[^A-Za-z0-9._+-]', '_', name)[-100:]}"

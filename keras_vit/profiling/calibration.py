@@ -3,7 +3,6 @@
 import importlib
 import json
 import math
-import os
 import pathlib
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 
 from keras_vit.cost.device import accelerated, this_device, threads
 from keras_vit.cost.seconds import Machine, work
-from keras_vit.files import replacing
+from keras_vit.files import cache_folder, replacing
 from keras_vit.profiling.steps import Job, Steps, measure
 from keras_vit.runtime import attention_by_head, fused_attention
 from keras_vit.version import __version__
@@ -60,7 +59,7 @@ def is_calibrated(training: bool = True, precision: str | None = None) -> bool:
 
 def path_of(training: bool, precision: str | None) -> pathlib.Path:
     """Returns the file of a calibration."""
-    home = pathlib.Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "keras_vit" / "machines"
+    home = cache_folder("machines")
     found = this_device()
     kind = "training" if training else "inference"
     name = f"{found.name}-{found.threads}-{keras.backend.backend()}-{_policy(precision)}-{kind}"

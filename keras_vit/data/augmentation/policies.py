@@ -18,6 +18,8 @@ from keras_vit.data.augmentation.randaugment import TIMM, rand_augment
 from keras_vit.layers import checks
 from keras_vit.names import Table, choose
 
+log = logging.getLogger("keras_vit")
+
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
@@ -139,7 +141,7 @@ def open_augmentation(augmentation: Any) -> Augmentation:
         return named_augmentation(augmentation)
     arguments = {"training": True} if isinstance(augmentation, keras.layers.Layer) else {}
     name = getattr(augmentation, "name", getattr(augmentation, "__name__", type(augmentation).__name__))
-    logging.getLogger(__name__).warning("Augmentation by %s: a resumed run will not see the same images as an uninterrupted one", name)
+    log.warning(f"Augmentation by {name}: a resumed run will not see the same images as an uninterrupted one")
     return Augmentation(name, batch=(lambda images, labels, seeds: (augmentation(images, **arguments), labels),))
 
 

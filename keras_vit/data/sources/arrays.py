@@ -9,6 +9,8 @@ import numpy as np
 from keras_vit.data.sources.source import Source, held_out, in_memory, of_many_sizes
 from keras_vit.layers import checks
 
+log = logging.getLogger("keras_vit")
+
 
 def arrays(
     images,
@@ -130,13 +132,14 @@ def read_labels(labels: Any, class_names: Sequence[str] | None = None, multi_lab
         raise ValueError(f"`class_names` must name every label. Received: {len(class_names)} names, {largest}")
     if several and multi_label is not True and (multi_label is False or known > 1) and (labels.sum(axis=1) == 1).all():
         if multi_label is None:
-            say("Labels hold one 1 in each row: taken for one class per image. Pass multi_label=True if an image may have several classes")
+            log.warning("Each row of labels holds one 1: one class per image. Pass multi_label=True if an image may have several classes")
         labels = labels.argmax(axis=1)
     elif several and multi_label is False:
         raise ValueError("With multi_label=False, each row of `labels` must hold one 1. Received: rows with several, or none")
     present = labels.any(axis=0) if labels.ndim == 2 else np.isin(np.arange(len(class_names)), labels)
     if lacking := [name for name, there in zip(class_names, present) if not there]:
-        say(f"{len(lacking)} of {len(class_names)} classes have no image: {', '.join(lacking[:5])}{', ...' if len(lacking) > 5 else ''}")
+        names = ", ".join(lacking[:5]) + (", ..." if len(lacking) > 5 else "")
+        log.warning(f"{len(lacking)} of {len(class_names)} classes have no image: {names}")
     return labels, class_names
 
 
@@ -148,7 +151,3 @@ def indices_of(labels: Any, class_names: Sequence[str] | None):
         raise ValueError(f"`class_names` must name every label. Received: labels {', '.join(map(repr, strange[:5]))}, which are missing")
     index = {name: number for number, name in enumerate(names)}
     return np.array([index[label] for label in labels], "int64"), names
-
-
-def say(text: str) -> None:
-    logging.getLogger(__name__).warning("%s", text)

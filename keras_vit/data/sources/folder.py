@@ -2,6 +2,7 @@
 
 import collections
 import concurrent.futures
+import logging
 import os
 
 import numpy as np
@@ -11,10 +12,11 @@ from keras_vit.data.preprocessing import printable
 from keras_vit.data.sources.decode import decode
 from keras_vit.data.sources.guard import guarded
 from keras_vit.data.sources.listing import class_folders, find_splits, list_files, listed, stray_images
-from keras_vit.data.sources.manifest import BY_TENSORFLOW, UNREADABLE, Manifest, Table, progress, say
+from keras_vit.data.sources.manifest import BY_TENSORFLOW, UNREADABLE, Manifest, Table, progress
 from keras_vit.data.sources.source import Source, Split, held_out
 from keras_vit.layers import checks
 
+log = logging.getLogger("keras_vit")
 MOST_NAMED = 10  # files that a message names; it counts the others
 
 
@@ -141,24 +143,23 @@ def split_of_files(read_at, name_of, places, strict):
 def report(messages, folders, counts, unread_in, errors, count):
     """Logs what is not used, with counts and the first names."""
     for text in messages:
-        say(text)
+        log.warning(text)
     for _, reason in errors[:MOST_NAMED]:
-        say(f"Skipped: {reason}")
+        log.warning(f"Skipped: {reason}")
     if errors:
         places = collections.Counter(os.path.dirname(path) for path, _ in errors)
         first = [f"{number} in {printable(place)}" for place, number in sorted(places.items())[:MOST_NAMED]]
         more = f" and {len(places) - MOST_NAMED} more folders" if len(places) > MOST_NAMED else ""
-        say(f"Skipped {len(errors)} of {count} files that cannot be read: {', '.join(first)}{more}")
+        log.warning(f"Skipped {len(errors)} of {count} files that cannot be read: {', '.join(first)}{more}")
     unread = {}
     for of_folder in unread_in:
         for suffix, (number, first) in of_folder.items():
             before, place = unread.get(suffix, (0, first))
             unread[suffix] = before + number, place
     for suffix, (number, first) in sorted(unread.items()):
-        say(
-            f"Not read: {number} files {f'with the suffix {printable(suffix)}' if suffix else 'without a suffix'}, such as {printable(first)}"
-        )
+        kind = f"with the suffix {printable(suffix)}" if suffix else "without a suffix"
+        log.warning(f"Not read: {number} files {kind}, such as {printable(first)}")
     empty = [os.path.basename(place) for (split, _, place), number in zip(folders, counts) if split == "train" and not number]
     if empty:
         classes = [os.path.basename(place) for split, _, place in folders if split == "train"]
-        say(f"{len(empty)} of the {len(classes)} classes {listed(classes)} have no training image that can be read: {listed(empty)}")
+        log.warning(f"{len(empty)} of the {len(classes)} classes {listed(classes)} have no readable training image: {listed(empty)}")

@@ -1,12 +1,14 @@
 """Keeps a run going when a file is damaged or removed after it was checked."""
 
+import logging
 import threading
 
 import numpy as np
 import tensorflow as tf
 
-from keras_vit.data.sources.manifest import say
 from keras_vit.messages import IMAGE_LOST, IMAGES_LOST
+
+log = logging.getLogger("keras_vit")
 
 
 def guarded(read, size, name_of, strict):
@@ -34,7 +36,7 @@ def guarded(read, size, name_of, strict):
                     raise ValueError(f"{IMAGES_LOST}. Received: {name_of(index)}")
                 stand_ins[int(index)] = np.int64(other)
                 if not known:
-                    say(f"Skipped: {IMAGE_LOST}, {len(stand_ins)} so far: {name_of(index)}. It is replaced by {name_of(other)}")
+                    log.warning(f"Skipped: {IMAGE_LOST}, {len(stand_ins)} so far: {name_of(index)}. It is replaced by {name_of(other)}")
             return stand_ins[index]
 
     def whole(index):

@@ -4,7 +4,6 @@ import concurrent.futures
 import hashlib
 import logging
 import os
-import pathlib
 import sys
 
 import filelock
@@ -14,8 +13,9 @@ from tqdm import tqdm
 
 from keras_vit.data.preprocessing import orientation, printable, read_image
 from keras_vit.data.sources.decode import plain_form
-from keras_vit.files import replacing
+from keras_vit.files import cache_folder, replacing
 
+log = logging.getLogger("keras_vit")
 UNREADABLE, BY_PILLOW, BY_TENSORFLOW = range(3)  # verdicts: how a file is decoded
 VERSION = 2
 CHUNK = 64  # files that a thread checks in one task
@@ -64,7 +64,7 @@ class Manifest:
     """
 
     def __init__(self, root):
-        home = pathlib.Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "keras_vit" / "manifests"
+        home = cache_folder("manifests")
         self.path = home / f"{hashlib.sha256(os.path.abspath(root)).hexdigest()[:24]}.npz"
 
     def read(self):
@@ -78,7 +78,7 @@ class Manifest:
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, EOFError) as error:  # damaged, for instance by a full disk
-            say(f"The manifest cannot be read, and all files are checked again ({error}): {self.path}")
+            log.warning(f"The manifest cannot be read, and all files are checked again ({error}): {self.path}")
             return None
 
     def write(self, table):
@@ -91,7 +91,7 @@ class Manifest:
             with filelock.FileLock(f"{self.path}.lock"), replacing(self.path) as temporary:
                 np.savez(temporary, version=VERSION, **texts, **columns)
         except OSError as error:
-            say(f"The manifest cannot be written: the files will be checked again next time ({error})")
+            log.warning(f"The manifest cannot be written: the files will be checked again next time ({error})")
 
     def check(self, table, links, strict=False):
         """Fills in the verdicts of all files, and returns a list of (path, reason) of those that cannot be read, in order.
@@ -219,7 +219,3 @@ def inspect(path):
 def progress(text, count):
     """Returns a progress bar. On a terminal it appears after two seconds; in a log file it writes a line every half minute."""
     return tqdm(total=count, desc=text, unit="", delay=2, mininterval=0.2 if sys.stderr.isatty() else 30, dynamic_ncols=True)
-
-
-def say(text):
-    logging.getLogger(__name__).warning("%s", text)

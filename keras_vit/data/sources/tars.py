@@ -18,7 +18,7 @@ from keras_vit.data.sources.guard import guarded
 from keras_vit.data.sources.listing import split_of, suffix_of, suffixes
 from keras_vit.data.sources.manifest import progress
 from keras_vit.data.sources.source import Source, Split, held_out
-from keras_vit.files import replacing
+from keras_vit.files import cache_folder, replacing
 from keras_vit.layers import checks
 
 
@@ -132,7 +132,7 @@ def class_names(path, known):
 def index(path):
     """Returns the positions of the images in a tar file: an int64 array `(n, 3)` of first byte, number of bytes and label."""
     status = os.stat(path)
-    home = pathlib.Path(os.environ.get("KERAS_HOME") or "~/.keras").expanduser() / "keras_vit" / "tars"
+    home = cache_folder("tars")
     kept, state = home / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:24]}.npz", [status.st_size, status.st_mtime_ns]
     try:
         with np.load(kept) as file:

@@ -183,7 +183,7 @@ def test_what_is_not_used_is_said_with_counts_and_first_names(tmp_path, caplog):
     (tmp_path / "annotations").mkdir()
     assert sizes_of(tmp_path)[1] == {"train": 7, "validation": 1, "test": 2}
     for words in (
-        "1 of the 3 classes a, b, c have no training image that can be read: c",
+        "1 of the 3 classes a, b, c have no readable training image: c",
         "Not read: 2 files with the suffix .heic, such as " + str(tmp_path / "train" / "a" / "0.heic"),
         "Not read: 1 files with the suffix .csv",
         "Not used: 1 images next to the class folders",
