@@ -1,6 +1,6 @@
-"""The command `keras-vit`: one file a command, and here what they share: how they are called and how they fail.
+"""The command line `keras-vit`. Each command has a file of its own; this one registers them and prints their errors.
 
-A command imports what is heavy inside its function, within `console.quiet`: help and wrong usage answer at once.
+Commands import Keras and TensorFlow inside their functions, within `console.quiet`, so that help and usage errors appear at once.
 """
 
 import re
@@ -52,7 +52,7 @@ app.command("benchmark")(benchmark.benchmark)
 
 @app.callback(invoke_without_command=True)
 def keras_vit(context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Show the versions and exit.")] = False):
-    """Vision Transformers for Keras: train them, and see what they cost."""
+    """Vision Transformers for Keras: train, evaluate, explain, convert and export them."""
     if version:
         with quiet():
             import keras
@@ -65,10 +65,10 @@ def keras_vit(context: typer.Context, version: Annotated[bool, typer.Option("--v
 
 
 def main(arguments=None):
-    """Runs the command line and exits: 0 after success, 2 with one line on stderr for whatever the user can put right.
+    """Runs the command line and exits: with 0 after success, or with 2 and one line on stderr for an error that the user can correct.
 
     Args:
-        arguments: list of str, or None for those of the process.
+        arguments: list of str. Defaults to None, the arguments of the process.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
     try:
@@ -76,7 +76,7 @@ def main(arguments=None):
     except (typer.TyperException, ValueError, ImportError, OSError) as error:
         print("keras-vit:", *in_options(describe(error), arguments).split(), file=sys.stderr)
         code = 2
-    except Exception as error:  # TensorFlow's, of an image that was damaged meanwhile
+    except Exception as error:  # TensorFlow wraps the error of an image that was damaged during the run
         from keras_vit.messages import file_error
 
         if not (lost := file_error(error)):
@@ -87,19 +87,19 @@ def main(arguments=None):
 
 
 def describe(error):
-    """Returns the text for the user."""
+    """Returns the message of an error, for the user."""
     if isinstance(error, typer.TyperException):
         return error.format_message()
     if isinstance(error, OSError) and error.strerror and error.filename:
-        return f"{error.strerror}: {error.filename}"  # without its number
+        return f"{error.strerror}: {error.filename}"  # without the error number
     return str(error)
 
 
-NAMES = {"frozen_blocks": "freeze", "keep_best": "keep", "overwrite": "yes"}  # arguments of the package that have another name as options
+NAMES = {"frozen_blocks": "freeze", "keep_best": "keep", "overwrite": "yes"}  # arguments of the package -> options with another name
 
 
 def in_options(text, arguments):
-    """Returns an error of the package in the words of the command: `seed` is `--seed`, and `seed=1` is `--seed 1`."""
+    """Replaces arguments in an error message by options of the command: `seed` becomes `--seed`, and `seed=1` becomes `--seed 1`."""
     command = typer.main.get_command(app).commands.get(next(iter(arguments), None))
     options = {parameter.name: parameter.opts[0] for parameter in command.params if parameter.opts[0].startswith("--")} if command else {}
 

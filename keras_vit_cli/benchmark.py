@@ -1,4 +1,4 @@
-"""`keras-vit benchmark`: the speed and memory of presets on this machine."""
+"""`keras-vit benchmark`: measures the speed and memory of presets on this machine."""
 
 import csv
 import enum
@@ -25,14 +25,14 @@ def benchmark(
     dtype: Annotated[Precision, typer.Option(help="Precision.")] = Precision.FLOAT32,
     training: Annotated[bool, typer.Option("--training", help="Measure training steps. Default: inference.")] = False,
     optimizer: Annotated[Optimizer, typer.Option(help="Of training.")] = Optimizer.ADAMW,
-    seconds: Annotated[float, typer.Option(min=0, help="How long steps are timed, after the warm-up; at least ten are.")] = 5.0,
-    form: Annotated[Format, typer.Option("--format", help="How to print. csv has the columns of timm's tables.")] = Format.TABLE,
+    seconds: Annotated[float, typer.Option(min=0, help="Seconds of timed steps after the warm-up; at least ten steps.")] = 5.0,
+    form: Annotated[Format, typer.Option("--format", help="Output format. csv has the columns of timm's tables.")] = Format.TABLE,
 ):
-    """Measures models.
+    """Measures the speed and memory of models.
 
-    Images per second, latency of a step and peak memory, each model in a process of its own. The columns of --format csv are those of
-    timm's benchmark tables, and `model` is timm's name where it has one, so that tables can be joined. A model that fails is named on
-    stderr, and the others are measured.
+    Measures images per second, latency of a step and peak memory, each model in its own process. --format csv has the columns of timm's
+    benchmark tables, and `model` is timm's name where there is one, so that the tables can be joined. If a model fails, its error goes to
+    stderr and the others are measured.
     """
     overrides = {} if input_shape is None else {"input_shape": parse_shape(input_shape)}
     with quiet():
@@ -40,7 +40,7 @@ def benchmark(
         from keras_vit.cost import cost
         from keras_vit.profiling import benchmark as measure
     for name in models:
-        cost(ViTConfig.of(name, **overrides))  # refuses a wrong one before minutes of measuring
+        cost(ViTConfig.of(name, **overrides))  # a wrong name should fail before minutes of measuring
     rows = []
     for name in models:
         try:

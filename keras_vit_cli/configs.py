@@ -1,10 +1,10 @@
-"""Options of the command as settings of the package."""
+"""Reads options of the command line as settings of the package."""
 
 import tomllib
 
 
 def parse_options(texts):
-    """Reads NAME=VALUE, where a value that is no number or boolean of TOML is a string."""
+    """Returns a dict of options from texts NAME=VALUE. A value that is not valid TOML, such as an unquoted word, is a string."""
     options = {}
     for text in texts or ():
         name, equals, value = text.partition("=")

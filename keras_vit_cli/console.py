@@ -1,4 +1,4 @@
-"""What commands share: silence while TensorFlow starts, and reading and showing values."""
+"""Helpers of the commands: a quiet start of TensorFlow, checks of output paths, and reading and printing values."""
 
 import contextlib
 import os
@@ -6,7 +6,7 @@ import os
 
 @contextlib.contextmanager
 def quiet():
-    """Keeps TensorFlow's start-up lines off the terminal. They bypass Python and ignore its own log level: only the descriptor helps."""
+    """Hides TensorFlow's start-up messages. They ignore Python's stderr and log level, so that the file descriptor must be replaced."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 2)
@@ -18,8 +18,22 @@ def quiet():
         os.close(nowhere)
 
 
+def check_new_file(output, force, suffix=None):
+    """Raises a ValueError if `--output` has another suffix than `suffix`, or exists and `--force` is not given."""
+    if suffix is not None and output.suffix != suffix:
+        raise ValueError(f"`--output` must be a file *{suffix}. Received: {output}")
+    if output.exists() and not force:
+        raise ValueError(f"The output exists; `--force` replaces it. Received: {output}")
+
+
+def check_new_folder(output):
+    """Raises a ValueError if `--output` is a file, or a folder that is not empty."""
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise ValueError(f"`--output` must be a new or empty folder. Received: {output}")
+
+
 def parse_shape(text):
-    """Reads "384,384,3", or a side alone, as (rows, columns, channels)."""
+    """Returns (rows, columns, channels) from text such as "384,384,3" or "384"."""
     try:
         numbers = tuple(int(part) for part in text.split(","))
     except ValueError:
@@ -34,7 +48,7 @@ def parse_shape(text):
 
 
 def table(header, rows, names=1):
-    """Prints a table; its first columns, `names`, stand to the left and the rest, numbers, to the right."""
+    """Prints a table. The first `names` columns are aligned to the left, and the others, numbers, to the right."""
     from rich.console import Console
     from rich.table import Table
 

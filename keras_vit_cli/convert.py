@@ -1,4 +1,4 @@
-"""`keras-vit convert`: weights from one format to another."""
+"""`keras-vit convert`: converts weights from one format to another."""
 
 import enum
 import pathlib
@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from keras_vit_cli.console import quiet
-from keras_vit_cli.models import SOURCES, open_model
+from keras_vit_cli.console import check_new_file, quiet
+from keras_vit_cli.models import FORCE, SOURCES, open_model
 
 
 class Format(enum.StrEnum):
@@ -23,18 +23,17 @@ def convert(
     format: Annotated[Format | None, typer.Option(help="Another library's format. [default: Keras's]")] = None,
     ema: Annotated[
         bool | None,
-        typer.Option("--ema/--no-ema", help="Of a file with two sets of weights, take the running average, or the other. [default: ema]"),
+        typer.Option("--ema/--no-ema", help="In a file with two sets of weights, use the moving average or the other. [default: ema]"),
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help=FORCE)] = False,
 ):
     """Converts weights.
 
-    Reads any format that `keras_vit.from_pretrained` knows, and writes Keras's own or that of timm, transformers, vision_transformer or
-    Perception Encoder. A folder of timm's or transformers' gets a model card, README.md; that of a run has its data, recipe and results.
-    The output is whole or absent.
+    Reads any format that `keras_vit.from_pretrained` reads, and writes Keras's own format or that of timm, transformers,
+    vision_transformer or Perception Encoder. A folder for timm or transformers gets a model card, README.md, with data, recipe and results
+    if the source is a run. The output is complete or absent.
     """
-    if output.exists() and not force:
-        raise ValueError(f"The output exists; --force replaces it. Received: {output}")
+    check_new_file(output, force)
     if (output.suffix == ".keras") == (format is not None):
         raise ValueError(f"The output must be a file *.keras, or `--format` must name another format. Received: {output}")
     with quiet():

@@ -1,4 +1,4 @@
-"""`keras-vit embed`: the features of a data set or of a folder of photographs, in a file."""
+"""`keras-vit embed`: writes the features of a data set, or of a folder of photographs, into a file."""
 
 import pathlib
 import sys
@@ -9,28 +9,38 @@ import typer
 from keras_vit_cli.configs import parse_options
 from keras_vit_cli.console import quiet
 from keras_vit_cli.evaluate import Split
-from keras_vit_cli.models import DATA, POOLING, SOURCES, Pooling, config_of, data_of, open_data, open_model
+from keras_vit_cli.models import (
+    BATCH_SIZE,
+    DATA_OPTION,
+    DATA_SOURCES,
+    POOLING,
+    SOURCES,
+    STRICT,
+    Pooling,
+    config_of,
+    data_of,
+    open_data,
+    open_model,
+)
 
 
 def embed(
     model: Annotated[str, typer.Option(help=f"Preset, with --weights; or {SOURCES}.")],
-    output: Annotated[pathlib.Path, typer.Option(help="File for the features, a new one that ends with .npz or .parquet.")],
-    data: Annotated[str, typer.Option(help=DATA.replace(" [", " Or a folder of images without classes. ["))] = None,
+    output: Annotated[pathlib.Path, typer.Option(help="New file for the features, .npz or .parquet.")],
+    data: Annotated[str, typer.Option(help=f"{DATA_SOURCES} Or a folder of images without classes. [default: the run's]")] = None,
     weights: Annotated[str, typer.Option(help="Tag of the preset, or weights as for --model.")] = None,
-    split: Annotated[Split, typer.Option(help="Which images.")] = Split.ALL,
-    data_option: Annotated[list[str], typer.Option(help="NAME=VALUE for the data source, such as data_dir=sets; repeatable.")] = None,
-    unlabeled: Annotated[
-        bool, typer.Option("--unlabeled", help="Read all images under the folder at any depth: its subfolders are no classes.")
-    ] = False,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at an image that cannot be read, instead of skipping it.")] = False,
+    split: Annotated[Split, typer.Option(help="Images to embed.")] = Split.ALL,
+    data_option: Annotated[list[str], typer.Option(help=DATA_OPTION)] = None,
+    unlabeled: Annotated[bool, typer.Option("--unlabeled", help="Read all images under the folder at any depth, without classes.")] = False,
+    strict: Annotated[bool, typer.Option("--strict", help=STRICT)] = False,
     pooling: Annotated[Pooling, typer.Option(help=POOLING)] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images that are computed at once.")] = 32,
+    batch_size: Annotated[int, typer.Option(min=1, help=BATCH_SIZE)] = 32,
 ):
     """Computes the features of a data set, or of a folder of photographs.
 
-    Writes features, labels, splits and the number of each image within its split. Of images without classes, which are those of a folder
-    without subfolders of images or with --unlabeled, it writes the names of the files and no labels. After a kill the same command resumes.
-    Images are resized and cropped as the weights' authors did.
+    Writes the features, labels and splits of all images, and the number of each image within its split. For images without classes, it writes
+    the names of the files instead of labels: these are a folder without subfolders of images, or any folder with --unlabeled. If it is killed,
+    the same command resumes. Images are resized and cropped as in the evaluation of the weights.
     """
     with quiet():
         from keras_vit.data.sources import SOURCES
@@ -76,6 +86,6 @@ def embed(
 
 
 def absolute(source):
-    """Returns the absolute path of a file or folder; the name of anything else as it is."""
+    """Returns the absolute path of an existing file or folder; any other name as it is."""
     path = pathlib.Path(source).expanduser()
     return str(path.absolute()) if path.exists() else source

@@ -1,4 +1,4 @@
-"""`keras-vit evaluate`: what a model is worth on labeled images."""
+"""`keras-vit evaluate`: evaluates a model on labeled images."""
 
 import enum
 import json
@@ -7,8 +7,22 @@ from typing import Annotated, Any
 
 import typer
 
-from keras_vit_cli.console import quiet, table
-from keras_vit_cli.models import DATA, ENGINE, POOLING, SOURCES, Engine, Pooling, config_of, data_of, open_data, open_model
+from keras_vit_cli.console import check_new_folder, quiet, table
+from keras_vit_cli.models import (
+    BATCH_SIZE,
+    DATA,
+    DATA_OPTION,
+    ENGINE,
+    POOLING,
+    SOURCES,
+    STRICT,
+    Engine,
+    Pooling,
+    config_of,
+    data_of,
+    open_data,
+    open_model,
+)
 
 MOST_CLASSES = 40
 
@@ -23,25 +37,25 @@ class Split(enum.StrEnum):
 def evaluate(
     model: Annotated[str, typer.Argument(help=f"{SOURCES}.")],
     data: Annotated[str, typer.Option(help=DATA)] = None,
-    split: Annotated[Split, typer.Option("--split", "--part", help="Which images.")] = Split.TEST,
-    data_option: Annotated[list[str], typer.Option(help="NAME=VALUE for the data source, such as data_dir=sets; repeatable.")] = None,
-    strict: Annotated[bool, typer.Option("--strict", help="Stop at an image that cannot be read, instead of skipping it.")] = False,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images that are computed at once.")] = 32,
-    knn: Annotated[int, typer.Option(min=1, metavar="K", help="Evaluate features, not the head: by K nearest neighbors.")] = None,
+    split: Annotated[Split, typer.Option("--split", "--part", help="Images to evaluate.")] = Split.TEST,
+    data_option: Annotated[list[str], typer.Option(help=DATA_OPTION)] = None,
+    strict: Annotated[bool, typer.Option("--strict", help=STRICT)] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help=BATCH_SIZE)] = 32,
+    knn: Annotated[int, typer.Option(min=1, metavar="K", help="Evaluate features instead of the head, by K nearest neighbors.")] = None,
     linear_probe: Annotated[bool, typer.Option("--linear-probe", help="Evaluate features by logistic regression.")] = False,
-    blocks: Annotated[str, typer.Option(help="Of --knn and --linear-probe: all, or numbers of blocks, such as 0,5,-1.")] = None,
-    pooling: Annotated[Pooling, typer.Option(help=f"Of --knn and --linear-probe. {POOLING}")] = None,
-    engine: Annotated[Engine, typer.Option(help=f"Of --knn. {ENGINE} [default: scikit-learn]")] = None,
-    output: Annotated[pathlib.Path, typer.Option(help="Folder for the figures and pictures, a new or an empty one.")] = None,
+    blocks: Annotated[str, typer.Option(help="For --knn and --linear-probe: all, or numbers of blocks, such as 0,5,-1.")] = None,
+    pooling: Annotated[Pooling, typer.Option(help=f"For --knn and --linear-probe. {POOLING}")] = None,
+    engine: Annotated[Engine, typer.Option(help=f"For --knn. {ENGINE} [default: scikit-learn]")] = None,
+    output: Annotated[pathlib.Path, typer.Option(help="New or empty folder for the results and pictures.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ):
     """Evaluates a model.
 
-    Shows accuracy, top-5 accuracy, calibration error, confusion matrix, a table of the classes, and images per second. Images are resized
-    and cropped as the weights' authors did. Without test images the validation images are taken, and named so.
+    Prints accuracy, top-5 accuracy, calibration error, confusion matrix, metrics of each class, and images per second. Images are resized
+    and cropped as in the evaluation of the weights. Without test images, the validation images are used, and the output says so.
 
-    --knn and --linear-probe evaluate a model's features, also of weights without a head, by scikit-learn or faiss: probes are fitted to the
-    features of the training images. Neighbors are those of the highest cosine similarity, and vote by exp(similarity / 0.07).
+    --knn and --linear-probe evaluate features, also of weights without a head, by scikit-learn or faiss. Probes are fitted to the features
+    of the training images. Neighbors are those of the highest cosine similarity, and vote by exp(similarity / 0.07).
     """
     features = knn is not None or linear_probe
     if not features and (blocks or pooling):
@@ -49,12 +63,10 @@ def evaluate(
     if engine is not None and knn is None:
         raise ValueError("`--engine` needs `--knn`")
     if features and split in (Split.TRAIN, Split.ALL):
-        raise ValueError(
-            f"Features are evaluated on images that no probe is fitted to: test or validation. Received: --split {split.value}"
-        )
+        raise ValueError(f"Probes are fitted to training images: evaluate them on test or validation. Received: --split {split.value}")
     blocks = parse_blocks(blocks)
-    if output is not None and output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"`--output` must be a new or an empty folder. Received: {output}")
+    if output is not None:
+        check_new_folder(output)
     with quiet():
         from keras_vit.features import evaluate_features
         from keras_vit.training.results.summary import evaluate_split
@@ -81,7 +93,7 @@ def evaluate(
         return
     config = classifier.get_config()
     if not config["include_top"]:
-        raise ValueError(f"These weights have no head: they give features, not classes. Received: {model}")
+        raise ValueError(f"These weights have no head: they give features, not classes. `--knn` evaluates features. Received: {model}")
     loaded, _ = open_data(model, classifier, data, data_option, strict)
     names = config["class_names"] or run.get("class_names") or loaded.class_names
     for mine, theirs in ((config["num_classes"], len(loaded.class_names)), *zip(names, loaded.class_names)):
@@ -97,7 +109,7 @@ def evaluate(
 
 
 def parse_blocks(text):
-    """Reads "all", or numbers such as "0,5,-1", as what `evaluate_features` takes."""
+    """Returns the value of --blocks for `evaluate_features`: None, "all", or a tuple of ints from text such as "0,5,-1"."""
     if text is None or text == "all":
         return text
     try:
@@ -145,7 +157,7 @@ def show(result, title):
 
 
 def write(folder, result, predictions, model, data, names):
-    """Writes the figures and pictures."""
+    """Writes the results and pictures."""
     from keras_vit.training import write_report
 
     write_json(folder, result)

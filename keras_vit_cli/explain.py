@@ -1,4 +1,4 @@
-"""`keras-vit explain`: what a model looks at, in pictures."""
+"""`keras-vit explain`: pictures of what a model looks at."""
 
 import enum
 import html
@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from keras_vit_cli.console import quiet
+from keras_vit_cli.console import check_new_folder, quiet
 from keras_vit_cli.models import SOURCES, config_of, open_model
 
 PAGE = """<!doctype html>
@@ -33,42 +33,42 @@ class Explanation(enum.StrEnum):
 
 def explain(
     model: Annotated[str, typer.Option(help=f"Preset, with --weights; or {SOURCES}.")],
-    output: Annotated[pathlib.Path, typer.Option(help="Folder for the pictures, a new or an empty one.")],
+    output: Annotated[pathlib.Path, typer.Option(help="New or empty folder for the pictures.")],
     images: Annotated[list[str], typer.Argument(help="Image files.")] = None,
     weights: Annotated[str, typer.Option(help="Tag of the preset, or weights as for --model.")] = None,
     method: Annotated[
         Explanation,
         typer.Option(
-            help="attention: of the class token, mean of the heads; rollout: attention through all blocks; relevance: what speaks for a "
-            "class; grad-cam: the same by Grad-CAM; pca: which patches are alike."
+            help="attention: of the class token, mean of the heads; rollout: attention through all blocks; relevance: what supports a "
+            "class; grad-cam: the same by Grad-CAM; pca: which patches are similar."
         ),
     ] = Explanation.ATTENTION,
-    block: Annotated[int, typer.Option(help="Block to look at, from 0, or from the end if negative. [default: the last]")] = None,
-    class_name: Annotated[str, typer.Option("--class", help="Class to explain, its name or number. [default: the predicted]")] = None,
+    block: Annotated[int, typer.Option(help="Block to explain, counted from 0, or from the end if negative. [default: the last]")] = None,
+    class_name: Annotated[str, typer.Option("--class", help="Name or number of the class to explain. [default: the predicted]")] = None,
     smooth: Annotated[bool, typer.Option("--smooth", help="Interpolate between patches.")] = False,
-    figures: Annotated[bool, typer.Option("--figures", help="Draw the figures of the paper for these weights, too.")] = False,
+    figures: Annotated[bool, typer.Option("--figures", help="Also draw the figures of the paper for these weights.")] = False,
 ):
     """Shows what a model looks at.
 
-    Writes a picture for each image, and a page with all of them, index.html. Images are resized and cropped as the weights' authors did.
+    Writes a picture for each image, and a page with all of them, index.html. Images are resized and cropped as in the evaluation of the
+    weights.
     """
     images = images or []
     if not images and not figures:
-        raise ValueError("Nothing to draw: name image files, or give `--figures`")
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise ValueError(f"`--output` must be a new or an empty folder. Received: {output}")
+        raise ValueError("There is nothing to draw: name image files, or give `--figures`")
+    check_new_folder(output)
     with quiet():
         from keras_vit.data import read_image
         from keras_vit.visualize.explanation import METHODS
         from keras_vit.visualize.figures import axes_of
 
-        axes_of(None)  # whether matplotlib is there
+        axes_of(None)  # raises if matplotlib is not installed
     for option, name, value in (("--block", "block", block), ("--class", "target", class_name)):
         if value is not None and name not in METHODS[method].takes:
             taking = ", ".join(key for key, row in METHODS.items() if name in row.takes)
-            raise ValueError(f"`{option}` is for {taking}. Received: {option} {value} with --method {method.value}")
+            raise ValueError(f"`{option}` needs the method {taking}. Received: {option} {value} with --method {method.value}")
     for image in images:
-        read_image(image)  # before minutes of loading, or hours of downloading, for a name mistyped
+        read_image(image)  # a mistyped name should fail before the model is downloaded and loaded
     vit = open_model(model, weights)
     names = class_names_of(vit, weights or model)
     pages = {}
@@ -81,7 +81,7 @@ def explain(
 
 
 def class_names_of(model, source):
-    """Returns the names of a model's classes, its own, those of its run, or ImageNet-1k's; None if it has no head or no names."""
+    """Returns the class names of a model, of its run or of ImageNet-1k; None without a head or known names."""
     from keras_vit.checkpoints.imagenet import imagenet_classes
 
     config = model.get_config()
@@ -94,7 +94,7 @@ def class_names_of(model, source):
 
 
 def class_number(model, name, names):
-    """Returns the number of the class that the user named; None for None."""
+    """Returns the number of the class that the user named, or None."""
     from keras_vit.names import unknown
 
     if name is None or not model.get_config()["include_top"]:
@@ -108,7 +108,7 @@ def class_number(model, name, names):
 
 
 def draw_images(model, paths, method, block, class_name, names, smooth, output):
-    """Writes a picture for each image, and returns a dict from its heading to the name of its file."""
+    """Writes a picture for each image, and returns a dict from headings to file names."""
     import numpy as np
     from keras import ops
 
@@ -142,7 +142,7 @@ def draw_images(model, paths, method, block, class_name, names, smooth, output):
 
 
 def draw_figures(model, paths, output):
-    """Writes the figures of the paper, and returns a dict from their headings to the names of the files."""
+    """Writes the figures of the paper, and returns a dict from headings to file names."""
     import numpy as np
 
     from keras_vit import visualize
@@ -156,7 +156,7 @@ def draw_figures(model, paths, output):
         images = np.stack([evaluation_transform(model)(path) for path in paths])
         figures["How far heads look"] = ("attention_distance.png", lambda: visualize.attention_distance(model, images))
     else:
-        print("attention_distance.png is left out: it needs images, and none is named")
+        print("attention_distance.png is not drawn: it needs images")
     for name, draw in figures.values():
         save(draw().figure, output / name)
     return {heading: name for heading, (name, _) in figures.items()}

@@ -1,4 +1,4 @@
-"""`keras-vit export`: a model for another runtime, checked there."""
+"""`keras-vit export`: exports a model for another runtime, and checks it there."""
 
 import enum
 import importlib.util
@@ -9,13 +9,13 @@ from typing import Annotated
 
 import typer
 
-from keras_vit_cli.console import quiet
-from keras_vit_cli.models import SOURCES, config_of, data_of, open_data, open_model
+from keras_vit_cli.console import check_new_file, quiet
+from keras_vit_cli.models import FORCE, SOURCES, config_of, data_of, open_data, open_model
 from keras_vit_cli.predict import labels_of
 
 VALIDATION_IMAGES = 64
 PHOTOGRAPHS = "crops of photographs"
-BACKENDS = {"openvino": "openvino", "torch": "torch"}  # that write these formats, where KERAS_BACKEND names no other
+BACKENDS = {"openvino": "openvino", "torch": "torch"}  # format -> Keras backend that writes it, unless KERAS_BACKEND is set
 
 
 class Format(enum.StrEnum):
@@ -28,27 +28,26 @@ class Format(enum.StrEnum):
 
 def export(
     source: Annotated[str, typer.Argument(help=f"{SOURCES}.")],
-    output: Annotated[pathlib.Path, typer.Argument(help="Folder to make.")],
+    output: Annotated[pathlib.Path, typer.Argument(help="New folder.")],
     format: Annotated[Format, typer.Option(help="Runtime: TensorFlow Serving, onnxruntime, OpenVINO, LiteRT, or torch.export.")],
-    dynamic_batch: Annotated[bool, typer.Option(help="Take any number of images at once, or one.")] = True,
-    dynamic_size: Annotated[bool, typer.Option(help="Take images of any size that the patch divides, or of one.")] = False,
+    dynamic_batch: Annotated[bool, typer.Option(help="Accept batches of any size, or of one image.")] = True,
+    dynamic_size: Annotated[bool, typer.Option(help="Accept images of any size that the patch divides, or of the model's size.")] = False,
     include_preprocessing: Annotated[
-        bool | None, typer.Option(help="Take pixels from 0 to 255, or normalized ones. [default: as the model]")
+        bool | None, typer.Option(help="Accept pixels from 0 to 255, or normalized images. [default: as the model]")
     ] = None,
     half: Annotated[bool, typer.Option("--half", help="Half precision: half the size.")] = False,
     int8: Annotated[bool, typer.Option("--int8", help="8 bits: a quarter of the size.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help=FORCE)] = False,
 ):
     """Exports a model and checks it.
 
-    The folder gets the model's file, model.json (class names, input, preprocessing) and predict_exported.py, which needs nothing of
-    keras_vit. The file is run in its runtime, on validation images of the run or else on photographs, and compared with the model. It is
-    whole and right, or absent.
+    Writes the exported file, model.json (class names, input, preprocessing), and predict_exported.py, which does not need keras_vit, into
+    a folder. The file is run in its runtime, on validation images of the run or on photographs, and compared with the model. The folder is
+    only written if they agree.
     """
     if half and int8:
         raise ValueError("`--half` and `--int8` exclude each other")
-    if output.exists() and not force:
-        raise ValueError(f"The output exists; `--force` replaces it. Received: {output}")
+    check_new_file(output, force)
     backend = BACKENDS.get(format.value)
     if backend and importlib.util.find_spec(backend):
         os.environ.setdefault("KERAS_BACKEND", backend)
@@ -78,7 +77,7 @@ def export(
 
 
 def validation_images(source, model):
-    """Returns validation images of a run, and what they are; or None for photographs, which the package knows."""
+    """Returns validation images of a run and a description of them; None for the package's own photographs."""
     run = config_of(source)
     if not run or importlib.util.find_spec("tensorflow") is None:
         return None, PHOTOGRAPHS

@@ -1,4 +1,4 @@
-"""`keras-vit info`: what a preset costs at a resolution. Nothing is built."""
+"""`keras-vit info`: prints what a preset costs at a resolution, without building the model."""
 
 import datetime
 import enum
@@ -38,14 +38,14 @@ def info(
     num_classes: Annotated[int | None, typer.Option(min=1, help="Classes of the head. Default: the preset's.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Images in a step.")] = 1,
     training: Annotated[bool, typer.Option("--training", help="Predict training steps, and whether they fit this device.")] = False,
-    optimizer: Annotated[Optimizer, typer.Option(help="Of training.")] = Optimizer.ADAMW,
+    optimizer: Annotated[Optimizer, typer.Option(help="Optimizer for training.")] = Optimizer.ADAMW,
     dtype: Annotated[Precision, typer.Option(help="Precision.")] = Precision.FLOAT32,
     remat: Annotated[bool, typer.Option("--remat", help="Recompute activations in the backward pass, to save memory.")] = False,
     images: Annotated[int, typer.Option(min=1, help="Images in an epoch.")] = IMAGENET,
     sizes: Annotated[str | None, typer.Option(help="Sides of images to compare, in pixels, such as 224,384,512.")] = None,
     patch_sizes: Annotated[str | None, typer.Option(help="Patch sizes to compare, such as 32,16,8.")] = None,
     plot: Annotated[pathlib.Path | None, typer.Option(help="PNG or SVG file for a plot of the cost by size.")] = None,
-    quantity: Annotated[Quantity, typer.Option(help="Of --plot.")] = Quantity.MACS,
+    quantity: Annotated[Quantity, typer.Option(help="Quantity that --plot draws.")] = Quantity.MACS,
 ):
     """Shows what a preset costs.
 
@@ -62,11 +62,11 @@ def info(
         from keras_vit.config import ViTConfig
         from keras_vit.cost import cost, cost_by_part, estimate_step
     config = ViTConfig.of(name, **overrides)
-    steps = compared(config, numbers("--sizes", sizes), numbers("--patch-sizes", patch_sizes))  # refuses what no patch divides
+    steps = compared(config, numbers("--sizes", sizes), numbers("--patch-sizes", patch_sizes))  # raises if a patch does not divide a size
     if plot is not None:
         with quiet():
             from keras_vit.visualize.figures import axes_of
-        axes_of(None)  # whether matplotlib is there
+        axes_of(None)  # raises if matplotlib is not installed
     rows, columns = config.grid_size
     total = cost(name, batch_size, **overrides)
     machine = calibrated(dtype.value) if training or (plot is not None and quantity is Quantity.SECONDS) else None
@@ -77,8 +77,8 @@ def info(
         ("", ""),
         [
             ("Parameters", f"{total.parameters:,}"),
-            ("Multiply-adds of an image", f"{total.macs / batch_size / 1e9:.2f} G"),
-            ("Of them attention, by the square of tokens", f"{100 * step.attention_macs / step.macs:.1f} %"),
+            ("Multiply-adds per image", f"{total.macs / batch_size / 1e9:.2f} G"),
+            ("    of which attention scores", f"{100 * step.attention_macs / step.macs:.1f} %"),
             ("Grid of patches", f"{rows} x {columns}"),
             ("Tokens", f"{config.num_tokens} ({config.num_patches} patches, {config.num_prefix_tokens} prefix)"),
         ],
@@ -97,7 +97,7 @@ def info(
 
 
 def numbers(option, text):
-    """Reads "224,384" as a tuple of ints; None as ()."""
+    """Returns a tuple of ints from text such as "224,384"; () for None."""
     try:
         found = tuple(int(part) for part in text.split(",")) if text is not None else ()
     except ValueError:
@@ -108,7 +108,7 @@ def numbers(option, text):
 
 
 def compared(config, sizes, patch_sizes):
-    """Returns the configurations that --sizes and --patch-sizes ask for."""
+    """Returns the configurations to compare, from --sizes and --patch-sizes."""
     if not sizes and not patch_sizes:
         return []
     found = []
@@ -122,7 +122,7 @@ def compared(config, sizes, patch_sizes):
 
 
 def calibrated(precision):
-    """Returns the calibration of this machine; the first takes time, which is said."""
+    """Returns the calibration of this machine. The first time, this takes a minute or two, and a message says so."""
     with quiet():
         from keras_vit.profiling import calibrate, is_calibrated
     if not is_calibrated(True, precision):
@@ -134,7 +134,7 @@ def calibrated(precision):
 
 
 def show_memory(config, batch_size, optimizer):
-    """Prints the peak memory of a step, in inference and training, by precision."""
+    """Prints the peak memory of a step of inference and training, by precision."""
     from keras_vit.cost import step_memory
 
     kinds = [("Inference", False, False), (f"Training, {optimizer}", True, False), (f"Training, {optimizer}, remat", True, True)]
@@ -145,7 +145,7 @@ def show_memory(config, batch_size, optimizer):
         rows.append((label, *(gib(each.total) for each in found)))
         rows.append(("    of which the batch's activations", *(gib(each.activations + each.scores) for each in found)))
     print()
-    table((f"Memory of a step at its peak, batch {batch_size}", *precisions), rows)
+    table((f"Peak memory of a step, batch {batch_size}", *precisions), rows)
 
 
 def show_step(step, optimizer, images):

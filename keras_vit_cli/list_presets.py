@@ -1,4 +1,4 @@
-"""`keras-vit list`: the presets and what they cost."""
+"""`keras-vit list`: lists presets, published weights and training recipes."""
 
 import fnmatch
 import json
@@ -9,20 +9,22 @@ import typer
 
 from keras_vit_cli.console import quiet, table
 
-# What is listed, as `python -m keras_vit_cli.list_presets` writes it: importing Keras and its backend would take ten seconds.
+# Written by `python -m keras_vit_cli.list_presets`, because importing Keras and its backend would take ten seconds.
 FACTS = pathlib.Path(__file__).with_name("presets.json")
 
 
 def list_presets(
     pattern: Annotated[str, typer.Argument(help="Names to list, such as '*B16*'.")] = "*",
-    weights: Annotated[bool, typer.Option("--weights", help="List their published weights.")] = False,
+    weights: Annotated[bool, typer.Option("--weights", help="List the published weights of the presets.")] = False,
     recipes: Annotated[bool, typer.Option("--recipes", help="List training recipes.")] = False,
 ):
-    """Lists the presets.
+    """Lists presets, published weights or training recipes.
 
-    Shows the sides of image and patch in pixels, the parameters, the multiply-adds of one image, and how many published weights there are;
-    or the published weights with the side of their images, the classes, the accuracy on ImageNet-1k in percent, the size of the file, and
-    the license; or the training recipes, and where they are from.
+    Presets: side of image and patch in pixels, parameters, multiply-adds per image, and number of published weights.
+
+    Weights: side of the images, number of classes, ImageNet-1k accuracy in percent, size of the file, and license.
+
+    Recipes: their values, and the papers or code that they are from.
     """
     if recipes:
         _list_recipes(pattern)
@@ -48,7 +50,7 @@ def _list_recipes(pattern):
     rows = []
     for name, r in found.items():
         length = f"{r.epochs} epochs" if r.epochs else f"{r.steps:,} steps"
-        length = f"{r.head_epochs} + {length}" if r.head_epochs else length  # of the head alone, then of all
+        length = f"{r.head_epochs} + {length}" if r.head_epochs else length  # epochs of only the head come first
         rate = f"{r.learning_rate:g}" + (f" per {r.learning_rate_images}" if r.learning_rate_images else "")
         rows.append((name, length, r.batch_size, r.optimizer, rate, f"{r.weight_decay:g}", f"{r.drop_path_rate:g}", r.augmentation))
     table(("Recipe", "Length", "Batch", "Optimizer", "Learning rate", "Decay", "Drop path", "Augmentation"), rows)
@@ -58,7 +60,7 @@ def _list_recipes(pattern):
 
 
 def facts():
-    """Returns what `FACTS` holds: a row of strings for each preset, and for each published file of weights."""
+    """Returns the contents of `FACTS`: a row of strings for each preset, and for each published file of weights."""
     from keras_vit.checkpoints.catalogue import list_weights
     from keras_vit.config import ViTConfig
     from keras_vit.cost import cost
@@ -68,7 +70,7 @@ def facts():
     for name in list_models():
         config, price = ViTConfig.of(name), cost(name)
         side = config.input_shape[0]
-        # Of the image, not of a stem's map: what the number in a hybrid's name means.
+        # In pixels of the image, not of a stem's feature map: the number in a hybrid's name.
         patch = side // config.grid_size[0]
         presets.append((name, side, patch, f"{price.parameters:,}", f"{price.macs / 1e9:.2f}", len(list_weights(name)) or ""))
     weights = []

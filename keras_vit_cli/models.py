@@ -1,4 +1,4 @@
-"""Opens the model that a command names: a preset with a tag, a run's folder, or anything that `from_pretrained` reads."""
+"""Opens the models and data that commands name, and holds the help texts that several commands share."""
 
 import enum
 import pathlib
@@ -6,7 +6,14 @@ import pathlib
 from keras_vit_cli.configs import parse_options
 
 SOURCES = "MODEL:TAG (see `keras-vit list --weights`), a run's folder, a file or folder of weights, hf://owner/repository, or an https URL"
-DATA = "digits, fashion_mnist, tfds:NAME, or a folder with a folder of images for each class. [default: the run's]"
+DATA_SOURCES = "digits, fashion_mnist, tfds:NAME, or a folder with one subfolder of images per class."
+DATA = f"{DATA_SOURCES} [default: the run's]"
+DATA_OPTION = "NAME=VALUE for the data source, such as data_dir=sets; repeatable."
+STRICT = "Stop at an image that cannot be read, instead of skipping it."
+BATCH_SIZE = "Number of images of a batch."
+FORCE = "Replace existing output."
+IMAGE_SIZE = "Side that images are resized to, in pixels. [default: the source's, or the model's]"
+JIT_COMPILE = "Whether to compile with XLA. [default: where it is supported]"
 
 
 class Engine(enum.StrEnum):
@@ -21,21 +28,21 @@ class Pooling(enum.StrEnum):
     MAP = "map"
 
 
-ENGINE = "What searches neighbors, exactly. faiss is faster from some ten thousand images on."
+ENGINE = "Library for the exact neighbor search. faiss is faster from about ten thousand images on."
 POOLING = (
     "token: the class token; gap: mean of the patch tokens; token_gap: both; map: attention pooling. [default: what the model's head reads]"
 )
 
 
 def open_model(source, weights=None):
-    """Returns a model with trained weights, as `keras_vit.training.weights.open_model`, which takes longer to import."""
+    """Calls `keras_vit.training.weights.open_model`, which is imported late because it imports Keras."""
     from keras_vit.training import weights as opening
 
     return opening.open_model(source, weights)
 
 
 def config_of(source):
-    """Returns the config of the finished run whose folder or model this is, or an empty dict."""
+    """Returns the config of the finished run with this folder or model file; an empty dict for anything else."""
     from keras_vit.training.folder import CONFIG, MODEL
     from keras_vit.training.settings import read_config
 
@@ -45,7 +52,7 @@ def config_of(source):
 
 
 def data_of(source, data=None):
-    """Returns the name of the data that a command takes: the one that is given, or else that of the run."""
+    """Returns the data source of a command: the given one, or else that of the run."""
     from keras_vit.training.settings import check_there
 
     run = config_of(source)
@@ -54,20 +61,20 @@ def data_of(source, data=None):
     data = data or run.get("data")
     if data is None:
         raise ValueError(
-            f"`--data` is missing: name a data source, such as digits. Without it the model must be a run's folder. Received: {source}"
+            f"`--data` is missing: give a data source, such as digits. Without it, the model must be a run's folder. Received: {source}"
         )
     return data
 
 
 def open_data(source, model, data, options=None, strict=False):
-    """Returns a `keras_vit.data.Data` with images as a model takes them, and a dict of the settings that open it again, from anywhere.
+    """Returns a `keras_vit.data.Data` with the model's image size and preprocessing, and a dict of the settings that open it again.
 
     Args:
-        source: str. What the model was opened from: its run has options of the data.
+        source: str. Name or path that the model was opened from. The options of its run are used for the run's data.
         model: the `VisionTransformer`.
         data: str. The data source.
-        options: list of NAME=VALUE.
-        strict: bool. Whether an image that cannot be read is an error.
+        options: list of NAME=VALUE, or None.
+        strict: bool. Whether an image that cannot be read is an error. Defaults to False.
     """
     from keras_vit.data import load
     from keras_vit.training.settings import absolute
@@ -75,7 +82,7 @@ def open_data(source, model, data, options=None, strict=False):
     run = config_of(source)
     given = run.get("data_options", {}) if data == run.get("data") else {}
     given = given | parse_options(options) | ({"strict": True} if strict else {})
-    given.pop("shard_by", None)  # of several workers that train
+    given.pop("shard_by", None)  # only for workers that train together
     rows, columns = model.input_shape[1:3]
     given = {"image_size": run.get("image_size", 224) if rows is None else (rows, columns)} | given
     loaded = load(data, batch_size=1, preprocessing=model.preprocessing, **given)

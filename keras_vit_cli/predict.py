@@ -1,4 +1,4 @@
-"""`keras-vit predict`: the classes of images."""
+"""`keras-vit predict`: classifies images."""
 
 import csv
 import json
@@ -16,18 +16,18 @@ BATCH_SIZE = 32
 
 
 def predict(
-    images: Annotated[list[str], typer.Argument(help="Image files, and folders of them.")],
+    images: Annotated[list[str], typer.Argument(help="Image files, and folders of images.")],
     model: Annotated[str | None, typer.Option(help=f"Preset, with --weights; or {SOURCES}.")] = None,
     weights: Annotated[str | None, typer.Option(help="Tag of the preset, or weights as for --model.")] = None,
-    top: Annotated[int, typer.Option(min=1, help="Classes shown for each image.")] = 5,
+    top: Annotated[int, typer.Option(min=1, help="Number of classes to print for each image.")] = 5,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, one row for each image and class.")] = False,
 ):
     """Classifies images.
 
-    Images are resized and cropped as the authors of the weights did it. A folder stands for the images in it and in its subfolders; those
-    that cannot be read are named and skipped. Classes have the names that the model was saved with, ImageNet's where the weights are known
-    to be of ImageNet-1k, and else numbers.
+    Images are resized and cropped as in the evaluation of the weights. A folder stands for all images in it and its subfolders; those that
+    cannot be read are reported and skipped. Class names are those saved with the model, ImageNet's for weights that were trained on
+    ImageNet-1k, or else numbers.
     """
     if model is None and weights is None:
         raise ValueError("A model is missing: give `--model`, `--weights`, or both")
@@ -40,11 +40,11 @@ def predict(
         if os.path.isdir(image):
             found = images_in(image)
             if not found:
-                raise ValueError(f"The folder holds no image. Received: {image}")
+                raise ValueError(f"The folder holds no images. Received: {image}")
             files += found
             inside |= set(found)
         else:
-            read_image(image)  # before minutes of loading, or hours of downloading, for a name mistyped
+            read_image(image)  # a mistyped name should fail before the model is downloaded and loaded
             files.append(image)
     source = weights if model is None else model
     classifier = open_model(source, weights if model is not None else None)
@@ -55,7 +55,7 @@ def predict(
 
 
 def images_in(folder):
-    """Returns the paths of the images in a folder and its subfolders, in order; hidden files, and those that systems leave, are none."""
+    """Returns the sorted paths of the images in a folder and its subfolders, without hidden files and those of operating systems."""
     from PIL import Image
 
     suffixes = {suffix for suffix, format in Image.registered_extensions().items() if format in Image.OPEN}
@@ -68,35 +68,37 @@ def images_in(folder):
 
 
 def labels_of(model, class_names=None):
-    """Returns a dict for each class with "label" and, where it is ImageNet's, "id".
+    """Returns a dict for each class with "label" and, for classes of ImageNet, "id".
 
     Args:
         model: a `VisionTransformer`.
-        class_names: list of str or None. Names from the run's configuration, for models that were saved without.
+        class_names: list of str or None. Names from the run's config, for models that were saved without names.
     """
     from keras_vit.checkpoints.imagenet import imagenet_classes, imagenet_labels
 
     config = model.get_config()
     if not config["include_top"]:
-        raise ValueError("These weights have no head: they give features, not classes. Train one (`num_classes=`), or choose tuned weights")
+        raise ValueError(
+            "These weights have no head: they give features, not classes. Train a head (`num_classes=`), or choose fine-tuned weights"
+        )
     count, names = config["num_classes"], model.class_names or class_names
     if names is not None and len(names) != count:
-        raise ValueError(f"The run's config.toml names {len(names)} classes; its model has {count}")
+        raise ValueError(f"The run's config.toml must name all classes of its model. Received: {len(names)} names, {count} classes")
     if names is not None and tuple(names) == imagenet_labels():
         return [{"id": wordnet_id, "label": label} for wordnet_id, label in imagenet_classes()]
     return [{"label": name} for name in names or map(str, range(count))]
 
 
 def classify(model, images, transform, top, labels, skip=()):
-    """Yields (image, predictions): a list of dicts with "class", "label", "score" and, where it is ImageNet's, "id"; the best first.
+    """Yields (image, predictions). Predictions are dicts with "class", "label", "score" and, for ImageNet, "id", best first.
 
     Args:
         model: a `VisionTransformer`.
         images: list of paths.
-        transform: function from a path to an array.
-        top: int. Classes for each image.
+        transform: function that returns the array of an image at a path.
+        top: int. Number of classes for each image.
         labels: as `labels_of` returns them.
-        skip: paths that are named on stderr and left out if they cannot be read; others are an error.
+        skip: paths that may be skipped, with a line on stderr, if they cannot be read. For others this is an error. Defaults to ().
     """
     import numpy as np
     from keras import ops
@@ -104,7 +106,7 @@ def classify(model, images, transform, top, labels, skip=()):
     from keras_vit.checkpoints.imagenet import best
 
     logits = model.get_config()["classifier_activation"] in (None, "linear")
-    # A single batch is done before a function for many is compiled.
+    # A single batch takes less time than compiling a function for many.
     forward = model if len(images) <= BATCH_SIZE else model.predict_on_batch
     for first in range(0, len(images), BATCH_SIZE):
         readable = []

@@ -1,4 +1,4 @@
-"""`keras-vit push`: a model on the Hugging Face Hub."""
+"""`keras-vit push`: uploads a model to the Hugging Face Hub."""
 
 import enum
 import sys
@@ -19,14 +19,15 @@ class Format(enum.StrEnum):
 def push(
     source: Annotated[str, typer.Argument(help=f"{SOURCES}.")],
     repository: Annotated[str, typer.Argument(help="hf://owner/name; created if it does not exist.")],
-    format: Annotated[Format, typer.Option(help="huggingface is that of transformers; keras holds every model.")] = Format.HUGGINGFACE,
+    format: Annotated[Format, typer.Option(help="huggingface: for transformers; keras can hold every model.")] = Format.HUGGINGFACE,
     public: Annotated[bool, typer.Option("--public", help="Make a new repository public. [default: private]")] = False,
-    license: Annotated[str, typer.Option(help="Such as apache-2.0. [default: that of the published weights it began from]")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Replace files that are there, without a question.")] = False,
+    license: Annotated[str, typer.Option(help="Such as apache-2.0. [default: that of the weights that training started from]")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Replace existing files without asking.")] = False,
 ):
     """Uploads a model to the Hugging Face Hub.
 
-    Writes its weights, configuration and a model card with data, recipe, results, license and how to load it. Needs `hf auth login`.
+    Uploads the weights, the configuration, and a model card with data, recipe, results, license and code that loads the model. Needs
+    `hf auth login`.
     """
     with quiet():
         from keras_vit.training import share

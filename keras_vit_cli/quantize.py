@@ -1,4 +1,4 @@
-"""`keras-vit quantize`: a model with smaller weights, in Keras's own format."""
+"""`keras-vit quantize`: writes a model with smaller weights, in Keras's own format."""
 
 import enum
 import pathlib
@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from keras_vit_cli.console import quiet
-from keras_vit_cli.models import SOURCES, open_model
+from keras_vit_cli.console import check_new_file, quiet
+from keras_vit_cli.models import FORCE, SOURCES, open_model
 
 
 class Mode(enum.StrEnum):
@@ -24,20 +24,17 @@ def quantize(
     mode: Annotated[
         Mode,
         typer.Option(
-            help="int8: kernels and activations in 8 bits; int8_weights: kernels alone; int4: kernels in 4 bits; bfloat16, float16: all "
+            help="int8: kernels and activations in 8 bits; int8_weights: only kernels; int4: kernels in 4 bits; bfloat16, float16: all "
             "weights, and the computation."
         ),
     ] = Mode.INT8_WEIGHTS,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help=FORCE)] = False,
 ):
-    """Makes the weights of a model smaller.
+    """Quantizes a model.
 
-    Needs no data. The file is loaded again and compared before it gets its name. `keras-vit evaluate` measures what it lost.
+    No data are needed. The file is loaded again and compared before it is kept. `keras-vit evaluate` measures the loss of accuracy.
     """
-    if output.suffix != ".keras":
-        raise ValueError(f"`--output` must be a file *.keras. Received: {output}")
-    if output.exists() and not force:
-        raise ValueError(f"The output exists; --force replaces it. Received: {output}")
+    check_new_file(output, force, ".keras")
     with quiet():
         import keras
         import numpy as np
@@ -57,9 +54,9 @@ def quantize(
         for name, each in (("before", before), ("after", after), ("loaded", keras.saving.load_model(temporary, compile=False))):
             outputs[name] = ops.convert_to_numpy(ops.cast(each(images), "float32"))
         scale = np.abs(outputs["before"]).max() or 1.0
-        # In half precision two traces of one model may round differently.
+        # In half precision, two traces of the same model may round differently.
         if not np.allclose(outputs["loaded"], outputs["after"], atol=(1e-5 if "int" in mode.value else 1e-2) * scale):
-            raise RuntimeError(f"The saved model does not compute what it did before it was saved. Received: {output}")
+            raise RuntimeError(f"The saved model does not give the same outputs as before saving. Received: {output}")
     change = np.abs(outputs["after"] - outputs["before"]).max() / scale
     megabytes = (f"{weight_bytes(each) / 1e6:.1f}" for each in (before, after))
     print("{}: {:.1f} MB; weights {} MB, before {} MB".format(output, size / 1e6, *list(megabytes)[::-1]))

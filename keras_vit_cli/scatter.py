@@ -1,4 +1,4 @@
-"""`keras-vit scatter`: the features of a data set in two dimensions, with thumbnails."""
+"""`keras-vit scatter`: draws the features of a data set in two dimensions, with thumbnails."""
 
 import enum
 import pathlib
@@ -17,14 +17,14 @@ class Method(enum.StrEnum):
 def scatter(
     index: Annotated[pathlib.Path, typer.Option(help="File of features, as `keras-vit embed` writes it.")],
     output: Annotated[pathlib.Path, typer.Option(help="PNG file for the picture.")],
-    method: Annotated[Method, typer.Option(help="pca: the two principal components; tsne: neighbors, which takes longer.")] = Method.PCA,
-    thumbnails: Annotated[int, typer.Option(min=0, help="The most images to draw.")] = 60,
+    method: Annotated[Method, typer.Option(help="pca: two principal components; tsne: t-SNE, which takes longer.")] = Method.PCA,
+    thumbnails: Annotated[int, typer.Option(min=0, help="Maximum number of thumbnails.")] = 60,
     data: Annotated[str, typer.Option(help="The data, if they have been moved. [default: those of the index]")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of t-SNE.")] = 0,
 ):
     """Draws features in two dimensions.
 
-    Each image of the index is a point in the color of its class; some are drawn as thumbnails.
+    Each image of the index is a point in the color of its class. Some images are drawn as thumbnails.
     """
     if output.suffix != ".png":
         raise ValueError(f"`--output` must end with .png. Received: {output}")

@@ -1,4 +1,4 @@
-"""`keras-vit similar`: the images of a data set that are the nearest to another image."""
+"""`keras-vit similar`: finds the images of a data set that are most similar to another image."""
 
 import json
 import pathlib
@@ -13,7 +13,7 @@ from keras_vit_cli.models import ENGINE, SOURCES, Engine, open_model
 def similar(
     image: Annotated[str, typer.Argument(help="Image file.")],
     index: Annotated[pathlib.Path, typer.Option(help="File of features, as `keras-vit embed` writes it.")],
-    count: Annotated[int, typer.Option("-k", "--count", min=1, help="Images to find.")] = 10,
+    count: Annotated[int, typer.Option("-k", "--count", min=1, help="Number of images to find.")] = 10,
     output: Annotated[pathlib.Path, typer.Option(help="PNG file for a contact sheet of the images.")] = None,
     model: Annotated[str, typer.Option(help=f"The model, if it has been moved. {SOURCES}. [default: that of the index]")] = None,
     data: Annotated[str, typer.Option(help="The data, if they have been moved. [default: those of the index]")] = None,
@@ -22,7 +22,7 @@ def similar(
 ):
     """Finds similar images.
 
-    Shows the images of the index whose features are the nearest by cosine similarity, the nearest first. --output draws them.
+    Lists the images of the index whose features have the highest cosine similarity, best first. --output draws them.
     """
     if output is not None and output.suffix != ".png":
         raise ValueError(f"`--output` must end with .png. Received: {output}")
@@ -35,12 +35,12 @@ def similar(
         from keras_vit.visualize.figures import axes_of
 
         if output is not None:
-            axes_of(None)  # whether matplotlib is there
-    shown = read_image(image)  # before minutes of loading for a name mistyped
+            axes_of(None)  # raises if matplotlib is not installed
+    shown = read_image(image)  # a mistyped name should fail before the model is loaded
     features = read_features(index)
     source, weights = (model, None) if model else (features.settings.get(key) for key in ("model", "weights"))
     if source is None:
-        raise ValueError(f"`--model` is missing: the features do not tell which model they are of. Received: {index}")
+        raise ValueError(f"`--model` is missing: the file does not name the model of its features. Received: {index}")
     (query,) = embed_query(open_model(source, weights), [image], features)
     found = find(features, query, count, engine.value)
 

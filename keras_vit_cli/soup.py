@@ -1,32 +1,29 @@
-"""`keras-vit soup`: the average of the weights of several runs."""
+"""`keras-vit soup`: averages the weights of several runs."""
 
 import pathlib
 from typing import Annotated
 
 import typer
 
-from keras_vit_cli.console import quiet, table
-from keras_vit_cli.models import DATA, SOURCES, data_of, open_data, open_model
+from keras_vit_cli.console import check_new_file, quiet, table
+from keras_vit_cli.models import BATCH_SIZE, DATA, DATA_OPTION, FORCE, SOURCES, data_of, open_data, open_model
 
 
 def soup(
     models: Annotated[list[str], typer.Argument(help=f"Two or more: {SOURCES}.")],
     output: Annotated[pathlib.Path, typer.Option(help="File *.keras for the soup.")],
-    greedy: Annotated[bool, typer.Option("--greedy", help="Add a model only if validation accuracy does not fall.")] = False,
-    data: Annotated[str, typer.Option(help=f"Of --greedy: {DATA}")] = None,
-    data_option: Annotated[list[str], typer.Option(help="NAME=VALUE for the data source, such as data_dir=sets; repeatable.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images that are computed at once.")] = 32,
-    force: Annotated[bool, typer.Option("--force", help="Replace what is there.")] = False,
+    greedy: Annotated[bool, typer.Option("--greedy", help="Only add a model if the validation accuracy does not fall.")] = False,
+    data: Annotated[str, typer.Option(help=f"For --greedy: {DATA}")] = None,
+    data_option: Annotated[list[str], typer.Option(help=DATA_OPTION)] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help=BATCH_SIZE)] = 32,
+    force: Annotated[bool, typer.Option("--force", help=FORCE)] = False,
 ):
     """Averages the weights of models that were fine-tuned from the same weights.
 
-    The soup costs no more than one model, and is often more accurate than each. --greedy starts with the most accurate model and adds the
-    others one by one, if validation accuracy does not fall. The data are those of the first run, or --data.
+    The result costs no more than one model, and is often more accurate than each. --greedy starts with the most accurate model, and adds
+    each of the others if the validation accuracy does not fall. The data are those of the first run, or --data.
     """
-    if output.suffix != ".keras":
-        raise ValueError(f"`--output` must be a file *.keras. Received: {output}")
-    if output.exists() and not force:
-        raise ValueError(f"The output exists; --force replaces it. Received: {output}")
+    check_new_file(output, force, ".keras")
     if not greedy and (data or data_option):
         raise ValueError(f"`--data{'' if data else '-option'}` needs `--greedy`: a uniform soup reads no images")
     if len(models) < 2:

@@ -1,4 +1,4 @@
-"""`keras-vit tune`: a search in a folder, which ends with a report and the config of the best run; it can be stopped, and gone on with."""
+"""`keras-vit tune`: a hyperparameter search in a folder, which can be stopped and resumed."""
 
 import pathlib
 import shlex
@@ -11,15 +11,15 @@ import typer
 
 from keras_vit_cli.configs import parse_options
 from keras_vit_cli.console import quiet, table
-from keras_vit_cli.models import SOURCES, open_model
+from keras_vit_cli.models import DATA_OPTION, DATA_SOURCES, IMAGE_SIZE, JIT_COMPILE, SOURCES, open_model
 
 NOT_SEARCHED = ("teacher", "accumulation_steps")
 
 
 def tune(
-    output: Annotated[pathlib.Path, typer.Option(help="Folder of the search: a new or an empty one, or that of the same search.")],
-    data: Annotated[str, typer.Option(help="digits, fashion_mnist, tfds:NAME, or a folder with a folder of images for each class.")] = None,
-    data_option: Annotated[list[str], typer.Option(help="NAME=VALUE for the data source, such as data_dir=sets; repeatable.")] = None,
+    output: Annotated[pathlib.Path, typer.Option(help="Folder of the search: new, empty, or that of the same search.")],
+    data: Annotated[str, typer.Option(help=DATA_SOURCES)] = None,
+    data_option: Annotated[list[str], typer.Option(help=DATA_OPTION)] = None,
     train_images: Annotated[
         int, typer.Option(min=1, help="Train on a fixed, stratified subset of this many images. [default: all]")
     ] = None,
@@ -31,30 +31,30 @@ def tune(
     max_parameters: Annotated[int, typer.Option(min=1, help="Largest number of parameters.")] = None,
     max_macs: Annotated[int, typer.Option(min=1, help="Largest number of multiply-adds per image.")] = None,
     patience: Annotated[int, typer.Option(min=1, help="Stop a trial when its validation accuracy has not risen for N epochs.")] = None,
-    model: Annotated[str, typer.Option(help="Preset, for what the space leaves open. [default: that of the weights, or ViTMicro4]")] = None,
-    weights: Annotated[str, typer.Option(help=f"Weights that each trial begins with: a tag of the preset; or {SOURCES}.")] = None,
+    model: Annotated[
+        str, typer.Option(help="Preset, for arguments that are not searched. [default: that of the weights, or ViTMicro4]")
+    ] = None,
+    weights: Annotated[str, typer.Option(help=f"Weights that each trial starts from: a tag of the preset; or {SOURCES}.")] = None,
     recipe: Annotated[
-        str, typer.Option(help="How to train, for what the space leaves open. [default: finetune with --weights, else small_data]")
+        str, typer.Option(help="Recipe, for values that are not searched. [default: finetune with --weights, else small_data]")
     ] = None,
     epochs: Annotated[int, typer.Option(help="Epochs of a complete trial. [default: the recipe's]")] = None,
-    image_size: Annotated[
-        int, typer.Option(min=1, help="Side that images are resized to, in pixels. [default: the source's, or the model's]")
-    ] = None,
+    image_size: Annotated[int, typer.Option(min=1, help=IMAGE_SIZE)] = None,
     mixed_precision: Annotated[bool, typer.Option("--mixed-precision", help="Compute in bfloat16.")] = None,
-    jit_compile: Annotated[bool, typer.Option(help="Compile with XLA, or do not. [default: where it is supported]")] = None,
+    jit_compile: Annotated[bool, typer.Option(help=JIT_COMPILE)] = None,
     strategy: Annotated[str, typer.Option(help="auto, one_device, or mirrored: each trial on all GPUs. [default: auto]")] = None,
     devices: Annotated[str, typer.Option(help="cpu:N makes N virtual devices, to try --strategy.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same search. [default: 0]")] = None,
-    config: Annotated[pathlib.Path, typer.Option(help="Begin with the settings in this TOML file, such as a run's.")] = None,
+    config: Annotated[pathlib.Path, typer.Option(help="TOML file with settings, such as a run's. Options override it.")] = None,
     resume: Annotated[
-        bool, typer.Option("--resume", help="Resume the search in the output folder, or begin it. A search does so without it, too.")
+        bool, typer.Option("--resume", help="Resume the search in the output folder, or start it. This is also the default.")
     ] = False,
     wait: Annotated[float, typer.Option(help="Seconds that a chief waits for workers, and a worker for its chief.")] = 600.0,
 ):
     """Searches for the best model and recipe.
 
     Prints a line for each finished trial, and writes a report with pictures and best.toml, a config for `keras-vit train --config`. If it
-    is stopped, the same command resumes it, and the trial that was stopped. For several processes or machines see docs/tuning.md.
+    is stopped, the same command resumes the search and the interrupted trial. For several processes or machines see docs/tuning.md.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     given = dict(
@@ -77,10 +77,10 @@ def tune(
         from keras_vit.training import settings
     settled = settings.complete(settings.read_config(config) if config else {}, given)
     if "data" not in settled:
-        raise ValueError("`--data` is missing: name a data source, such as digits")
+        raise ValueError("`--data` is missing: give a data source, such as digits")
     for name in NOT_SEARCHED:
         if name in settled:
-            raise ValueError(f"A search has no `{name}`. Received: {name} = {settled[name]}")
+            raise ValueError(f"A search does not support `{name}`. Received: {name} = {settled[name]}")
     space = space or ("finetune" if "weights" in settled else "from_scratch")
     rows = read_space(space) if space.endswith(".toml") else space
     limits = dict(max_parameters=max_parameters, max_macs=max_macs, patience=settled.get("patience") if patience is None else patience)
@@ -88,14 +88,14 @@ def tune(
         search = open_search(output, settled, rows, tuner, trials, wait, limits)
         search.search()
     except KeyboardInterrupt:
-        print(f"\nkeras-vit: stopped; go on with: {shlex.join(['keras-vit', *sys.argv[1:]])}", file=sys.stderr)
+        print(f"\nkeras-vit: stopped; resume with: {shlex.join(['keras-vit', *sys.argv[1:]])}", file=sys.stderr)
         raise typer.Exit(130) from None
     if not search.is_worker:
         show(output)
 
 
 def read_space(path):
-    """Returns the rows of the space in a TOML file."""
+    """Returns the rows of a search space from a TOML file."""
     try:
         return tomllib.loads(pathlib.Path(path).read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
@@ -103,7 +103,7 @@ def read_space(path):
 
 
 def open_search(output, config, space, tuner, trials, wait, limits):
-    """Returns the `Search` that a config stands for."""
+    """Returns the `Search` of a config."""
     with quiet():
         import keras
 
@@ -123,7 +123,7 @@ def open_search(output, config, space, tuner, trials, wait, limits):
         chosen = strategy_of(config.get("strategy", "auto"))
         chosen = chosen if chosen.num_replicas_in_sync > 1 else None
     elif "strategy" in config:
-        raise ValueError(f"`--strategy` is for the TensorFlow backend. Received: the backend {keras.backend.backend()}")
+        raise ValueError(f"`--strategy` needs the TensorFlow backend. Received: the backend {keras.backend.backend()}")
     model = config.get("model")
     if "weights" in config:
         model = open_model(model, config["weights"]) if model else open_model(config["weights"])
@@ -147,13 +147,13 @@ def open_search(output, config, space, tuner, trials, wait, limits):
 
 
 def show(output):
-    """Writes the report, and prints the best trials and where everything is."""
+    """Writes the report, and prints the best trials and the paths of all files."""
     from keras_vit.tuning import read_trials, write_report
     from keras_vit.tuning.study import BEST
 
     trials = read_trials(output)
     if not any(trial.score is not None for trial in trials):
-        raise ValueError(f"Every trial has failed; of the last: {trials[-1].reason if trials else 'nothing was tried'}")
+        raise ValueError(f"No trial was completed. The last one: {trials[-1].reason if trials else 'none was started'}")
     best = [trial for trial in trials if trial.score is not None][:5]
     print()
     rows = [("val_accuracy", *(f"{trial.score:.4f}" for trial in best)), ("epochs", *(len(trial.history) for trial in best))]

@@ -1,4 +1,4 @@
-"""The model card: README.md beside a checkpoint, as the Hugging Face Hub reads it."""
+"""Writes model cards: the README.md of a checkpoint, as the Hugging Face Hub reads it."""
 
 import json
 import os
@@ -15,10 +15,10 @@ from keras_vit.vision_transformer import VisionTransformer
 
 README, MADE, HUB = "README.md", "Made with keras_vit", "hf://"
 CARDS = {"huggingface": "transformers", "timm": "timm"}  # formats with a card, and the library that opens them
-CONFIG, MODEL, RESULTS = "config.toml", "model.keras", "test.json"  # of a run's folder
+CONFIG, MODEL, RESULTS = "config.toml", "model.keras", "test.json"  # files in the folder of a run
 METRICS = {"accuracy": "Accuracy", "top5_accuracy": "Top-5 accuracy", "calibration_error": "Calibration error"}
 VALUES = ("epochs", "steps", "batch_size", "optimizer", "learning_rate", "layer_decay", "weight_decay", "augmentation")
-LICENSES = ("apache-2.0", "mit", "cc-by-nc-4.0")  # of published weights, for which the Hub has an identifier
+LICENSES = ("apache-2.0", "mit", "cc-by-nc-4.0")  # licenses of published weights that have an identifier on the Hub
 USE = {
     "keras_vit": 'import keras_vit  # pip install "keras-vit-zoo[tensorflow]"\n\nmodel = keras_vit.from_pretrained("{source}")',
     "transformers": 'import transformers\n\nmodel = transformers.{architecture}.from_pretrained("{place}")',
@@ -42,13 +42,13 @@ def model_card(
 
     Args:
         model: `VisionTransformer`.
-        place: str or path-like. Where the model lies: `hf://owner/name`, or a folder.
-        source: str, path-like or None. The folder of the run that trained the model, or `MODEL:TAG`. Defaults to None, nothing is known.
+        place: str or path-like. Where the model is stored: `hf://owner/name`, or a folder.
+        source: str, path-like or None. The folder of the run that trained the model, or `MODEL:TAG`. Defaults to None, unknown.
         format: str. The format of the files: "huggingface", "timm" or "keras". Defaults to "huggingface".
-        license: str or None. Identifier of the license. None takes that of the published weights of `source`. Defaults to None.
+        license: str or None. Identifier of the license. None means that of the published weights of `source`. Defaults to None.
 
     Returns:
-        Markdown with a head in YAML, as the Hub reads it.
+        str. Markdown with a YAML header, as the Hub reads it.
 
     Example:
     >>> model = keras_vit.VisionTransformer((32, 32, 3), 8, 64, 2, 4, 128, num_classes=10)
@@ -101,7 +101,7 @@ def model_card(
 
 
 def is_ours(readme: pathlib.Path) -> bool:
-    """Returns whether a README.md is absent or was written here, and may be replaced."""
+    """Returns whether a README.md may be replaced: it does not exist, or this package wrote it."""
     return not readme.exists() or MADE in readme.read_text(encoding="utf-8", errors="replace")
 
 
@@ -116,7 +116,7 @@ def _license(base):
 
 
 def _run(source):
-    """Returns the configuration and the test results of a run, whose folder or model this is; empty dicts for anything else."""
+    """Returns the configuration and the test results of a run, of its folder or model file; empty dicts for anything else."""
     folder = pathlib.Path(source or "").expanduser()
     folder = folder.parent if folder.name == MODEL else folder
     if source is None or not all((folder / name).is_file() for name in (CONFIG, MODEL)):
@@ -127,7 +127,7 @@ def _run(source):
 
 
 def _base(config, source):
-    """Returns the catalogue's row of the weights that training began from, or that the model is; None if they are none of it."""
+    """Returns the catalogue's row of the weights that training started from, or of the model's own; None if the catalogue lacks them."""
     name, weights = (config.get("model"), config.get("weights")) if config else (None, str(source))
     if not config and (named := re.fullmatch(r"(\w{2,}):(\w+)", weights)):
         name, weights = named.groups()
@@ -141,7 +141,7 @@ def _training(config, dataset, base):
     if base:
         began = f"the published weights `{base.tag}` of {base.model} ({base.source}), whose license is {base.license}"
     elif weights:
-        began = f"`{pathlib.PurePath(weights).name}`. The license of these weights is not known here: ask their authors before you use them"
+        began = f"`{pathlib.PurePath(weights).name}`. The license of these weights is unknown: ask their authors before you use the model"
     else:
         began = "random weights" if config else None
     if not config:

@@ -66,7 +66,9 @@ def test_what_is_there_is_kept_unless_forced(capsys, tmp_path):
     output = tmp_path / "model.keras"
     output.write_text("mine")
     code, _, err = call(capsys, PLAIN, output)
-    assert code == 2 and err == f"keras-vit: The output exists; --force replaces it. Received: {output}\n" and output.read_text() == "mine"
+    assert (
+        code == 2 and err == f"keras-vit: The output exists; `--force` replaces it. Received: {output}\n" and output.read_text() == "mine"
+    )
     assert call(capsys, PLAIN, output, "--force")[0] == 0
     keras.saving.load_model(output)
 

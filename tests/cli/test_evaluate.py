@@ -73,7 +73,7 @@ def test_wrong_input(capsys, run, pets, tmp_path):
         ([tmp_path / "none.keras", "--data", "digits"], "none.keras"),
         ([run / "model.keras", "--data", "digit"], "Unknown data source"),
         ([run, "--part", "some"], "--part"),
-        ([run, "--output", pets], "`--output` must be a new or an empty folder"),
+        ([run, "--output", pets], "`--output` must be a new or empty folder"),
     ):
         code, _, err = call(capsys, *arguments)
         assert code == 2 and err.count("\n") == 1 and rule in err

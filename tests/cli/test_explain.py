@@ -52,7 +52,7 @@ def test_figures_alone_of_weights_without_a_head(capsys, tmp_path):
     model.save(tmp_path / "features.keras")
     code, out, _ = call(capsys, "--model", tmp_path / "features.keras", "--output", tmp_path / "out", "--figures")
     assert code == 0 and {path.name for path in (tmp_path / "out").iterdir()} == {"model.svg", "patch_filters.png", "index.html"}
-    assert out.startswith("attention_distance.png is left out: it needs images")
+    assert out.startswith("attention_distance.png is not drawn: it needs images")
 
 
 def test_wrong_usage(capsys, tmp_path, run, photos):
@@ -61,8 +61,8 @@ def test_wrong_usage(capsys, tmp_path, run, photos):
     (tmp_path / "text.png").write_text("no image")
     tiny(include_top=False).save(tmp_path / "features.keras")
     for arguments, message in (
-        ([], "Nothing to draw: name image files, or give `--figures`"),
-        (["--output", tmp_path / "full", photos[0]], "must be a new or an empty folder"),
+        ([], "There is nothing to draw: name image files, or give `--figures`"),
+        (["--output", tmp_path / "full", photos[0]], "must be a new or empty folder"),
         ([tmp_path / "missing.png"], "missing.png"),
         ([tmp_path / "text.png"], "text.png"),
         (["--block", 2, photos[0]], "between -2 and 1. Received: 2"),

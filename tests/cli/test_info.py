@@ -32,7 +32,7 @@ def test_the_largest_preset_is_not_built(capsys):
 
 def test_memory_by_precision(capsys):
     _, out, _ = call(capsys, "ViTS16", "--batch-size", "32", "--optimizer", "SGD")
-    header = out.split("Memory of a step at its peak, ")[1].split("\n")[0].split()
+    header = out.split("Peak memory of a step, ")[1].split("\n")[0].split()
     assert header == ["batch", "32", "float32", "mixed_bfloat16", "bfloat16"]
     rows = [line for line in out.splitlines() if "iB" in line]
     assert [row.split("  ")[0] for row in rows[::2]] == ["Inference", "Training, SGD", "Training, SGD, remat"]

@@ -210,7 +210,7 @@ def test_the_same_command_begins_a_run_and_resumes_it(capsys, tmp_path):
     arguments = ["--output", tmp_path / "run", "--data", "digits", "--image-size", "8", "--train-images", "64", "--epochs", "1", "--resume"]
     arguments += ["--config", TINY, "--no-jit-compile", "--keep", "best", "--patience", "3", "--weight-decay", "0.1"]
     code, out, err = call(capsys, *arguments, "--layer-decay", "0.9", "--freeze", "0", "--head-epochs", "1")
-    assert code == 0 and out.startswith(f"No run in {tmp_path / 'run'} yet: beginning it"), err
+    assert code == 0 and out.startswith(f"Starting a new run in {tmp_path / 'run'}"), err
     config = settings.read_config(tmp_path / "run")
     assert config["keep_best"] and config["patience"] == 3 and config["training"]["head_epochs"] == 1
     assert (config["training"]["weight_decay"], config["training"]["layer_decay"], config["training"]["frozen_blocks"]) == (0.1, 0.9, 0)
