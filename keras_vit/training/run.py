@@ -140,8 +140,7 @@ class Run:
 
         Args:
             folder: path of the run's folder.
-            **given: arguments of `Run` that `config.toml` cannot hold or that have changed: arrays as `data`, a model object, or the new
-                paths of data and weights that have been moved.
+            **given: arguments of `Run` that `config.toml` lacks: arrays, a model object, or new paths of data and weights.
 
         Raises:
             ValueError: if the folder holds no run, or a setting differs from those that the run was started with.
@@ -268,11 +267,9 @@ class Run:
         """Trains from the newest checkpoint, or from the start, and writes the results.
 
         Args:
-            epochs: int or None. Stop after this many epochs. The learning-rate schedule stays that of the whole run. None trains to the
-                end. Defaults to None.
+            epochs: int or None. Stop after this many epochs of the schedule. Defaults to None, train to the end.
             callbacks: sequence of further `keras.callbacks.Callback`. Their state is not saved: they start again when the run is resumed.
-            save_every: int or None. Steps between two checkpoints, in addition to one every ten minutes and one every epoch. Defaults to
-                None.
+            save_every: int or None. Steps between checkpoints, in addition to those of every ten minutes and every epoch.
             tensorboard: bool. Also write logs for TensorBoard. Defaults to False.
             report: bool. Write the model, figures and report at the end. Defaults to True.
             verbose: "auto", 0, 1 or 2, as in `fit`; 0 prints nothing. Defaults to "auto".
