@@ -1,4 +1,4 @@
-"""What a configuration costs: parameters, multiply-adds, memory and time."""
+"""The cost of a configuration: parameters, multiply-adds, memory and time."""
 
 from keras_vit.cost.counts import Cost, cost, cost_by_part
 from keras_vit.cost.device import Device, this_device

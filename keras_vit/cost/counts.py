@@ -1,4 +1,4 @@
-"""What a configuration costs, by formula: parameters, multiply-adds, and the activations that training keeps."""
+"""Computes the cost of a configuration by formula: parameters, multiply-adds, and the activations that training keeps."""
 
 import math
 from typing import Any, NamedTuple
@@ -8,13 +8,14 @@ from keras_vit.layers.token_merging import merged_tokens
 
 
 class Cost(NamedTuple):
-    """What a configuration costs.
+    """The cost of a configuration.
 
     Args:
         parameters: int. Number of trainable weights.
         macs: int. Multiply-adds of a forward pass.
-        activation_bytes: int. Bytes that a backward pass needs of the forward pass.
-        outputs: int. Numbers that convolutions and matrix products write: what timm's tables call activations (`macts`, in millions).
+        activation_bytes: int. Bytes of the activations that the backward pass needs.
+        outputs: int. Number of values that convolutions and matrix products write. timm's tables call them activations (`macts`, in
+            millions). Defaults to 0.
     """
 
     parameters: int
@@ -27,22 +28,22 @@ class Cost(NamedTuple):
 
 
 def cost(model: Any, batch_size: int = 1, bytes_per_value: int = 4, **overrides: Any) -> Cost:
-    """Returns what a model costs, without building it.
+    """Returns the cost of a model, without building it.
 
-    Multiply-adds are those of convolutions and matrix products, attention's included, over all tokens in every block: the number that
-    papers and timm call FLOPs or GMACs. The model computes less where pooling reads the class token alone.
+    Multiply-adds are those of convolutions and matrix products, including attention, over all tokens in every block: the number that
+    papers and timm call FLOPs or GMACs. With class-token pooling, the model computes less than that in its last block.
 
     Args:
         model: a `VisionTransformer`, the name of a preset, a `ViTConfig`, or a dict of arguments of `VisionTransformer`.
-        batch_size: int. Images that multiply-adds and activations are counted for.
-        bytes_per_value: int. 4 for float32, 2 for half precision.
+        batch_size: int. Number of images that multiply-adds and activations are counted for. Defaults to 1.
+        bytes_per_value: int. Bytes of an activation: 4 for float32, 2 for half precision. Defaults to 4.
         **overrides: arguments of `VisionTransformer`, such as `input_shape` or `num_classes`.
 
     Returns:
         A `Cost` with ints `parameters`, `macs`, `activation_bytes` and `outputs`.
 
     Raises:
-        ValueError: if the preset is unknown, or the input's size is open.
+        ValueError: if the preset is unknown, or the input size is open.
 
     Example:
     >>> keras_vit.cost("ViTB16").parameters
@@ -94,25 +95,23 @@ def cost_by_part(model: Any, bytes_per_value: int = 4, **overrides: Any) -> dict
 
 
 def known_sizes(c: ViTConfig) -> tuple[int, int, int, int]:
-    """Returns (tokens, patches, rows, columns of pixels) of an image; a ValueError if `input_shape` leaves them open."""
+    """Returns (tokens, patches, rows, columns of pixels) of an image. Raises a ValueError if `input_shape` is open."""
     n, patches, (height, width) = c.num_tokens, c.num_patches, c.image_size
     if n is None or patches is None or height is None or width is None:
-        raise ValueError(
-            f"The cost of a model is that of an image of known size: give `input_shape`. Received: input_shape={c.input_shape}"
-        )
+        raise ValueError(f"The cost depends on the size of the image: pass `input_shape`. Received: input_shape={c.input_shape}")
     return n, patches, height, width
 
 
 def _dense(inputs, outputs, rows, bias=True):
-    """A dense layer: activations are its inputs, which the gradient of its kernel needs."""
+    """Returns the cost of a dense layer. Its activations are its inputs, which the gradient of its kernel needs."""
     return Cost(inputs * outputs + outputs * bias, rows * inputs * outputs, rows * inputs, rows * outputs)
 
 
 def _block_cost(c, n, left):
-    """The cost of a block whose attention has `n` tokens, and whose feed-forward network the `left` ones after merging."""
+    """Returns the cost of a block with `n` tokens in attention, and `left` tokens, after merging, in the feed-forward network."""
     d, heads, mlp_dim = c.hidden_dim, c.num_heads, c.mlp_dim
     norms = Cost(2 * 2 * d, 0, (n + left) * d)
-    # The scores after the softmax, and queries, keys and values, each in the layout that the product takes.
+    # Kept: the scores after the softmax, and queries, keys and values in the layout of the matrix products.
     attention = Cost(0, 2 * n * n * d, heads * n * n + 3 * n * d, heads * n * n + n * d)
     products = _dense(d, 3 * d, n, bool(c.qkv_bias)) + _dense(d, d, n)
     products += Cost(-d * (c.qkv_bias == "query_value"), 0, 0)  # keys have no bias
@@ -137,7 +136,7 @@ def _stem_cost(stem, height, width, channels):
     if stem.kind == "conv":
         for filters, stride in zip(stem.filters, stem.strides):
             height, width = math.ceil(height / stride), math.ceil(width / stride)
-            # Batch normalization: gamma and beta; its moving statistics are no parameters.
+            # Batch normalization has gamma and beta; its moving statistics do not count as parameters.
             total += conv(3, channels, filters, height, width, 2)
             channels = filters
         return total, channels

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import keras
 
 CGROUP = pathlib.Path("/sys/fs/cgroup")
-# Files of a control group's limit, use, and part of the use that the kernel gives up when it is needed: versions 2 and 1.
+# Control groups, version 2 and 1: name, files of the limit and the usage, and entry of the cache that the kernel can reclaim.
 LIMITS = (
     ("", "memory.max", "memory.current", "inactive_file"),
     ("memory", "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
@@ -24,7 +24,7 @@ class Device(NamedTuple):
     Args:
         name: str. Such as "AMD EPYC" or "NVIDIA H100".
         threads: int. Processor threads that this process may use; 0 for a GPU or TPU.
-        free_bytes: float. Free memory in bytes; infinity where the system does not report it.
+        free_bytes: float. Free memory in bytes; infinity if the system does not report it.
     """
 
     name: str
@@ -74,11 +74,11 @@ def available_bytes() -> float:
 
 
 def _container_bytes():
-    """Yields what each control group that holds this process leaves free."""
+    """Yields the free memory of each control group that contains this process."""
     own = [line.split(":", 2)[1:] for line in _read(pathlib.Path("/proc/self/cgroup")).splitlines()]
     for root, limit, current, cache in LIMITS:
         path = next((path for kinds, path in own if kinds == root), "/")
-        # Within a container its own group may be the root: both are looked at, and all between them.
+        # Within a container, the container's group may be the root. So all groups from this one up to the root are checked.
         names = pathlib.PurePosixPath(path.strip("/"))
         for name in (names, *names.parents):
             most, used, details = (_read(CGROUP / root / name / file) for file in (limit, current, "memory.stat"))
@@ -95,7 +95,7 @@ def _read(path):
 
 
 def accelerated() -> bool:
-    """Returns whether models run on a GPU or TPU, which has memory of its own."""
+    """Returns whether models run on a GPU or TPU, which has its own memory."""
     if keras.backend.backend() == "tensorflow":
         import tensorflow as tf
 
@@ -110,7 +110,7 @@ def accelerated() -> bool:
 
 
 def _nvidia():
-    """Returns the first visible NVIDIA GPU, or None. `nvidia-smi` answers without a framework taking the memory first."""
+    """Returns the first visible NVIDIA GPU, or None. `nvidia-smi` reports free memory before a framework allocates all of it."""
     if shutil.which("nvidia-smi") is None:
         return None
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")[0]

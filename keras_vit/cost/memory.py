@@ -1,4 +1,4 @@
-"""The memory of a step, by formula: weights, gradients, the optimizer's copies, and a batch's activations at their peak."""
+"""Estimates the memory of a step by formula: weights, gradients, the optimizer's state, and the activations of a batch at their peak."""
 
 import math
 from typing import Any, NamedTuple
@@ -10,18 +10,18 @@ from keras_vit.cost.counts import cost_by_part, known_sizes
 from keras_vit.names import Table
 from keras_vit.runtime import attention_by_head, fused_attention
 
-COPIES = Table("optimizer", {"AdamW": 2, "Lamb": 2, "Muon": 2, "SGD": 1})  # arrays of the size of the weights that an optimizer keeps
+COPIES = Table("optimizer", {"AdamW": 2, "Lamb": 2, "Muon": 2, "SGD": 1})  # arrays of the optimizer's state, each as large as the weights
 
 
 class Memory(NamedTuple):
-    """The memory of a step at its peak, in bytes.
+    """The peak memory of a step, in bytes.
 
     Args:
         weights: int. The weights, and their moving average if there is one.
-        optimizer: int. The arrays that the optimizer keeps.
-        gradients: int. What gradients, and room to apply them, add at the peak.
-        activations: int. What a batch's images hold at the peak, but for attention scores.
-        scores: int. Attention scores: they grow with the square of the number of tokens.
+        optimizer: int. The state of the optimizer.
+        gradients: int. Gradients, and temporary memory to apply them, at the peak.
+        activations: int. Activations of the batch at the peak, except attention scores.
+        scores: int. Attention scores, which grow with the square of the number of tokens.
         batch: int. The images.
     """
 
@@ -39,19 +39,19 @@ class Memory(NamedTuple):
 
 
 class Peak(NamedTuple):
-    """What a step on a backend holds at its peak, as multiples of what the formula of `cost` keeps for the backward pass.
+    """Factors of a backend: its peak memory, relative to the activations that the backward pass needs by the formula of `cost`.
 
-    The formula tells three kinds of numbers apart: of tokens, of the hidden layer of width `mlp_dim`, and attention scores. A backend keeps
-    copies of some of them and computes others again. While activations are freed, gradients are made: the peak is the larger one of
-    activations with the first gradients and of all gradients.
+    The formula has three kinds of values: tokens, the hidden layer of width `mlp_dim`, and attention scores. A backend keeps copies of some
+    of them and recomputes others. While activations are freed, gradients are allocated: the peak is either that of all activations with
+    the first gradients, or that of all gradients.
 
     Args:
-        tokens, hidden, scores: float. Multiples for every block.
-        last_tokens, last_scores: float. Multiples for the block that is being computed.
-        others: float. Multiple for what lies before and behind the blocks.
-        weights: float. Multiple of the trained weights that is added to the activations.
-        alone: float. Multiple of the trained weights where activations are few.
-        again: float. With remat: how much of the kept numbers of one block is held while it is computed again.
+        tokens, hidden, scores: float. Factors for every block.
+        last_tokens, last_scores: float. Factors for the block that is being computed.
+        others: float. Factor for the layers before and after the blocks.
+        weights: float. Factor of the trained weights, added to the activations. Defaults to 0.0.
+        alone: float. Factor of the trained weights, if there are few activations. Defaults to 0.0.
+        again: float. With remat, the share of one block's values that is held while it is recomputed. Defaults to 1.0.
     """
 
     tokens: float
@@ -65,8 +65,8 @@ class Peak(NamedTuple):
     again: float = 1.0
 
 
-# By backend and bytes of an activation. Fitted to steps of 12 to 23 models of other widths, depths and numbers of tokens in float32, and
-# 4 to 6 in half precision; docs/cost.md has the error on others. On torch gradients stay until the next backward pass.
+# By backend and bytes of an activation. Fitted to steps of 12 to 23 models of different widths, depths and numbers of tokens in float32,
+# and 4 to 6 in half precision; docs/cost.md has the error on others. On torch, gradients are kept until the next backward pass.
 TRAINING = {
     ("tensorflow", 4): Peak(1.15, 0.81, 1.39, 0.43, 0.64, 0.0, 0.32, 1.11, 1.4),
     ("tensorflow", 2): Peak(0.91, 0.91, 2.29, 0.79, 1.43, 1.09, 1.0, 1.0, 1.4),
@@ -94,23 +94,23 @@ def step_memory(
     backend: str | None = None,
     **overrides: Any,
 ) -> Memory:
-    """Estimates the memory of a step at its peak, without building anything.
+    """Estimates the peak memory of a step, without building the model.
 
     Args:
-        model: a `VisionTransformer`, the name of a preset, a `ViTConfig`, or a dict of arguments of `VisionTransformer`. Of a model, frozen
-            weights have no gradients and no copies.
-        batch_size: int. Images that are computed at once.
-        training: bool. Whether the step trains. Defaults to True.
+        model: a `VisionTransformer`, the name of a preset, a `ViTConfig`, or a dict of arguments of `VisionTransformer`. If it is a model,
+            its frozen weights have no gradients and no optimizer state.
+        batch_size: int. Number of images of a batch. Defaults to 1.
+        training: bool. Whether it is a training step, or inference. Defaults to True.
         optimizer: str. "AdamW", "Lamb", "Muon" or "SGD" with momentum. Defaults to "AdamW".
         ema: bool. Whether a moving average of the weights is kept. Defaults to False.
-        backend: str or None. "tensorflow", "jax" or "torch"; None takes Keras's. Defaults to None.
+        backend: str or None. "tensorflow", "jax" or "torch". Defaults to None, Keras's backend.
         **overrides: arguments of `VisionTransformer`, such as `input_shape`, `remat` or `dtype`.
 
     Returns:
         A `Memory`.
 
     Raises:
-        ValueError: if the preset, the optimizer or the backend is unknown, or the input's size is open.
+        ValueError: if the preset, the optimizer or the backend is unknown, or the input size is open.
 
     Example:
     >>> memory = step_memory("ViTB16", batch_size=8, backend="tensorflow")
@@ -128,14 +128,14 @@ def step_memory(
         trained = sum(math.prod(v.shape) for v in model.trainable_variables)
     tokens, hidden, scores = kept_by_block(c, backend)
     factors = (TRAINING if training else INFERENCE)[backend, values]
-    # With class-token pooling the last block computes little more than keys and values.
+    # With class-token pooling, the last block computes little more than keys and values.
     whole = c.num_layers - (c.pooling == "token")
     others = sum(part.activation_bytes for name, part in parts.items() if name not in ("blocks", "stem")) // 4
-    stem = parts["stem"].activation_bytes // 4 if "stem" in parts else 0  # kept as the blocks' tokens are: nothing was fitted to it
+    stem = parts["stem"].activation_bytes // 4 if "stem" in parts else 0  # uses the factor of tokens: no models with stems were fitted
     kept, kept_scores = factors.tokens * tokens + factors.hidden * hidden, factors.scores * scores
     blocks, inputs = (factors.again, whole * n * c.hidden_dim) if c.remat and training else (whole, 0)
     numbers, others = blocks * kept + inputs + factors.last_tokens * tokens, factors.others * others
-    # Inference has freed the image's pixels when a block is computed; training keeps them.
+    # In inference, the image's pixels are freed before the blocks are computed; training keeps them.
     numbers = numbers + others + factors.tokens * stem if training else max(numbers, others - factors.last_scores * scores)
     activations = batch_size * values * numbers
     held = batch_size * values * (blocks * kept_scores + factors.last_scores * scores)
@@ -152,14 +152,14 @@ def step_memory(
 
 
 def bytes_of(c: ViTConfig) -> tuple[int, int]:
-    """Returns the bytes of an activation and of a weight, by the configuration's precision or, without one, Keras's."""
+    """Returns the bytes of an activation and of a weight, by the configuration's dtype policy or, without one, Keras's."""
     policy = keras.dtype_policies.get(c.dtype or keras.config.dtype_policy())
     values, weights = (2 if each in ("float16", "bfloat16") else 4 for each in (policy.compute_dtype, policy.variable_dtype))
     return values, weights
 
 
 def kept_by_block(c: ViTConfig, backend: str) -> tuple[int, int, int]:
-    """Returns the numbers that a backward pass needs of one block for one image: (of width D, of width mlp_dim, attention scores)."""
+    """Returns how many values the backward pass needs from a block for one image: (of width D, of width mlp_dim, attention scores)."""
     block = cost_by_part(c.replace(remat=False))["blocks"].activation_bytes // (4 * c.num_layers)
     n, *_ = known_sizes(c)
     scores = c.num_heads * n * n
@@ -168,7 +168,7 @@ def kept_by_block(c: ViTConfig, backend: str) -> tuple[int, int, int]:
 
 
 def attention_is_long(c: ViTConfig, backend: str) -> bool:
-    """Returns whether attention is computed without holding all scores, as `runtime` chooses it on a processor."""
+    """Returns whether `runtime` computes attention on a CPU without holding all scores at once."""
     return known_sizes(c)[0] >= (fused_attention.LONG if backend == "torch" else attention_by_head.LONG)
 
 

@@ -1,4 +1,4 @@
-"""What a step costs: counts, memory and, on a calibrated machine, time."""
+"""The cost of a step: counts, memory and, on a calibrated machine, time."""
 
 import bisect
 from typing import Any, NamedTuple
@@ -20,8 +20,8 @@ class Step(NamedTuple):
         batch_size: int. Images in the step.
         parameters: int. Number of weights, exact.
         macs: int. Multiply-adds of a forward pass of the batch, exact.
-        attention_macs: int. Those of them that grow with the square of the number of tokens.
-        memory: `Memory`. The memory at the step's peak, without that of the framework itself.
+        attention_macs: int. The part of `macs` that grows with the square of the number of tokens.
+        memory: `Memory`. Peak memory of the step, without that of the framework itself.
         seconds: `Seconds` or None. The time, if a machine was given.
     """
 
@@ -34,7 +34,7 @@ class Step(NamedTuple):
     seconds: Seconds | None
 
     def epoch_seconds(self, images: int) -> float:
-        """Returns the time of an epoch in seconds: of its steps alone, without validation and with data that never make them wait.
+        """Returns the time of the steps of an epoch in seconds, without validation and without waiting for data.
 
         Args:
             images: int. Number of images in an epoch.
@@ -43,7 +43,7 @@ class Step(NamedTuple):
             ValueError: if the estimate was made without a machine.
         """
         if self.seconds is None:
-            raise ValueError("The time needs a machine: give `estimate_step` what `keras_vit.profiling.calibrate()` returns")
+            raise ValueError("The time needs a calibrated machine: pass `machine=keras_vit.profiling.calibrate()` to `estimate_step`")
         return -(-images // self.batch_size) * self.seconds.total
 
 
@@ -58,15 +58,15 @@ def estimate_step(
 ) -> Step:
     """Estimates the memory and time of a step, without building the model.
 
-    Parameters and multiply-adds are exact. Memory is that of the current backend on a processor.
+    Parameters and multiply-adds are exact. Memory is that of the current backend on a CPU.
 
     Args:
-        model: a `VisionTransformer`, the name of a preset, a `ViTConfig`, or a dict of arguments of `VisionTransformer`. Of a model, frozen
-            weights have no gradients and no copies in the optimizer.
-        batch_size: int. Images that are computed at once. Defaults to 1.
-        training: bool. Whether the step trains. Defaults to True.
+        model: a `VisionTransformer`, the name of a preset, a `ViTConfig`, or a dict of arguments of `VisionTransformer`. If it is a model,
+            its frozen weights have no gradients and no optimizer state.
+        batch_size: int. Number of images of a batch. Defaults to 1.
+        training: bool. Whether it is a training step, or inference. Defaults to True.
         optimizer: str. "AdamW", "Lamb", "Muon" or "SGD" with momentum. Defaults to "AdamW".
-        machine: `keras_vit.cost.Machine` or None. From `keras_vit.profiling.calibrate`. None estimates no time. Defaults to None.
+        machine: `keras_vit.cost.Machine` or None. Result of `keras_vit.profiling.calibrate`. Defaults to None: the time is not estimated.
         ema: bool. Whether training keeps a moving average of the weights. Defaults to False.
         **overrides: arguments of `VisionTransformer`, such as `input_shape`, `patch_size`, `remat` or `dtype`.
 
@@ -74,8 +74,8 @@ def estimate_step(
         A `Step`.
 
     Raises:
-        ValueError: if the preset or the optimizer is unknown, the input's size is open, `batch_size` is less than 1, or the machine was
-            calibrated for other steps.
+        ValueError: if the preset or the optimizer is unknown, the input size is open, `batch_size` is less than 1, or the machine was
+            calibrated for another backend or kind of step.
 
     Example:
     >>> step = keras_vit.estimate_step("ViTB16", batch_size=64, input_shape=(384, 384, 3))
@@ -101,7 +101,7 @@ def estimate_step(
 
 
 def largest_batch(available: float, model: Any, training: bool = True, **more: Any) -> int:
-    """Returns the largest batch whose step fits into `available` bytes; 0 if not even one image does.
+    """Returns the largest batch size whose step fits into `available` bytes; 0 if a single image does not fit.
 
     Args:
         available: float. Bytes.

@@ -1,4 +1,4 @@
-"""Models for other runtimes: written, run in their runtime, and compared with Keras."""
+"""Exports models for other runtimes, runs the exported files there, and compares them with Keras."""
 
 from keras_vit.export.exporting import Check, export_model
 from keras_vit.export.formats import FORMATS

@@ -19,22 +19,22 @@ from keras_vit.layers import checks
 from keras_vit.version import __version__
 from keras_vit.vision_transformer import VisionTransformer
 
-# The largest difference of an output, relative to the largest output of the image set.
+# Largest allowed difference of an output, relative to the largest output.
 BOUNDS = {"float32": 1e-4, "half": 0.05, "int8": 0.3}
-OUTPUTS = {None: "logits", "linear": "logits", "softmax": "probabilities"}  # of a head, by its activation
-SECONDS = 1.0  # that the speed is measured for
+OUTPUTS = {None: "logits", "linear": "logits", "softmax": "probabilities"}  # activation of the head -> kind of outputs
+SECONDS = 1.0  # duration of the speed measurement
 
 
 @dataclasses.dataclass(frozen=True)
 class Check:
-    """How an exported model compares with the model in Keras, on the same images.
+    """The comparison of an exported model with the model in Keras, on the same images.
 
     Attributes:
         difference: float. Largest difference of an output, relative to the largest output.
-        bound: float. What `difference` may be.
-        agreement: float or None. Share of the images that both give the same class; None for features.
+        bound: float. Largest allowed `difference`.
+        agreement: float or None. Share of the images for which both predict the same class; None for features.
         images: int. Number of images.
-        size: int. Bytes of the model's files.
+        size: int. Size of the model's files in bytes.
         images_per_second: float. Speed in the runtime, on this machine.
     """
 
@@ -58,22 +58,21 @@ def export_model(
     class_names: list[str] | tuple[str, ...] | None = None,
     force: bool = False,
 ) -> Check:
-    """Exports a model into a folder, and checks it there.
+    """Exports a model into a folder, and checks the exported file in its runtime.
 
     The folder holds the model's file, `model.json` (class names, input, preprocessing, versions) and `predict_exported.py`, which
-    classifies images with these files alone. The exported file is run in its runtime before the folder appears: it is whole and right,
-    or absent.
+    classifies images with only these files. The folder is only created if the outputs of the exported file agree with the model's.
 
     Args:
         model: a `VisionTransformer`.
-        path: str or path-like. Folder to make.
+        path: str or path-like. New folder.
         format: "saved_model" (TensorFlow, TensorFlow Serving), "onnx" (onnxruntime), "openvino", "litert" (TensorFlow Lite) or "torch"
             (`torch.export`).
         precision: "float32"; "half", which halves the file; or "int8", which quarters it. Defaults to "float32".
-        dynamic_batch: bool. Whether the file takes any number of images at once, or one. Defaults to True.
-        dynamic_size: bool. Whether it takes images of any size that the patch divides. Defaults to False.
-        include_preprocessing: bool or None. Whether the file takes pixels from 0 to 255 and normalizes them itself. Defaults to None, as
-            the model does.
+        dynamic_batch: bool. Whether the file accepts batches of any size, or of one image. Defaults to True.
+        dynamic_size: bool. Whether the file accepts images of any size that the patch divides. Defaults to False.
+        include_preprocessing: bool or None. Whether the file accepts pixels from 0 to 255 and normalizes them itself. Defaults to None, as
+            the model.
         images: array `(n, rows, columns, channels)` of pixels from 0 to 255, or None. Images for the check, and for the ranges of "int8" in
             OpenVINO. Defaults to None, 18 crops of scikit-learn's photographs.
         class_names: sequence of str or None. Names of the outputs. Defaults to None, the model's.
@@ -132,7 +131,7 @@ def _changed(model, dynamic_size, include_preprocessing):
     if include_preprocessing is not None and include_preprocessing != model.config.include_preprocessing:
         changes["include_preprocessing"] = include_preprocessing
     if not dynamic_size and None in model.input_shape[1:]:
-        raise ValueError(f"A model of open size is exported with `dynamic_size=True`. Received: an input of shape {model.input_shape[1:]}")
+        raise ValueError(f"A model with an open input size needs `dynamic_size=True`. Received: an input of shape {model.input_shape[1:]}")
     return model.adapt(**changes) if changes else model
 
 
@@ -173,7 +172,7 @@ def _write(folder, about):
 
 
 def _check(folder, model, images, dynamic_batch, dynamic_size, bound, size):
-    """Runs the exported file as its users do, by `predict_exported.py`: on all images at once, on one, and at another size."""
+    """Runs the exported file by `predict_exported.py`, as users do: on all images at once, on one image, and at another size."""
     run, _ = predict_exported.load(folder)
     sets = [images, images[:1]]
     if dynamic_size:

@@ -1,4 +1,4 @@
-"""The formats: what each writes, from which backend, and what it needs."""
+"""The export formats: how each is written, and the backends and packages that it needs."""
 
 import contextlib
 import dataclasses
@@ -17,13 +17,13 @@ from keras_vit.extras import install
 
 @dataclasses.dataclass(frozen=True)
 class Format:
-    """A format.
+    """An export format.
 
     Attributes:
-        file: str. The name of the model within the exported folder.
-        backends: tuple of str. Backends of Keras that write it; the command takes the first.
-        output: str. The name that the file gives its output.
-        packages: dict from a package that writes or runs it to the extra that installs it.
+        file: str. Name of the model's file in the exported folder.
+        backends: tuple of str. Keras backends that can write it. The command uses the first.
+        output: str. Name of the model's output in the file.
+        packages: dict from packages that write or run the file to the extras that install them.
         write: function `(model, path, spec, precision, images)` that writes the file.
     """
 
@@ -46,7 +46,7 @@ class Format:
         backend = keras.backend.backend()
         if backend not in self.backends:
             able = " or ".join(self.backends)
-            raise ValueError(f"The format {name!r} is written on the backend {able}: set KERAS_BACKEND. Received: KERAS_BACKEND={backend}")
+            raise ValueError(f"The format {name!r} needs the backend {able}: set KERAS_BACKEND. Received: KERAS_BACKEND={backend}")
 
 
 def _saved_model(model, path, spec, precision, images):
@@ -57,7 +57,9 @@ def _torch(model, path, spec, precision, images):
     import torch
 
     if None in spec.shape[1:]:
-        raise ValueError("The format 'torch' is of one image size: torch.export fixes the grid of patches. Received: `dynamic_size=True`")
+        raise ValueError(
+            "The format 'torch' needs a fixed image size: torch.export fixes the grid of patches. Received: `dynamic_size=True`"
+        )
     dynamic = {"dynamic_shapes": [({0: torch.export.Dim.AUTO},)]} if spec.shape[0] is None else {}
     sample = np.concatenate([images, images])[: 2 if dynamic else 1]  # a batch of one would be taken for a constant
     with warnings.catch_warnings():
@@ -68,7 +70,7 @@ def _torch(model, path, spec, precision, images):
 
 
 def _in_keras(model, precision):
-    """Returns the model, or one whose weights Keras stores in fewer bits."""
+    """Returns the model in a precision of Keras: as it is, in bfloat16, or quantized to int8."""
     if precision == "half":
         return model.adapt(dtype="bfloat16")
     if precision == "int8":
@@ -88,7 +90,7 @@ def _onnx(model, path, spec, precision, images):
 
 
 def _name_output(path):
-    """Renames the output of an ONNX file, whose name is that of a tensor within TensorFlow."""
+    """Renames the output of an ONNX file, which has the name of an internal tensor of TensorFlow."""
     import onnx
 
     file = onnx.load(path)
@@ -130,7 +132,7 @@ def _openvino(model, path, spec, precision, images):
 
 @contextlib.contextmanager
 def _temporary_files_in(folder):
-    """While active, temporary files are made in a folder that is then removed: tf2onnx leaves some behind."""
+    """Puts temporary files into a folder that is removed afterwards, because tf2onnx does not remove its own."""
     before = tempfile.tempdir
     with tempfile.TemporaryDirectory(dir=folder) as tempfile.tempdir:
         try:

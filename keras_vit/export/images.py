@@ -1,4 +1,4 @@
-"""Real images to check an exported model with."""
+"""Real images for the check of an exported model."""
 
 import numpy as np
 
@@ -21,7 +21,7 @@ def photographs(model):
     try:
         from sklearn.datasets import load_sample_images
     except ImportError:
-        raise ImportError(f"The check of an exported model takes images of scikit-learn, or yours: {install('demo')}") from None
+        raise ImportError(f"Without `images`, the check of an exported model needs scikit-learn's: {install('demo')}") from None
     transform, found = evaluation_transform(model), []
     for photograph in load_sample_images().images:
         for rows in np.array_split(photograph, CROPS, axis=0):

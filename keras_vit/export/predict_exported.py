@@ -1,4 +1,4 @@
-"""Classifies images with an exported model, without the library that made it.
+"""Classifies images with an exported model, without keras_vit.
 
     python predict_exported.py IMAGE ...
 
@@ -22,7 +22,8 @@ def load(folder):
         folder: str or path-like. Folder with `model.json` and the model's file.
 
     Returns:
-        A pair: the function from images, a float32 array `(batch, *input shape)`, to an array of outputs; and `model.json` as a dict.
+        (run, about): a function that takes images, a float32 array `(batch, *input shape)`, and returns an array of outputs; and
+        `model.json` as a dict.
     """
     folder = pathlib.Path(folder)
     about = json.loads((folder / "model.json").read_text("utf-8"))
@@ -36,7 +37,7 @@ def saved_model(path):
     serve = loaded.signatures["serving_default"]
     (name,) = serve.structured_input_signature[1]
 
-    def run(images, loaded=loaded):  # a signature does not keep its model alive
+    def run(images, loaded=loaded):  # keeps the model alive: the signature does not
         return next(iter(serve(**{name: tf.constant(images)}).values())).numpy()
 
     return run
@@ -53,7 +54,7 @@ def onnx(path):
 def openvino(path):
     import openvino
 
-    # In float32, also where the processor is faster in bfloat16: remove the hint for speed.
+    # float32, even if the processor is faster in bfloat16: remove the hint for speed.
     model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
     return lambda images: model(images)[0]
 
@@ -94,7 +95,7 @@ RUNTIMES = {"saved_model": saved_model, "onnx": onnx, "openvino": openvino, "lit
 
 
 def prepare(image, about):
-    """Returns an image as the model takes it, resized and cropped as in the evaluation of its weights.
+    """Returns an image as input of the model, resized and cropped as in the evaluation of its weights.
 
     Args:
         image: `PIL.Image.Image`.
@@ -103,7 +104,7 @@ def prepare(image, about):
     form = about["preprocessing"]
     rows, columns = form["size"]
     image = ImageOps.exif_transpose(image).convert("RGB" if form["channels"] == 3 else "L")
-    # The tiny addend undoes the rounding of fractions such as 224 / 248.
+    # The tiny addend undoes the rounding error of fractions such as 224 / 248.
     least = [float(math.floor(side / form["crop_fraction"] + 1e-6)) for side in (rows, columns)]
     height, width = least
     if form["crop_mode"] == "center":
@@ -124,7 +125,7 @@ def main():
     parser.add_argument(
         "--model", default=pathlib.Path(__file__).resolve().parent, help="folder of the exported model (default: this file's)"
     )
-    parser.add_argument("--top", type=int, default=5, help="classes shown for each image")
+    parser.add_argument("--top", type=int, default=5, help="number of classes to print for each image")
     arguments = parser.parse_args()
     run, about = load(arguments.model)
     for path in arguments.images:

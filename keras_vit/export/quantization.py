@@ -1,12 +1,12 @@
-"""Smaller files after training: half precision and 8 bits, by the quantizer of each runtime."""
+"""Post-training quantization of exported files to half precision or 8 bits, by the quantizer of each runtime."""
 
 import pathlib
 
-PACKAGES = {("openvino", "int8"): {"nncf": "openvino-int8"}}  # that only a precision of a format needs, and the extra that installs them
+PACKAGES = {("openvino", "int8"): {"nncf": "openvino-int8"}}  # (format, precision) -> packages that it also needs, with their extra
 
 
 def _onnx_half(path):
-    """Turns an ONNX file to float16; inputs and outputs stay float32."""
+    """Converts an ONNX file to float16. Inputs and outputs stay float32."""
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
@@ -14,7 +14,7 @@ def _onnx_half(path):
 
 
 def _onnx_int8(path):
-    """Turns the matrix products of an ONNX file to 8 bits: weights per column now, inputs by the range that each call finds."""
+    """Quantizes the matrix products of an ONNX file to 8 bits: weights per column, and inputs dynamically in each call."""
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     full = pathlib.Path(path).with_suffix(".full")
@@ -27,7 +27,7 @@ ONNX = {"half": _onnx_half, "int8": _onnx_int8}
 
 
 def openvino(network, images):
-    """Returns an OpenVINO model with 8-bit weights and activations, whose ranges are those that real images reach."""
+    """Returns an OpenVINO model with 8-bit weights and activations. The ranges of activations are measured on real images."""
     import logging
 
     import nncf

@@ -1,4 +1,4 @@
-"""Measures models on this machine: its calibration, for predictions, and benchmarks."""
+"""Measures models on this machine: benchmarks, and a calibration for the prediction of times."""
 
 from keras_vit.profiling.calibration import calibrate, is_calibrated
 from keras_vit.profiling.throughput import benchmark

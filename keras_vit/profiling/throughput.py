@@ -1,4 +1,4 @@
-"""The speed and memory of models, in the columns of timm's benchmark tables."""
+"""Measures the speed and memory of models, with the columns of timm's benchmark tables."""
 
 from typing import Any
 
@@ -21,24 +21,24 @@ def benchmark(
     seconds: float = 5.0,
     **overrides: Any,
 ) -> dict[str, Any]:
-    """Measures a preset in a process of its own, on the current backend.
+    """Measures a preset in a new process, on the current backend.
 
-    The first columns are those of timm's tables (`benchmark.py`, `results/benchmark-*.csv`), so that tables can be joined by `model`.
+    The first columns are those of timm's tables (`benchmark.py`, `results/benchmark-*.csv`), so that the tables can be joined by `model`.
 
     Args:
         name: str. Name of a preset.
         batch_size: int. Images in a step. Defaults to 8.
-        training: bool. Whether training steps are measured, or inference. Defaults to False.
+        training: bool. Whether to measure training steps, or inference. Defaults to False.
         optimizer: str. Optimizer of training steps. Defaults to "AdamW".
         precision: str. Name of a dtype policy, such as "mixed_bfloat16". Defaults to "float32".
-        seconds: float. How long steps are timed after the warm-up; at least ten are. Defaults to 5.
+        seconds: float. How long steps are timed after the warm-up; at least ten steps are timed. Defaults to 5.
         **overrides: arguments of `VisionTransformer`, such as `input_shape`.
 
     Returns:
-        A dict. With "infer_" or "train_" before them: `samples_per_sec`, `step_time` (mean, ms), `batch_size`, `img_size` and, for
-        inference, `gmacs` and `macts` (millions of outputs of convolutions and matrix products). `model` is timm's name of the preset
-        where it has one, `param_count` is in millions. Then what timm's tables lack: `preset`, `latency_p50` and `latency_p99` of a step
-        (ms), `peak_memory_mb` (of the whole process, or on a GPU of what the framework allocated), `backend`, `dtype` and `device`.
+        dict. `model` is timm's name of the preset, if there is one, and `param_count` is in millions. Columns with the prefix "infer_" or
+        "train_" are `samples_per_sec`, `step_time` (mean, ms), `batch_size`, `img_size` and, for inference, `gmacs` and `macts` (millions
+        of outputs of convolutions and matrix products). Columns that timm's tables lack are `preset`, `latency_p50` and `latency_p99` of a
+        step (ms), `peak_memory_mb` (of the process or, on a GPU, of the framework's allocations), `backend`, `dtype` and `device`.
 
     Raises:
         ValueError: if the preset or an argument is unknown.
@@ -78,7 +78,7 @@ def benchmark(
 
 
 def timm_name(preset: str, side: int | None) -> str:
-    """Returns timm's name of a preset for images of this side, or the preset's where timm has none.
+    """Returns timm's name of a preset for images of this side, or the preset's own name if timm has none.
 
     Example:
     >>> timm_name("ViTB16", 384), timm_name("ViTMicro4", 32)

@@ -127,7 +127,7 @@ def test_image_order_set_in_keras():
     "model, overrides, message",
     [
         ("ViTB17", {}, "The nearest are .*Received: 'ViTB17'"),
-        ("ViTB16", {"input_shape": (None, None, 3)}, "give `input_shape`. Received: input_shape="),
+        ("ViTB16", {"input_shape": (None, None, 3)}, "pass `input_shape`. Received: input_shape="),
         ("ViTB16", {"input_shape": (225, 224, 3)}, "must divide the image. Received: input_shape="),
         ("R26ViTS32", {"input_shape": (224, 224, 3), "patch_size": 2}, "must divide .* stride 32"),
         ("ViTB16", {"classes": 10}, "no arguments of VisionTransformer. Received: classes"),

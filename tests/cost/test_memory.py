@@ -75,7 +75,7 @@ def test_bad_input():
         ("ViTS17", {}, "The nearest are"),
         ("ViTS16", {"optimizer": "Adam"}, "Unknown optimizer; there is 'AdamW'"),
         ("ViTS16", {"batch_size": 0}, "`batch_size` must be"),
-        ("ViTS16", {"input_shape": (None, None, 3)}, "give `input_shape`"),
+        ("ViTS16", {"input_shape": (None, None, 3)}, "pass `input_shape`"),
     ):
         with pytest.raises(ValueError, match=message):
             keras_vit.estimate_step(model, **more)
