@@ -39,8 +39,8 @@ class Checkpoints(keras.callbacks.Callback):
     written. Earlier checkpoints stay as they are. SIGTERM (the notice to a preempted machine) and Ctrl-C take effect at the end of the
     step: the run is saved, and after SIGTERM the program exits with 0. A second signal takes effect at once.
 
-    On JAX and torch, a step does not wait for the loss of the previous step: Keras reports losses in the background, and this callback handles
-    a step when the next one begins. Callbacks that change the model in `on_train_batch_begin` must therefore come after this one.
+    On JAX and torch, a step does not wait for the loss of the previous step: Keras reports losses in the background, and this callback
+    handles a step when the next one begins. Callbacks that change the model in `on_train_batch_begin` must therefore come after this one.
 
     Args:
         folder: str or path-like. The folder of the checkpoints. Only one process at a time may write into it.
@@ -111,7 +111,7 @@ class Checkpoints(keras.callbacks.Callback):
 
     @property
     def async_safe(self) -> bool:
-        """Whether Keras may call `on_train_batch_end` in the background. It may not if the first steps of `fit` restore the end of an epoch."""
+        """Whether Keras may call `on_train_batch_end` in the background: not if the first steps of `fit` restore the end of an epoch."""
         return not (self._repeated and self._epoch_is_over)
 
     def files(self) -> list[pathlib.Path]:
