@@ -38,9 +38,9 @@ def embed(
 ):
     """Computes the features of a data set, or of a folder of photographs.
 
-    Writes the features, labels and splits of all images, and the number of each image within its split. For images without classes, it writes
-    the names of the files instead of labels: these are a folder without subfolders of images, or any folder with --unlabeled. If it is killed,
-    the same command resumes. Images are resized and cropped as in the evaluation of the weights.
+    Writes the features, labels and splits of all images, and the number of each image within its split. If the folder has no subfolders of
+    images, or with --unlabeled, it writes the names of the files instead of labels. If it is killed, the same command resumes. Images are
+    resized and cropped as in the evaluation of the weights.
     """
     with quiet():
         from keras_vit.data.sources import SOURCES
