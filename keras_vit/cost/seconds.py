@@ -1,4 +1,4 @@
-"""The time of a step on a calibrated machine, by what it computes."""
+"""Predicts the time of a step on a calibrated machine, by kind of computation."""
 
 import math
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ from keras_vit.config import ViTConfig
 from keras_vit.cost.counts import cost_by_part, known_sizes
 from keras_vit.cost.memory import COPIES, attention_is_long
 
-# What recomputation adds to a training step, of the dense part's time (docs/performance.md).
+# Additional time of a training step with recomputation, as a fraction of the dense part (docs/performance.md).
 REMAT = {"tensorflow": 0.20, "jax": 0.10, "torch": 0.33}
 
 
@@ -20,7 +20,7 @@ class Machine(NamedTuple):
         threads: int. Threads of the processor.
         precision: str. Name of the dtype policy.
         training: bool. Whether the times are of training steps or of inference.
-        overhead: float. Seconds of a block without any work; the rest of a step counts as one more block.
+        overhead: float. Seconds of overhead per block. The rest of a step counts as one more block.
         parameter: float. Seconds for each trained weight.
         dense: dict from `hidden_dim` to the seconds of a multiply-add of a block of this width, norms and activation included.
         score, long_score: float. Seconds for each attention score, where all are held at once and where they are not.
@@ -49,10 +49,10 @@ class Machine(NamedTuple):
 
 
 class Seconds(NamedTuple):
-    """The time of a step in seconds, by what it is for.
+    """The time of a step in seconds, by kind of computation.
 
     Args:
-        overhead: float. What a step takes without any work.
+        overhead: float. Time that does not depend on the amount of work.
         dense: float. Matrix products over single tokens, norms and activations: it grows with the number of tokens.
         attention: float. Attention scores: it grows with the square of the number of tokens.
         optimizer: float. Updates of the weights.
@@ -70,15 +70,15 @@ class Seconds(NamedTuple):
 
 
 class Work(NamedTuple):
-    """What a step computes.
+    """The amount of work of a step.
 
     Args:
         blocks: int. Number of blocks.
         width: int. `hidden_dim`.
-        dense: float. Multiply-adds but those of attention scores.
-        scores: float. Attention scores.
-        is_long: bool. Whether attention is computed without holding all scores.
-        weights: float. Weights that are updated, as AdamW's: an optimizer that keeps fewer arrays counts them for less.
+        dense: float. Multiply-adds, except those of attention scores.
+        scores: float. Number of attention scores.
+        is_long: bool. Whether attention is computed without holding all scores at once.
+        weights: float. Number of updated weights. For an optimizer that keeps fewer arrays than AdamW, it is scaled down.
     """
 
     blocks: int
@@ -90,19 +90,19 @@ class Work(NamedTuple):
 
 
 def work(model: Any, batch_size: int, backend: str, optimizer: str = "AdamW") -> Work:
-    """Returns what a step of a batch computes. Arguments as in `step_seconds`."""
+    """Returns the amount of work of a step. Arguments as in `step_seconds`."""
     c = ViTConfig.of(model)
     parts = cost_by_part(c)
     (n, *_), d = known_sizes(c), c.hidden_dim
     whole = c.num_layers - (c.pooling == "token")
     block = parts["blocks"].macs / c.num_layers - 2 * n * n * d
     dense = whole * block + sum(part.macs for name, part in parts.items() if name != "blocks")
-    if c.pooling == "token":  # the last block: keys and values of all tokens, the rest of the class tokens alone
+    if c.pooling == "token":  # the last block computes keys and values of all tokens, and the rest only for the class tokens
         first = c.num_class_tokens
         dense += 2 * n * d * d + first * (block / n - 2 * d * d)
     scores = whole * c.num_heads * n * n
     weights = sum(part.parameters for part in parts.values())
-    # AdamW reads four arrays and writes three; another optimizer keeps fewer copies.
+    # AdamW reads four arrays and writes three; other optimizers may have fewer.
     arrays = (3 + 2 * COPIES[optimizer]) / (3 + 2 * COPIES["AdamW"])
     return Work(c.num_layers, d, batch_size * dense, batch_size * scores, attention_is_long(c, backend), weights * arrays)
 
@@ -113,8 +113,8 @@ def step_seconds(model: Any, batch_size: int, machine: Machine, optimizer: str =
     Args:
         model: as in `step_memory`.
         batch_size: int. Images in a step.
-        machine: `Machine`. From `keras_vit.profiling.calibrate`.
-        optimizer: str. As in `step_memory`.
+        machine: `Machine`. Result of `keras_vit.profiling.calibrate`.
+        optimizer: str. As in `step_memory`. Defaults to "AdamW".
         **overrides: arguments of `VisionTransformer`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Measures this machine once: a few tiny models, from whose steps the time of any other is predicted."""
+"""Calibrates this machine: measures a few tiny models once, to predict the time of any other model."""
 
 import importlib
 import json
@@ -23,9 +23,9 @@ WIDTHS = (192, 768)
 def calibrate(training: bool = True, precision: str | None = None, again: bool = False) -> Machine:
     """Returns the speed of this machine on the current backend. The first call measures it, and keeps it in a file.
 
-    The measurement takes processes of its own, some ten seconds on torch, and up to a minute where XLA compiles. The file lies in
-    `$KERAS_HOME/keras_vit/machines` (default `~/.keras/keras_vit/machines`) under the names of the processor or GPU, its threads, the
-    backend and the precision. Another version of Keras, the backend or this package measures again.
+    The measurement runs in new processes. It takes about ten seconds on torch, and up to a minute where XLA compiles. The file is in
+    `$KERAS_HOME/keras_vit/machines` (default `~/.keras/keras_vit/machines`), and its name has the processor or GPU, the number of threads,
+    the backend and the precision. After an update of Keras, the backend or this package, the next call measures again.
 
     Args:
         training: bool. Whether training steps are measured, or inference. Defaults to True.
@@ -53,12 +53,12 @@ def calibrate(training: bool = True, precision: str | None = None, again: bool =
 
 
 def is_calibrated(training: bool = True, precision: str | None = None) -> bool:
-    """Returns whether `calibrate` finds its file."""
+    """Returns whether this machine is calibrated, so that `calibrate` does not measure."""
     return _read(path_of(training, precision)) is not None
 
 
 def path_of(training: bool, precision: str | None) -> pathlib.Path:
-    """Returns the file of a calibration."""
+    """Returns the path of a calibration's file."""
     home = cache_folder("machines")
     found = this_device()
     kind = "training" if training else "inference"
@@ -74,12 +74,12 @@ def versions() -> dict[str, Any]:
 
 
 def processes() -> int:
-    """Returns how many processes compile a calibration's models at the same time: two, but one on a GPU or TPU, or on one thread."""
+    """Returns the number of processes that compile models at the same time: one on a GPU or TPU or with one thread, else two."""
     return 1 if accelerated() or threads() == 1 else 2
 
 
 def jobs(training: bool, precision: str | None = None) -> list[Job]:
-    """Returns the tiny models of a calibration, each with its batch. Two processes compile those at even and at odd places."""
+    """Returns the tiny models of a calibration, with their batch sizes. Of two processes, one compiles those at even places."""
     # The longest sequence of patches, in a square, whose scores are held at once.
     held = math.isqrt((fused_attention.LONG if keras.backend.backend() == "torch" else attention_by_head.LONG) - 1)
 
@@ -102,12 +102,12 @@ def jobs(training: bool, precision: str | None = None) -> list[Job]:
 
 
 def seconds_of(steps: list[Steps]) -> list[float]:
-    """Returns the time of each job: the lower quartile, as what other programs do at the same time makes steps longer, never shorter."""
+    """Returns the time of each job: the lower quartile, because other programs make steps longer, never shorter."""
     return [float(np.quantile(each.seconds, 0.25)) for each in steps]
 
 
 def fit(training: bool, precision: str | None, seconds: list[float]) -> Machine:
-    """Returns the machine whose predictions are the nearest to the measured steps of `jobs`, relative to each."""
+    """Returns the machine whose predictions have the least squared relative error on the measured steps of `jobs`."""
     backend, found = keras.backend.backend(), this_device()
     columns = ["overhead", "parameter", *WIDTHS, "score", "long_score"]
     rows = []
@@ -125,7 +125,7 @@ def fit(training: bool, precision: str | None, seconds: list[float]) -> Machine:
 
 
 def _positive_least_squares(matrix, target):
-    """Returns the least-squares solution without negative numbers: a negative one is left out, and the rest solved again."""
+    """Returns a least-squares solution without negative values: columns with negative values are removed, and the rest is solved again."""
     scale = np.maximum(np.abs(matrix).max(axis=0), 1e-300)
     kept = np.flatnonzero(scale > 1e-299)
     while True:
@@ -150,5 +150,5 @@ def _read(path):
         return Machine(**found | {"dense": {int(width): value for width, value in found["dense"].items()}})
     except FileNotFoundError:
         return None
-    except (ValueError, KeyError, TypeError, AttributeError):  # another version's, or one that a user has edited: it is measured again
+    except (ValueError, KeyError, TypeError, AttributeError):  # written by another version or edited by a user: measure again
         return None

@@ -1,4 +1,4 @@
-"""Times steps of models in a process of their own, so that their peak memory is theirs: `measure`."""
+"""Measures the time and peak memory of steps in a new process, so that the peak memory is that of the steps."""
 
 import contextlib
 import json
@@ -15,15 +15,15 @@ import keras
 
 
 class Job(NamedTuple):
-    """What is measured.
+    """A measurement to run.
 
     Args:
-        arguments: dict. Arguments of `VisionTransformer`, of values that JSON takes.
+        arguments: dict. Arguments of `VisionTransformer`, with values that JSON can hold.
         batch_size: int. Images in a step.
-        training: bool. Training steps, or inference.
-        optimizer: str. Optimizer of training steps.
-        seconds: float. How long steps are timed, after the warm-up.
-        least: int. Steps that are timed at least.
+        training: bool. Whether to measure training steps, or inference. Defaults to False.
+        optimizer: str. Optimizer of training steps. Defaults to "AdamW".
+        seconds: float. How long steps are timed, after the warm-up. Defaults to 5.0.
+        least: int. Minimum number of timed steps. Defaults to 10.
     """
 
     arguments: dict[str, Any]
@@ -35,11 +35,11 @@ class Job(NamedTuple):
 
 
 class Steps(NamedTuple):
-    """What was measured.
+    """The result of a measurement.
 
     Args:
         seconds: list of float. The time of each step.
-        peak_bytes: int. Peak memory: of the process, or on a GPU of what the framework allocated there.
+        peak_bytes: int. Peak memory of the process or, on a GPU, of the framework's allocations.
     """
 
     seconds: list[float]
@@ -47,7 +47,7 @@ class Steps(NamedTuple):
 
 
 class Running(NamedTuple):
-    """A process that measures. It answers in lines of JSON."""
+    """A process that measures jobs. Its answers are lines of JSON."""
 
     process: subprocess.Popen
     errors: Any
@@ -56,18 +56,18 @@ class Running(NamedTuple):
 def measure(jobs: list[Job], processes: int = 1) -> list[Steps]:
     """Measures jobs in new processes, on the backend and with the precision of this one.
 
-    All jobs are compiled before the first is timed. Then the processes time one after another, and the jobs of a process by turns, so
-    that a moment in which other programs are busy does not fall on one job alone.
+    All jobs are compiled before the first is timed. The processes then time their jobs one after another. The jobs of a process take
+    turns, so that a moment in which other programs are busy does not affect a single job.
 
     Args:
         jobs: list of `Job`.
-        processes: int. Processes that compile at the same time. Defaults to 1.
+        processes: int. Number of processes that compile at the same time. Defaults to 1.
 
     Returns:
         A list of `Steps`, one for each job. Peak memory is that of the job's process.
 
     Raises:
-        RuntimeError: if a process fails, with its last line.
+        RuntimeError: if a process fails. The error has its last line.
     """
     running = [start(jobs[number::processes]) for number in range(min(processes, len(jobs)))]
     found: list = [None] * len(jobs)
@@ -87,7 +87,7 @@ def start(jobs: list[Job], backend: str | None = None) -> Running:
     """Starts a process that compiles jobs and answers "ready"; after `proceed` it times them, and answers a list of `Steps`."""
     environment = {
         "KERAS_BACKEND": backend or keras.backend.backend(),
-        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # else a GPU's peak would be all of its memory
+        "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # else the peak on a GPU would be all of its memory
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
     }
     return start_command([sys.executable, "-m", "keras_vit.profiling.steps"], jobs, environment)
@@ -105,7 +105,7 @@ def start_command(command: list[str], asked: Any, environment: dict[str, str]) -
 
 def proceed(running: Running, line: str = "") -> None:
     """Sends a line to a process."""
-    with contextlib.suppress(BrokenPipeError):  # it has failed, and `answer` says why
+    with contextlib.suppress(BrokenPipeError):  # the process has failed; `answer` raises its error
         print(line, file=running.process.stdin, flush=True)
 
 
@@ -113,7 +113,7 @@ def answer(running: Running, timeout: float | None = None) -> Any:
     """Returns the next answer of a process.
 
     Raises:
-        RuntimeError: if it has failed, with its last line, or does not answer in `timeout` seconds.
+        RuntimeError: if the process failed, with its last line, or does not answer within `timeout` seconds.
     """
     watch = threading.Timer(timeout or 0.0, running.process.kill)
     if timeout is not None:
@@ -142,13 +142,13 @@ def stop(running: Running) -> None:
 
 
 def timed(jobs: list[Job]) -> list[Steps]:
-    """Measures jobs in this process, by turns."""
+    """Measures jobs in this process. The jobs take turns."""
     return _in_turns(jobs, [_compiled(job) for job in jobs])
 
 
 def _compiled(job):
     step = step_of(job)
-    for _ in range(3):  # the first traces and compiles
+    for _ in range(3):  # the first step traces and compiles
         step()
     return step
 
@@ -159,7 +159,7 @@ def _in_turns(jobs, steps, turns=3):
         for job, step, seconds in zip(jobs, steps, found):
             begun = time.perf_counter()
             if len(jobs) > 1:
-                step()  # its data have left the processor's cache
+                step()  # not timed: the other jobs have replaced its data in the processor's cache
             while len(seconds) < job.least * turn / turns or time.perf_counter() - begun < job.seconds / turns:
                 start = time.perf_counter()
                 step()
@@ -168,7 +168,7 @@ def _in_turns(jobs, steps, turns=3):
 
 
 def step_of(job: Job) -> Any:
-    """Returns a function that computes a step of a job and waits for its result."""
+    """Returns a function that runs a step of a job and waits for its result."""
     import numpy as np
 
     from keras_vit.training.optimizers import OPTIMIZERS
@@ -187,7 +187,7 @@ def step_of(job: Job) -> Any:
 
 
 def peak_bytes() -> int:
-    """Returns the peak memory of this process, or on a GPU of what the framework allocated there."""
+    """Returns the peak memory of this process or, on a GPU, of the framework's allocations."""
     if "torch" in sys.modules and (cuda := sys.modules["torch"].cuda).is_available() and cuda.is_initialized():
         return cuda.max_memory_allocated()
     if keras.backend.backend() == "jax" and (stats := sys.modules["jax"].local_devices()[0].memory_stats()):
@@ -195,17 +195,17 @@ def peak_bytes() -> int:
     if keras.backend.backend() == "tensorflow" and (gpus := sys.modules["tensorflow"].config.list_logical_devices("GPU")):
         return sys.modules["tensorflow"].config.experimental.get_memory_info(gpus[0].name.removeprefix("/device:"))["peak"]
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return most if sys.platform == "darwin" else 1024 * most  # in bytes there, in KiB elsewhere
+    return most if sys.platform == "darwin" else 1024 * most  # macOS reports bytes, other systems KiB
 
 
 def main():
-    """Reads jobs as a line of JSON, compiles them, waits for another line, and writes what was measured."""
+    """Reads jobs as a line of JSON, compiles them, waits for another line, and writes the results."""
     jobs = [Job(*each) for each in json.loads(sys.stdin.readline())]
     pipe = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # what libraries print must not come between
+    os.dup2(2, 1)  # keeps the output of libraries apart
     steps = [_compiled(job) for job in jobs]
     print(json.dumps("ready"), file=pipe, flush=True)
-    if sys.stdin.readline():  # else the process that asked is gone
+    if sys.stdin.readline():  # empty if the parent process has ended
         print(json.dumps(_in_turns(jobs, steps)), file=pipe, flush=True)
 
 
