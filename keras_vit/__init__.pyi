@@ -94,7 +94,7 @@ class Arguments(TypedDict, total=False):
 def ViTTi16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTTi16: patch_size 16, hidden_dim 192, num_layers 12, num_heads 3, mlp_dim 768.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTTi16")`; "imagenet" for the one with the
@@ -104,9 +104,9 @@ def ViTTi16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -114,13 +114,13 @@ def ViTTi16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTTi16(num_classes=10)  # doctest: +SKIP
@@ -129,7 +129,7 @@ def ViTTi16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
 def ViTS32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTS32: patch_size 32, hidden_dim 384, num_layers 12, num_heads 6, mlp_dim 1536.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTS32")`; "imagenet" for the one with the
@@ -139,9 +139,9 @@ def ViTS32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -149,13 +149,13 @@ def ViTS32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTS32(num_classes=10)  # doctest: +SKIP
@@ -164,7 +164,7 @@ def ViTS32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
 def ViTS16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTS16: patch_size 16, hidden_dim 384, num_layers 12, num_heads 6, mlp_dim 1536.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTS16")`; "imagenet" for the one with the
@@ -174,9 +174,9 @@ def ViTS16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -184,13 +184,13 @@ def ViTS16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTS16(num_classes=10)  # doctest: +SKIP
@@ -199,7 +199,7 @@ def ViTS16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
 def ViTS8(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTS8: patch_size 8, hidden_dim 384, num_layers 12, num_heads 6, mlp_dim 1536.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTS8")`; "imagenet" for the one with the
@@ -209,9 +209,9 @@ def ViTS8(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -219,13 +219,13 @@ def ViTS8(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTS8(num_classes=10)  # doctest: +SKIP
@@ -234,7 +234,7 @@ def ViTS8(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[
 def ViTM16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTM16: patch_size 16, hidden_dim 512, num_layers 12, num_heads 8, mlp_dim 2048.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTM16")`; "imagenet" for the one with the
@@ -244,9 +244,9 @@ def ViTM16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -254,13 +254,13 @@ def ViTM16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTM16(num_classes=10)  # doctest: +SKIP
@@ -269,7 +269,7 @@ def ViTM16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
 def ViTB32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTB32: patch_size 32, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTB32")`; "imagenet" for the one with the
@@ -279,9 +279,9 @@ def ViTB32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -289,13 +289,13 @@ def ViTB32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTB32(num_classes=10)  # doctest: +SKIP
@@ -304,7 +304,7 @@ def ViTB32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
 def ViTB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTB16: patch_size 16, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTB16")`; "imagenet" for the one with the
@@ -314,9 +314,9 @@ def ViTB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -324,13 +324,13 @@ def ViTB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTB16(num_classes=10)  # doctest: +SKIP
@@ -339,7 +339,7 @@ def ViTB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
 def ViTB8(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTB8: patch_size 8, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTB8")`; "imagenet" for the one with the
@@ -349,9 +349,9 @@ def ViTB8(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -359,13 +359,13 @@ def ViTB8(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTB8(num_classes=10)  # doctest: +SKIP
@@ -374,7 +374,7 @@ def ViTB8(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[
 def ViTL32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTL32: patch_size 32, hidden_dim 1024, num_layers 24, num_heads 16, mlp_dim 4096.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTL32")`; "imagenet" for the one with the
@@ -384,9 +384,9 @@ def ViTL32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -394,13 +394,13 @@ def ViTL32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTL32(num_classes=10)  # doctest: +SKIP
@@ -409,7 +409,7 @@ def ViTL32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
 def ViTL16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTL16: patch_size 16, hidden_dim 1024, num_layers 24, num_heads 16, mlp_dim 4096.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTL16")`; "imagenet" for the one with the
@@ -419,9 +419,9 @@ def ViTL16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -429,13 +429,13 @@ def ViTL16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTL16(num_classes=10)  # doctest: +SKIP
@@ -444,7 +444,7 @@ def ViTL16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
 def ViTL14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTL14: patch_size 14, hidden_dim 1024, num_layers 24, num_heads 16, mlp_dim 4096.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTL14")`; "imagenet" for the one with the
@@ -454,9 +454,9 @@ def ViTL14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -464,13 +464,13 @@ def ViTL14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTL14(num_classes=10)  # doctest: +SKIP
@@ -479,7 +479,7 @@ def ViTL14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
 def ViTH16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTH16: patch_size 16, hidden_dim 1280, num_layers 32, num_heads 16, mlp_dim 5120.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTH16")`; "imagenet" for the one with the
@@ -489,9 +489,9 @@ def ViTH16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -499,13 +499,13 @@ def ViTH16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTH16(num_classes=10)  # doctest: +SKIP
@@ -514,7 +514,7 @@ def ViTH16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
 def ViTH14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTH14: patch_size 14, hidden_dim 1280, num_layers 32, num_heads 16, mlp_dim 5120.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTH14")`; "imagenet" for the one with the
@@ -524,9 +524,9 @@ def ViTH14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -534,13 +534,13 @@ def ViTH14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTH14(num_classes=10)  # doctest: +SKIP
@@ -549,7 +549,7 @@ def ViTH14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
 def ViTg14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTg14: patch_size 14, hidden_dim 1408, num_layers 40, num_heads 16, mlp_dim 6144.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTg14")`; "imagenet" for the one with the
@@ -559,9 +559,9 @@ def ViTg14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -569,13 +569,13 @@ def ViTg14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTg14(num_classes=10)  # doctest: +SKIP
@@ -584,7 +584,7 @@ def ViTg14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
 def ViTG14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTG14: patch_size 14, hidden_dim 1664, num_layers 48, num_heads 16, mlp_dim 8192.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTG14")`; "imagenet" for the one with the
@@ -594,9 +594,9 @@ def ViTG14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -604,13 +604,13 @@ def ViTG14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTG14(num_classes=10)  # doctest: +SKIP
@@ -619,7 +619,7 @@ def ViTG14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
 def ViTSo400m14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTSo400m14: patch_size 14, hidden_dim 1152, num_layers 27, num_heads 16, mlp_dim 4304.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTSo400m14")`; "imagenet" for the one with the
@@ -629,9 +629,9 @@ def ViTSo400m14(*, weights: str | os.PathLike[str] | None = None, **overrides: U
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -639,13 +639,13 @@ def ViTSo400m14(*, weights: str | os.PathLike[str] | None = None, **overrides: U
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTSo400m14(num_classes=10)  # doctest: +SKIP
@@ -654,7 +654,7 @@ def ViTSo400m14(*, weights: str | os.PathLike[str] | None = None, **overrides: U
 def ViTe14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTe14: patch_size 14, hidden_dim 1792, num_layers 56, num_heads 16, mlp_dim 15360.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTe14")`; "imagenet" for the one with the
@@ -664,9 +664,9 @@ def ViTe14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -674,13 +674,13 @@ def ViTe14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTe14(num_classes=10)  # doctest: +SKIP
@@ -689,7 +689,7 @@ def ViTe14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
 def SimpleViTS16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns SimpleViTS16: patch_size 16, hidden_dim 384, num_layers 12, num_heads 6, mlp_dim 1536.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("SimpleViTS16")`; "imagenet" for the one with the
@@ -699,9 +699,9 @@ def SimpleViTS16(*, weights: str | os.PathLike[str] | None = None, **overrides: 
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'gap'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'gap'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -709,13 +709,13 @@ def SimpleViTS16(*, weights: str | os.PathLike[str] | None = None, **overrides: 
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.SimpleViTS16(num_classes=10)  # doctest: +SKIP
@@ -724,7 +724,7 @@ def SimpleViTS16(*, weights: str | os.PathLike[str] | None = None, **overrides: 
 def RViTTi16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns RViTTi16: patch_size 8, hidden_dim 192, num_layers 12, num_heads 3, mlp_dim 768.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("RViTTi16")`; "imagenet" for the one with the
@@ -734,9 +734,9 @@ def RViTTi16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -744,13 +744,13 @@ def RViTTi16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.RViTTi16(num_classes=10)  # doctest: +SKIP
@@ -759,7 +759,7 @@ def RViTTi16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
 def R26ViTS32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns R26ViTS32: patch_size 1, hidden_dim 384, num_layers 12, num_heads 6, mlp_dim 1536.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("R26ViTS32")`; "imagenet" for the one with the
@@ -769,9 +769,9 @@ def R26ViTS32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -779,13 +779,13 @@ def R26ViTS32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.R26ViTS32(num_classes=10)  # doctest: +SKIP
@@ -794,7 +794,7 @@ def R26ViTS32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
 def R26ViTB32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns R26ViTB32: patch_size 1, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("R26ViTB32")`; "imagenet" for the one with the
@@ -804,9 +804,9 @@ def R26ViTB32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -814,13 +814,13 @@ def R26ViTB32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.R26ViTB32(num_classes=10)  # doctest: +SKIP
@@ -829,7 +829,7 @@ def R26ViTB32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
 def R50ViTB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns R50ViTB16: patch_size 1, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("R50ViTB16")`; "imagenet" for the one with the
@@ -839,9 +839,9 @@ def R50ViTB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -849,13 +849,13 @@ def R50ViTB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.R50ViTB16(num_classes=10)  # doctest: +SKIP
@@ -864,7 +864,7 @@ def R50ViTB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
 def R50ViTB32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns R50ViTB32: patch_size 1, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("R50ViTB32")`; "imagenet" for the one with the
@@ -874,9 +874,9 @@ def R50ViTB32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -884,13 +884,13 @@ def R50ViTB32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.R50ViTB32(num_classes=10)  # doctest: +SKIP
@@ -899,7 +899,7 @@ def R50ViTB32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
 def R50ViTL16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns R50ViTL16: patch_size 1, hidden_dim 1024, num_layers 24, num_heads 16, mlp_dim 4096.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("R50ViTL16")`; "imagenet" for the one with the
@@ -909,9 +909,9 @@ def R50ViTL16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -919,13 +919,13 @@ def R50ViTL16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.R50ViTL16(num_classes=10)  # doctest: +SKIP
@@ -934,7 +934,7 @@ def R50ViTL16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
 def R50ViTL32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns R50ViTL32: patch_size 1, hidden_dim 1024, num_layers 24, num_heads 16, mlp_dim 4096.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("R50ViTL32")`; "imagenet" for the one with the
@@ -944,9 +944,9 @@ def R50ViTL32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -954,13 +954,13 @@ def R50ViTL32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.R50ViTL32(num_classes=10)  # doctest: +SKIP
@@ -969,7 +969,7 @@ def R50ViTL32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
 def DeiTTi16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns DeiTTi16: patch_size 16, hidden_dim 192, num_layers 12, num_heads 3, mlp_dim 768.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("DeiTTi16")`; "imagenet" for the one with the
@@ -979,9 +979,9 @@ def DeiTTi16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -989,13 +989,13 @@ def DeiTTi16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.DeiTTi16(num_classes=10)  # doctest: +SKIP
@@ -1004,7 +1004,7 @@ def DeiTTi16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
 def DeiTS16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns DeiTS16: patch_size 16, hidden_dim 384, num_layers 12, num_heads 6, mlp_dim 1536.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("DeiTS16")`; "imagenet" for the one with the
@@ -1014,9 +1014,9 @@ def DeiTS16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -1024,13 +1024,13 @@ def DeiTS16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.DeiTS16(num_classes=10)  # doctest: +SKIP
@@ -1039,7 +1039,7 @@ def DeiTS16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
 def DeiTB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns DeiTB16: patch_size 16, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("DeiTB16")`; "imagenet" for the one with the
@@ -1049,9 +1049,9 @@ def DeiTB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -1059,13 +1059,13 @@ def DeiTB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.DeiTB16(num_classes=10)  # doctest: +SKIP
@@ -1074,7 +1074,7 @@ def DeiTB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
 def DeiTTi16Distilled(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns DeiTTi16Distilled: patch_size 16, hidden_dim 192, num_layers 12, num_heads 3, mlp_dim 768.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("DeiTTi16Distilled")`; "imagenet" for the one with the
@@ -1084,9 +1084,9 @@ def DeiTTi16Distilled(*, weights: str | os.PathLike[str] | None = None, **overri
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -1094,13 +1094,13 @@ def DeiTTi16Distilled(*, weights: str | os.PathLike[str] | None = None, **overri
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.DeiTTi16Distilled(num_classes=10)  # doctest: +SKIP
@@ -1109,7 +1109,7 @@ def DeiTTi16Distilled(*, weights: str | os.PathLike[str] | None = None, **overri
 def DeiTS16Distilled(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns DeiTS16Distilled: patch_size 16, hidden_dim 384, num_layers 12, num_heads 6, mlp_dim 1536.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("DeiTS16Distilled")`; "imagenet" for the one with the
@@ -1119,9 +1119,9 @@ def DeiTS16Distilled(*, weights: str | os.PathLike[str] | None = None, **overrid
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -1129,13 +1129,13 @@ def DeiTS16Distilled(*, weights: str | os.PathLike[str] | None = None, **overrid
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.DeiTS16Distilled(num_classes=10)  # doctest: +SKIP
@@ -1144,7 +1144,7 @@ def DeiTS16Distilled(*, weights: str | os.PathLike[str] | None = None, **overrid
 def DeiTB16Distilled(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns DeiTB16Distilled: patch_size 16, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("DeiTB16Distilled")`; "imagenet" for the one with the
@@ -1154,9 +1154,9 @@ def DeiTB16Distilled(*, weights: str | os.PathLike[str] | None = None, **overrid
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -1164,13 +1164,13 @@ def DeiTB16Distilled(*, weights: str | os.PathLike[str] | None = None, **overrid
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.DeiTB16Distilled(num_classes=10)  # doctest: +SKIP
@@ -1179,7 +1179,7 @@ def DeiTB16Distilled(*, weights: str | os.PathLike[str] | None = None, **overrid
 def DeiT3S16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns DeiT3S16: patch_size 16, hidden_dim 384, num_layers 12, num_heads 6, mlp_dim 1536.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("DeiT3S16")`; "imagenet" for the one with the
@@ -1189,9 +1189,9 @@ def DeiT3S16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -1199,13 +1199,13 @@ def DeiT3S16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.DeiT3S16(num_classes=10)  # doctest: +SKIP
@@ -1214,7 +1214,7 @@ def DeiT3S16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
 def DeiT3M16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns DeiT3M16: patch_size 16, hidden_dim 512, num_layers 12, num_heads 8, mlp_dim 2048.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("DeiT3M16")`; "imagenet" for the one with the
@@ -1224,9 +1224,9 @@ def DeiT3M16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -1234,13 +1234,13 @@ def DeiT3M16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.DeiT3M16(num_classes=10)  # doctest: +SKIP
@@ -1249,7 +1249,7 @@ def DeiT3M16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
 def DeiT3B16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns DeiT3B16: patch_size 16, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("DeiT3B16")`; "imagenet" for the one with the
@@ -1259,9 +1259,9 @@ def DeiT3B16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -1269,13 +1269,13 @@ def DeiT3B16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.DeiT3B16(num_classes=10)  # doctest: +SKIP
@@ -1284,7 +1284,7 @@ def DeiT3B16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
 def DeiT3L16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns DeiT3L16: patch_size 16, hidden_dim 1024, num_layers 24, num_heads 16, mlp_dim 4096.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("DeiT3L16")`; "imagenet" for the one with the
@@ -1294,9 +1294,9 @@ def DeiT3L16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -1304,13 +1304,13 @@ def DeiT3L16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.DeiT3L16(num_classes=10)  # doctest: +SKIP
@@ -1319,7 +1319,7 @@ def DeiT3L16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
 def DeiT3H14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns DeiT3H14: patch_size 14, hidden_dim 1280, num_layers 32, num_heads 16, mlp_dim 5120.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("DeiT3H14")`; "imagenet" for the one with the
@@ -1329,9 +1329,9 @@ def DeiT3H14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -1339,13 +1339,13 @@ def DeiT3H14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.DeiT3H14(num_classes=10)  # doctest: +SKIP
@@ -1354,7 +1354,7 @@ def DeiT3H14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
 def DINOv2S14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns DINOv2S14: patch_size 14, hidden_dim 384, num_layers 12, num_heads 6, mlp_dim 1536.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("DINOv2S14")`; "imagenet" for the one with the
@@ -1364,9 +1364,9 @@ def DINOv2S14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (518, 518, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -1374,13 +1374,13 @@ def DINOv2S14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.DINOv2S14(num_classes=10)  # doctest: +SKIP
@@ -1389,7 +1389,7 @@ def DINOv2S14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
 def DINOv2B14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns DINOv2B14: patch_size 14, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("DINOv2B14")`; "imagenet" for the one with the
@@ -1399,9 +1399,9 @@ def DINOv2B14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (518, 518, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -1409,13 +1409,13 @@ def DINOv2B14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.DINOv2B14(num_classes=10)  # doctest: +SKIP
@@ -1424,7 +1424,7 @@ def DINOv2B14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
 def DINOv2L14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns DINOv2L14: patch_size 14, hidden_dim 1024, num_layers 24, num_heads 16, mlp_dim 4096.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("DINOv2L14")`; "imagenet" for the one with the
@@ -1434,9 +1434,9 @@ def DINOv2L14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (518, 518, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -1444,13 +1444,13 @@ def DINOv2L14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.DINOv2L14(num_classes=10)  # doctest: +SKIP
@@ -1459,7 +1459,7 @@ def DINOv2L14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
 def DINOv2g14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns DINOv2g14: patch_size 14, hidden_dim 1536, num_layers 40, num_heads 24, mlp_dim 4096.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("DINOv2g14")`; "imagenet" for the one with the
@@ -1469,9 +1469,9 @@ def DINOv2g14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (518, 518, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -1479,13 +1479,13 @@ def DINOv2g14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.DINOv2g14(num_classes=10)  # doctest: +SKIP
@@ -1494,7 +1494,7 @@ def DINOv2g14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
 def DINOv2S14Reg4(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns DINOv2S14Reg4: patch_size 14, hidden_dim 384, num_layers 12, num_heads 6, mlp_dim 1536.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("DINOv2S14Reg4")`; "imagenet" for the one with the
@@ -1504,9 +1504,9 @@ def DINOv2S14Reg4(*, weights: str | os.PathLike[str] | None = None, **overrides:
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (518, 518, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -1514,13 +1514,13 @@ def DINOv2S14Reg4(*, weights: str | os.PathLike[str] | None = None, **overrides:
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.DINOv2S14Reg4(num_classes=10)  # doctest: +SKIP
@@ -1529,7 +1529,7 @@ def DINOv2S14Reg4(*, weights: str | os.PathLike[str] | None = None, **overrides:
 def DINOv2B14Reg4(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns DINOv2B14Reg4: patch_size 14, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("DINOv2B14Reg4")`; "imagenet" for the one with the
@@ -1539,9 +1539,9 @@ def DINOv2B14Reg4(*, weights: str | os.PathLike[str] | None = None, **overrides:
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (518, 518, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -1549,13 +1549,13 @@ def DINOv2B14Reg4(*, weights: str | os.PathLike[str] | None = None, **overrides:
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.DINOv2B14Reg4(num_classes=10)  # doctest: +SKIP
@@ -1564,7 +1564,7 @@ def DINOv2B14Reg4(*, weights: str | os.PathLike[str] | None = None, **overrides:
 def DINOv2L14Reg4(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns DINOv2L14Reg4: patch_size 14, hidden_dim 1024, num_layers 24, num_heads 16, mlp_dim 4096.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("DINOv2L14Reg4")`; "imagenet" for the one with the
@@ -1574,9 +1574,9 @@ def DINOv2L14Reg4(*, weights: str | os.PathLike[str] | None = None, **overrides:
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (518, 518, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -1584,13 +1584,13 @@ def DINOv2L14Reg4(*, weights: str | os.PathLike[str] | None = None, **overrides:
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.DINOv2L14Reg4(num_classes=10)  # doctest: +SKIP
@@ -1599,7 +1599,7 @@ def DINOv2L14Reg4(*, weights: str | os.PathLike[str] | None = None, **overrides:
 def DINOv2g14Reg4(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns DINOv2g14Reg4: patch_size 14, hidden_dim 1536, num_layers 40, num_heads 24, mlp_dim 4096.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("DINOv2g14Reg4")`; "imagenet" for the one with the
@@ -1609,9 +1609,9 @@ def DINOv2g14Reg4(*, weights: str | os.PathLike[str] | None = None, **overrides:
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (518, 518, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -1619,13 +1619,13 @@ def DINOv2g14Reg4(*, weights: str | os.PathLike[str] | None = None, **overrides:
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.DINOv2g14Reg4(num_classes=10)  # doctest: +SKIP
@@ -1634,7 +1634,7 @@ def DINOv2g14Reg4(*, weights: str | os.PathLike[str] | None = None, **overrides:
 def TIPSv2B14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns TIPSv2B14: patch_size 14, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("TIPSv2B14")`; "imagenet" for the one with the
@@ -1644,9 +1644,9 @@ def TIPSv2B14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (448, 448, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -1654,13 +1654,13 @@ def TIPSv2B14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.TIPSv2B14(num_classes=10)  # doctest: +SKIP
@@ -1669,7 +1669,7 @@ def TIPSv2B14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
 def TIPSv2L14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns TIPSv2L14: patch_size 14, hidden_dim 1024, num_layers 24, num_heads 16, mlp_dim 4096.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("TIPSv2L14")`; "imagenet" for the one with the
@@ -1679,9 +1679,9 @@ def TIPSv2L14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (448, 448, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -1689,13 +1689,13 @@ def TIPSv2L14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.TIPSv2L14(num_classes=10)  # doctest: +SKIP
@@ -1704,7 +1704,7 @@ def TIPSv2L14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
 def TIPSv2So400m14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns TIPSv2So400m14: patch_size 14, hidden_dim 1152, num_layers 27, num_heads 16, mlp_dim 4304.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("TIPSv2So400m14")`; "imagenet" for the one with the
@@ -1714,9 +1714,9 @@ def TIPSv2So400m14(*, weights: str | os.PathLike[str] | None = None, **overrides
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (448, 448, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -1724,13 +1724,13 @@ def TIPSv2So400m14(*, weights: str | os.PathLike[str] | None = None, **overrides
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.TIPSv2So400m14(num_classes=10)  # doctest: +SKIP
@@ -1739,7 +1739,7 @@ def TIPSv2So400m14(*, weights: str | os.PathLike[str] | None = None, **overrides
 def TIPSv2g14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns TIPSv2g14: patch_size 14, hidden_dim 1536, num_layers 40, num_heads 24, mlp_dim 4096.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("TIPSv2g14")`; "imagenet" for the one with the
@@ -1749,9 +1749,9 @@ def TIPSv2g14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (448, 448, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -1759,13 +1759,13 @@ def TIPSv2g14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.TIPSv2g14(num_classes=10)  # doctest: +SKIP
@@ -1774,7 +1774,7 @@ def TIPSv2g14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
 def IJEPAH14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns IJEPAH14: patch_size 14, hidden_dim 1280, num_layers 32, num_heads 16, mlp_dim 5120.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("IJEPAH14")`; "imagenet" for the one with the
@@ -1784,9 +1784,9 @@ def IJEPAH14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'gap'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'gap'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -1794,13 +1794,13 @@ def IJEPAH14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.IJEPAH14(num_classes=10)  # doctest: +SKIP
@@ -1809,7 +1809,7 @@ def IJEPAH14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
 def IJEPAH16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns IJEPAH16: patch_size 16, hidden_dim 1280, num_layers 32, num_heads 16, mlp_dim 5120.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("IJEPAH16")`; "imagenet" for the one with the
@@ -1819,9 +1819,9 @@ def IJEPAH16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (448, 448, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'gap'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'gap'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -1829,13 +1829,13 @@ def IJEPAH16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.IJEPAH16(num_classes=10)  # doctest: +SKIP
@@ -1844,7 +1844,7 @@ def IJEPAH16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
 def IJEPAg16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns IJEPAg16: patch_size 16, hidden_dim 1408, num_layers 40, num_heads 16, mlp_dim 6144.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("IJEPAg16")`; "imagenet" for the one with the
@@ -1854,9 +1854,9 @@ def IJEPAg16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'gap'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'gap'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -1864,13 +1864,13 @@ def IJEPAg16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.IJEPAg16(num_classes=10)  # doctest: +SKIP
@@ -1879,7 +1879,7 @@ def IJEPAg16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
 def EVAg14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns EVAg14: patch_size 14, hidden_dim 1408, num_layers 40, num_heads 16, mlp_dim 6144.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("EVAg14")`; "imagenet" for the one with the
@@ -1889,9 +1889,9 @@ def EVAg14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'gap'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'gap'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -1899,13 +1899,13 @@ def EVAg14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.EVAg14(num_classes=10)  # doctest: +SKIP
@@ -1914,7 +1914,7 @@ def EVAg14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack
 def EVACLIPg14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns EVACLIPg14: patch_size 14, hidden_dim 1408, num_layers 40, num_heads 16, mlp_dim 6144.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("EVACLIPg14")`; "imagenet" for the one with the
@@ -1924,9 +1924,9 @@ def EVACLIPg14(*, weights: str | os.PathLike[str] | None = None, **overrides: Un
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -1934,13 +1934,13 @@ def EVACLIPg14(*, weights: str | os.PathLike[str] | None = None, **overrides: Un
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.EVACLIPg14(num_classes=10)  # doctest: +SKIP
@@ -1949,7 +1949,7 @@ def EVACLIPg14(*, weights: str | os.PathLike[str] | None = None, **overrides: Un
 def EVA02Ti14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns EVA02Ti14: patch_size 14, hidden_dim 192, num_layers 12, num_heads 3, mlp_dim 512.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("EVA02Ti14")`; "imagenet" for the one with the
@@ -1959,9 +1959,9 @@ def EVA02Ti14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (336, 336, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'gap'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'gap'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -1969,13 +1969,13 @@ def EVA02Ti14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.EVA02Ti14(num_classes=10)  # doctest: +SKIP
@@ -1984,7 +1984,7 @@ def EVA02Ti14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
 def EVA02S14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns EVA02S14: patch_size 14, hidden_dim 384, num_layers 12, num_heads 6, mlp_dim 1024.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("EVA02S14")`; "imagenet" for the one with the
@@ -1994,9 +1994,9 @@ def EVA02S14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (336, 336, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'gap'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'gap'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -2004,13 +2004,13 @@ def EVA02S14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.EVA02S14(num_classes=10)  # doctest: +SKIP
@@ -2019,7 +2019,7 @@ def EVA02S14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
 def EVA02B14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns EVA02B14: patch_size 14, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 2048.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("EVA02B14")`; "imagenet" for the one with the
@@ -2029,9 +2029,9 @@ def EVA02B14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (448, 448, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'gap'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'gap'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -2039,13 +2039,13 @@ def EVA02B14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.EVA02B14(num_classes=10)  # doctest: +SKIP
@@ -2054,7 +2054,7 @@ def EVA02B14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
 def EVA02L14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns EVA02L14: patch_size 14, hidden_dim 1024, num_layers 24, num_heads 16, mlp_dim 2730.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("EVA02L14")`; "imagenet" for the one with the
@@ -2064,9 +2064,9 @@ def EVA02L14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (448, 448, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'gap'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'gap'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -2074,13 +2074,13 @@ def EVA02L14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.EVA02L14(num_classes=10)  # doctest: +SKIP
@@ -2089,7 +2089,7 @@ def EVA02L14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
 def EVA02CLIPB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns EVA02CLIPB16: patch_size 16, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 2048.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("EVA02CLIPB16")`; "imagenet" for the one with the
@@ -2099,9 +2099,9 @@ def EVA02CLIPB16(*, weights: str | os.PathLike[str] | None = None, **overrides: 
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -2109,13 +2109,13 @@ def EVA02CLIPB16(*, weights: str | os.PathLike[str] | None = None, **overrides: 
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.EVA02CLIPB16(num_classes=10)  # doctest: +SKIP
@@ -2124,7 +2124,7 @@ def EVA02CLIPB16(*, weights: str | os.PathLike[str] | None = None, **overrides: 
 def EVA02CLIPL14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns EVA02CLIPL14: patch_size 14, hidden_dim 1024, num_layers 24, num_heads 16, mlp_dim 2730.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("EVA02CLIPL14")`; "imagenet" for the one with the
@@ -2134,9 +2134,9 @@ def EVA02CLIPL14(*, weights: str | os.PathLike[str] | None = None, **overrides: 
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -2144,13 +2144,13 @@ def EVA02CLIPL14(*, weights: str | os.PathLike[str] | None = None, **overrides: 
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.EVA02CLIPL14(num_classes=10)  # doctest: +SKIP
@@ -2159,7 +2159,7 @@ def EVA02CLIPL14(*, weights: str | os.PathLike[str] | None = None, **overrides: 
 def EVA02CLIPE14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns EVA02CLIPE14: patch_size 14, hidden_dim 1792, num_layers 64, num_heads 16, mlp_dim 15360.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("EVA02CLIPE14")`; "imagenet" for the one with the
@@ -2169,9 +2169,9 @@ def EVA02CLIPE14(*, weights: str | os.PathLike[str] | None = None, **overrides: 
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -2179,13 +2179,13 @@ def EVA02CLIPE14(*, weights: str | os.PathLike[str] | None = None, **overrides: 
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.EVA02CLIPE14(num_classes=10)  # doctest: +SKIP
@@ -2194,7 +2194,7 @@ def EVA02CLIPE14(*, weights: str | os.PathLike[str] | None = None, **overrides: 
 def PECoreTi16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns PECoreTi16: patch_size 16, hidden_dim 192, num_layers 12, num_heads 3, mlp_dim 768.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("PECoreTi16")`; "imagenet" for the one with the
@@ -2204,9 +2204,9 @@ def PECoreTi16(*, weights: str | os.PathLike[str] | None = None, **overrides: Un
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (384, 384, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'map'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'map'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -2214,13 +2214,13 @@ def PECoreTi16(*, weights: str | os.PathLike[str] | None = None, **overrides: Un
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.PECoreTi16(num_classes=10)  # doctest: +SKIP
@@ -2229,7 +2229,7 @@ def PECoreTi16(*, weights: str | os.PathLike[str] | None = None, **overrides: Un
 def PECoreS16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns PECoreS16: patch_size 16, hidden_dim 384, num_layers 12, num_heads 6, mlp_dim 1536.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("PECoreS16")`; "imagenet" for the one with the
@@ -2239,9 +2239,9 @@ def PECoreS16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (384, 384, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'map'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'map'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -2249,13 +2249,13 @@ def PECoreS16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.PECoreS16(num_classes=10)  # doctest: +SKIP
@@ -2264,7 +2264,7 @@ def PECoreS16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
 def PECoreB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns PECoreB16: patch_size 16, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("PECoreB16")`; "imagenet" for the one with the
@@ -2274,9 +2274,9 @@ def PECoreB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'map'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'map'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -2284,13 +2284,13 @@ def PECoreB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.PECoreB16(num_classes=10)  # doctest: +SKIP
@@ -2299,7 +2299,7 @@ def PECoreB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
 def PECoreL14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns PECoreL14: patch_size 14, hidden_dim 1024, num_layers 24, num_heads 16, mlp_dim 4096.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("PECoreL14")`; "imagenet" for the one with the
@@ -2309,9 +2309,9 @@ def PECoreL14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (336, 336, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'map'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'map'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -2319,13 +2319,13 @@ def PECoreL14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.PECoreL14(num_classes=10)  # doctest: +SKIP
@@ -2334,7 +2334,7 @@ def PECoreL14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
 def PECoreG14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns PECoreG14: patch_size 14, hidden_dim 1536, num_layers 50, num_heads 16, mlp_dim 8960.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("PECoreG14")`; "imagenet" for the one with the
@@ -2344,9 +2344,9 @@ def PECoreG14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (448, 448, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'map'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'map'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -2354,13 +2354,13 @@ def PECoreG14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.PECoreG14(num_classes=10)  # doctest: +SKIP
@@ -2369,7 +2369,7 @@ def PECoreG14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
 def PELangL14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns PELangL14: patch_size 14, hidden_dim 1024, num_layers 23, num_heads 16, mlp_dim 4096.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("PELangL14")`; "imagenet" for the one with the
@@ -2379,9 +2379,9 @@ def PELangL14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (448, 448, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'gap'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'gap'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -2389,13 +2389,13 @@ def PELangL14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.PELangL14(num_classes=10)  # doctest: +SKIP
@@ -2404,7 +2404,7 @@ def PELangL14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
 def PELangG14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns PELangG14: patch_size 14, hidden_dim 1536, num_layers 47, num_heads 16, mlp_dim 8960.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("PELangG14")`; "imagenet" for the one with the
@@ -2414,9 +2414,9 @@ def PELangG14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (448, 448, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'gap'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'gap'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -2424,13 +2424,13 @@ def PELangG14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.PELangG14(num_classes=10)  # doctest: +SKIP
@@ -2439,7 +2439,7 @@ def PELangG14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
 def PESpatialTi16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns PESpatialTi16: patch_size 16, hidden_dim 192, num_layers 12, num_heads 3, mlp_dim 768.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("PESpatialTi16")`; "imagenet" for the one with the
@@ -2449,9 +2449,9 @@ def PESpatialTi16(*, weights: str | os.PathLike[str] | None = None, **overrides:
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (512, 512, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'gap'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'gap'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -2459,13 +2459,13 @@ def PESpatialTi16(*, weights: str | os.PathLike[str] | None = None, **overrides:
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.PESpatialTi16(num_classes=10)  # doctest: +SKIP
@@ -2474,7 +2474,7 @@ def PESpatialTi16(*, weights: str | os.PathLike[str] | None = None, **overrides:
 def PESpatialS16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns PESpatialS16: patch_size 16, hidden_dim 384, num_layers 12, num_heads 6, mlp_dim 1536.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("PESpatialS16")`; "imagenet" for the one with the
@@ -2484,9 +2484,9 @@ def PESpatialS16(*, weights: str | os.PathLike[str] | None = None, **overrides: 
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (512, 512, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'gap'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'gap'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -2494,13 +2494,13 @@ def PESpatialS16(*, weights: str | os.PathLike[str] | None = None, **overrides: 
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.PESpatialS16(num_classes=10)  # doctest: +SKIP
@@ -2509,7 +2509,7 @@ def PESpatialS16(*, weights: str | os.PathLike[str] | None = None, **overrides: 
 def PESpatialB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns PESpatialB16: patch_size 16, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("PESpatialB16")`; "imagenet" for the one with the
@@ -2519,9 +2519,9 @@ def PESpatialB16(*, weights: str | os.PathLike[str] | None = None, **overrides: 
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (512, 512, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'gap'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'gap'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -2529,13 +2529,13 @@ def PESpatialB16(*, weights: str | os.PathLike[str] | None = None, **overrides: 
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.PESpatialB16(num_classes=10)  # doctest: +SKIP
@@ -2544,7 +2544,7 @@ def PESpatialB16(*, weights: str | os.PathLike[str] | None = None, **overrides: 
 def PESpatialL14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns PESpatialL14: patch_size 14, hidden_dim 1024, num_layers 24, num_heads 16, mlp_dim 4096.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("PESpatialL14")`; "imagenet" for the one with the
@@ -2554,9 +2554,9 @@ def PESpatialL14(*, weights: str | os.PathLike[str] | None = None, **overrides: 
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (448, 448, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'gap'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'gap'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -2564,13 +2564,13 @@ def PESpatialL14(*, weights: str | os.PathLike[str] | None = None, **overrides: 
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.PESpatialL14(num_classes=10)  # doctest: +SKIP
@@ -2579,7 +2579,7 @@ def PESpatialL14(*, weights: str | os.PathLike[str] | None = None, **overrides: 
 def PESpatialG14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns PESpatialG14: patch_size 14, hidden_dim 1536, num_layers 50, num_heads 16, mlp_dim 8960.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("PESpatialG14")`; "imagenet" for the one with the
@@ -2589,9 +2589,9 @@ def PESpatialG14(*, weights: str | os.PathLike[str] | None = None, **overrides: 
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (448, 448, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'gap'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'gap'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -2599,13 +2599,13 @@ def PESpatialG14(*, weights: str | os.PathLike[str] | None = None, **overrides: 
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.PESpatialG14(num_classes=10)  # doctest: +SKIP
@@ -2614,7 +2614,7 @@ def PESpatialG14(*, weights: str | os.PathLike[str] | None = None, **overrides: 
 def DINOv3S16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns DINOv3S16: patch_size 16, hidden_dim 384, num_layers 12, num_heads 6, mlp_dim 1536.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("DINOv3S16")`; "imagenet" for the one with the
@@ -2624,9 +2624,9 @@ def DINOv3S16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (256, 256, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -2634,13 +2634,13 @@ def DINOv3S16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.DINOv3S16(num_classes=10)  # doctest: +SKIP
@@ -2649,7 +2649,7 @@ def DINOv3S16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
 def DINOv3SPlus16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns DINOv3SPlus16: patch_size 16, hidden_dim 384, num_layers 12, num_heads 6, mlp_dim 1536.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("DINOv3SPlus16")`; "imagenet" for the one with the
@@ -2659,9 +2659,9 @@ def DINOv3SPlus16(*, weights: str | os.PathLike[str] | None = None, **overrides:
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (256, 256, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -2669,13 +2669,13 @@ def DINOv3SPlus16(*, weights: str | os.PathLike[str] | None = None, **overrides:
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.DINOv3SPlus16(num_classes=10)  # doctest: +SKIP
@@ -2684,7 +2684,7 @@ def DINOv3SPlus16(*, weights: str | os.PathLike[str] | None = None, **overrides:
 def DINOv3B16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns DINOv3B16: patch_size 16, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("DINOv3B16")`; "imagenet" for the one with the
@@ -2694,9 +2694,9 @@ def DINOv3B16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (256, 256, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -2704,13 +2704,13 @@ def DINOv3B16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.DINOv3B16(num_classes=10)  # doctest: +SKIP
@@ -2719,7 +2719,7 @@ def DINOv3B16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
 def DINOv3L16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns DINOv3L16: patch_size 16, hidden_dim 1024, num_layers 24, num_heads 16, mlp_dim 4096.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("DINOv3L16")`; "imagenet" for the one with the
@@ -2729,9 +2729,9 @@ def DINOv3L16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (256, 256, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -2739,13 +2739,13 @@ def DINOv3L16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.DINOv3L16(num_classes=10)  # doctest: +SKIP
@@ -2754,7 +2754,7 @@ def DINOv3L16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
 def DINOv3LPlus16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns DINOv3LPlus16: patch_size 16, hidden_dim 1024, num_layers 24, num_heads 16, mlp_dim 4096.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("DINOv3LPlus16")`; "imagenet" for the one with the
@@ -2764,9 +2764,9 @@ def DINOv3LPlus16(*, weights: str | os.PathLike[str] | None = None, **overrides:
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (256, 256, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -2774,13 +2774,13 @@ def DINOv3LPlus16(*, weights: str | os.PathLike[str] | None = None, **overrides:
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.DINOv3LPlus16(num_classes=10)  # doctest: +SKIP
@@ -2789,7 +2789,7 @@ def DINOv3LPlus16(*, weights: str | os.PathLike[str] | None = None, **overrides:
 def DINOv3HPlus16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns DINOv3HPlus16: patch_size 16, hidden_dim 1280, num_layers 32, num_heads 20, mlp_dim 5120.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("DINOv3HPlus16")`; "imagenet" for the one with the
@@ -2799,9 +2799,9 @@ def DINOv3HPlus16(*, weights: str | os.PathLike[str] | None = None, **overrides:
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (256, 256, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -2809,13 +2809,13 @@ def DINOv3HPlus16(*, weights: str | os.PathLike[str] | None = None, **overrides:
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.DINOv3HPlus16(num_classes=10)  # doctest: +SKIP
@@ -2824,7 +2824,7 @@ def DINOv3HPlus16(*, weights: str | os.PathLike[str] | None = None, **overrides:
 def DINOv3_7B16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns DINOv3_7B16: patch_size 16, hidden_dim 4096, num_layers 40, num_heads 32, mlp_dim 8192.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("DINOv3_7B16")`; "imagenet" for the one with the
@@ -2834,9 +2834,9 @@ def DINOv3_7B16(*, weights: str | os.PathLike[str] | None = None, **overrides: U
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (256, 256, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -2844,13 +2844,13 @@ def DINOv3_7B16(*, weights: str | os.PathLike[str] | None = None, **overrides: U
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.DINOv3_7B16(num_classes=10)  # doctest: +SKIP
@@ -2859,7 +2859,7 @@ def DINOv3_7B16(*, weights: str | os.PathLike[str] | None = None, **overrides: U
 def EUPETi16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns EUPETi16: patch_size 16, hidden_dim 192, num_layers 12, num_heads 3, mlp_dim 768.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("EUPETi16")`; "imagenet" for the one with the
@@ -2869,9 +2869,9 @@ def EUPETi16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (256, 256, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -2879,13 +2879,13 @@ def EUPETi16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.EUPETi16(num_classes=10)  # doctest: +SKIP
@@ -2894,7 +2894,7 @@ def EUPETi16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
 def EUPES16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns EUPES16: patch_size 16, hidden_dim 384, num_layers 12, num_heads 6, mlp_dim 1536.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("EUPES16")`; "imagenet" for the one with the
@@ -2904,9 +2904,9 @@ def EUPES16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (256, 256, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -2914,13 +2914,13 @@ def EUPES16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.EUPES16(num_classes=10)  # doctest: +SKIP
@@ -2929,7 +2929,7 @@ def EUPES16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
 def EUPEB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns EUPEB16: patch_size 16, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("EUPEB16")`; "imagenet" for the one with the
@@ -2939,9 +2939,9 @@ def EUPEB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (256, 256, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -2949,13 +2949,13 @@ def EUPEB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.EUPEB16(num_classes=10)  # doctest: +SKIP
@@ -2964,7 +2964,7 @@ def EUPEB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
 def RoPEViTS16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns RoPEViTS16: patch_size 16, hidden_dim 384, num_layers 12, num_heads 6, mlp_dim 1536.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("RoPEViTS16")`; "imagenet" for the one with the
@@ -2974,9 +2974,9 @@ def RoPEViTS16(*, weights: str | os.PathLike[str] | None = None, **overrides: Un
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -2984,13 +2984,13 @@ def RoPEViTS16(*, weights: str | os.PathLike[str] | None = None, **overrides: Un
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.RoPEViTS16(num_classes=10)  # doctest: +SKIP
@@ -2999,7 +2999,7 @@ def RoPEViTS16(*, weights: str | os.PathLike[str] | None = None, **overrides: Un
 def RoPEViTB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns RoPEViTB16: patch_size 16, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("RoPEViTB16")`; "imagenet" for the one with the
@@ -3009,9 +3009,9 @@ def RoPEViTB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Un
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -3019,13 +3019,13 @@ def RoPEViTB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Un
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.RoPEViTB16(num_classes=10)  # doctest: +SKIP
@@ -3034,7 +3034,7 @@ def RoPEViTB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Un
 def RoPEViTL16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns RoPEViTL16: patch_size 16, hidden_dim 1024, num_layers 24, num_heads 16, mlp_dim 4096.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("RoPEViTL16")`; "imagenet" for the one with the
@@ -3044,9 +3044,9 @@ def RoPEViTL16(*, weights: str | os.PathLike[str] | None = None, **overrides: Un
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -3054,13 +3054,13 @@ def RoPEViTL16(*, weights: str | os.PathLike[str] | None = None, **overrides: Un
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.RoPEViTL16(num_classes=10)  # doctest: +SKIP
@@ -3069,7 +3069,7 @@ def RoPEViTL16(*, weights: str | os.PathLike[str] | None = None, **overrides: Un
 def RoPEViTS16APE(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns RoPEViTS16APE: patch_size 16, hidden_dim 384, num_layers 12, num_heads 6, mlp_dim 1536.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("RoPEViTS16APE")`; "imagenet" for the one with the
@@ -3079,9 +3079,9 @@ def RoPEViTS16APE(*, weights: str | os.PathLike[str] | None = None, **overrides:
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -3089,13 +3089,13 @@ def RoPEViTS16APE(*, weights: str | os.PathLike[str] | None = None, **overrides:
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.RoPEViTS16APE(num_classes=10)  # doctest: +SKIP
@@ -3104,7 +3104,7 @@ def RoPEViTS16APE(*, weights: str | os.PathLike[str] | None = None, **overrides:
 def RoPEViTB16APE(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns RoPEViTB16APE: patch_size 16, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("RoPEViTB16APE")`; "imagenet" for the one with the
@@ -3114,9 +3114,9 @@ def RoPEViTB16APE(*, weights: str | os.PathLike[str] | None = None, **overrides:
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -3124,13 +3124,13 @@ def RoPEViTB16APE(*, weights: str | os.PathLike[str] | None = None, **overrides:
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.RoPEViTB16APE(num_classes=10)  # doctest: +SKIP
@@ -3139,7 +3139,7 @@ def RoPEViTB16APE(*, weights: str | os.PathLike[str] | None = None, **overrides:
 def RoPEViTL16APE(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns RoPEViTL16APE: patch_size 16, hidden_dim 1024, num_layers 24, num_heads 16, mlp_dim 4096.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("RoPEViTL16APE")`; "imagenet" for the one with the
@@ -3149,9 +3149,9 @@ def RoPEViTL16APE(*, weights: str | os.PathLike[str] | None = None, **overrides:
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -3159,13 +3159,13 @@ def RoPEViTL16APE(*, weights: str | os.PathLike[str] | None = None, **overrides:
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.RoPEViTL16APE(num_classes=10)  # doctest: +SKIP
@@ -3174,7 +3174,7 @@ def RoPEViTL16APE(*, weights: str | os.PathLike[str] | None = None, **overrides:
 def RoPEViTS16Mixed(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns RoPEViTS16Mixed: patch_size 16, hidden_dim 384, num_layers 12, num_heads 6, mlp_dim 1536.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("RoPEViTS16Mixed")`; "imagenet" for the one with the
@@ -3184,9 +3184,9 @@ def RoPEViTS16Mixed(*, weights: str | os.PathLike[str] | None = None, **override
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -3194,13 +3194,13 @@ def RoPEViTS16Mixed(*, weights: str | os.PathLike[str] | None = None, **override
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.RoPEViTS16Mixed(num_classes=10)  # doctest: +SKIP
@@ -3209,7 +3209,7 @@ def RoPEViTS16Mixed(*, weights: str | os.PathLike[str] | None = None, **override
 def RoPEViTB16Mixed(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns RoPEViTB16Mixed: patch_size 16, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("RoPEViTB16Mixed")`; "imagenet" for the one with the
@@ -3219,9 +3219,9 @@ def RoPEViTB16Mixed(*, weights: str | os.PathLike[str] | None = None, **override
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -3229,13 +3229,13 @@ def RoPEViTB16Mixed(*, weights: str | os.PathLike[str] | None = None, **override
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.RoPEViTB16Mixed(num_classes=10)  # doctest: +SKIP
@@ -3244,7 +3244,7 @@ def RoPEViTB16Mixed(*, weights: str | os.PathLike[str] | None = None, **override
 def RoPEViTL16Mixed(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns RoPEViTL16Mixed: patch_size 16, hidden_dim 1024, num_layers 24, num_heads 16, mlp_dim 4096.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("RoPEViTL16Mixed")`; "imagenet" for the one with the
@@ -3254,9 +3254,9 @@ def RoPEViTL16Mixed(*, weights: str | os.PathLike[str] | None = None, **override
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -3264,13 +3264,13 @@ def RoPEViTL16Mixed(*, weights: str | os.PathLike[str] | None = None, **override
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.RoPEViTL16Mixed(num_classes=10)  # doctest: +SKIP
@@ -3279,7 +3279,7 @@ def RoPEViTL16Mixed(*, weights: str | os.PathLike[str] | None = None, **override
 def RoPEViTS16MixedAPE(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns RoPEViTS16MixedAPE: patch_size 16, hidden_dim 384, num_layers 12, num_heads 6, mlp_dim 1536.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("RoPEViTS16MixedAPE")`; "imagenet" for the one with the
@@ -3289,9 +3289,9 @@ def RoPEViTS16MixedAPE(*, weights: str | os.PathLike[str] | None = None, **overr
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -3299,13 +3299,13 @@ def RoPEViTS16MixedAPE(*, weights: str | os.PathLike[str] | None = None, **overr
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.RoPEViTS16MixedAPE(num_classes=10)  # doctest: +SKIP
@@ -3314,7 +3314,7 @@ def RoPEViTS16MixedAPE(*, weights: str | os.PathLike[str] | None = None, **overr
 def RoPEViTB16MixedAPE(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns RoPEViTB16MixedAPE: patch_size 16, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("RoPEViTB16MixedAPE")`; "imagenet" for the one with the
@@ -3324,9 +3324,9 @@ def RoPEViTB16MixedAPE(*, weights: str | os.PathLike[str] | None = None, **overr
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -3334,13 +3334,13 @@ def RoPEViTB16MixedAPE(*, weights: str | os.PathLike[str] | None = None, **overr
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.RoPEViTB16MixedAPE(num_classes=10)  # doctest: +SKIP
@@ -3349,7 +3349,7 @@ def RoPEViTB16MixedAPE(*, weights: str | os.PathLike[str] | None = None, **overr
 def RoPEViTL16MixedAPE(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns RoPEViTL16MixedAPE: patch_size 16, hidden_dim 1024, num_layers 24, num_heads 16, mlp_dim 4096.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("RoPEViTL16MixedAPE")`; "imagenet" for the one with the
@@ -3359,9 +3359,9 @@ def RoPEViTL16MixedAPE(*, weights: str | os.PathLike[str] | None = None, **overr
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -3369,13 +3369,13 @@ def RoPEViTL16MixedAPE(*, weights: str | os.PathLike[str] | None = None, **overr
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.RoPEViTL16MixedAPE(num_classes=10)  # doctest: +SKIP
@@ -3384,7 +3384,7 @@ def RoPEViTL16MixedAPE(*, weights: str | os.PathLike[str] | None = None, **overr
 def SigLIPB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns SigLIPB16: patch_size 16, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("SigLIPB16")`; "imagenet" for the one with the
@@ -3394,9 +3394,9 @@ def SigLIPB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'map'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'map'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -3404,13 +3404,13 @@ def SigLIPB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.SigLIPB16(num_classes=10)  # doctest: +SKIP
@@ -3419,7 +3419,7 @@ def SigLIPB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
 def SigLIPB32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns SigLIPB32: patch_size 32, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("SigLIPB32")`; "imagenet" for the one with the
@@ -3429,9 +3429,9 @@ def SigLIPB32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (256, 256, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'map'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'map'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -3439,13 +3439,13 @@ def SigLIPB32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.SigLIPB32(num_classes=10)  # doctest: +SKIP
@@ -3454,7 +3454,7 @@ def SigLIPB32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
 def SigLIPL16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns SigLIPL16: patch_size 16, hidden_dim 1024, num_layers 24, num_heads 16, mlp_dim 4096.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("SigLIPL16")`; "imagenet" for the one with the
@@ -3464,9 +3464,9 @@ def SigLIPL16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (256, 256, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'map'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'map'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -3474,13 +3474,13 @@ def SigLIPL16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.SigLIPL16(num_classes=10)  # doctest: +SKIP
@@ -3489,7 +3489,7 @@ def SigLIPL16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
 def SigLIPSo400m14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns SigLIPSo400m14: patch_size 14, hidden_dim 1152, num_layers 27, num_heads 16, mlp_dim 4304.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("SigLIPSo400m14")`; "imagenet" for the one with the
@@ -3499,9 +3499,9 @@ def SigLIPSo400m14(*, weights: str | os.PathLike[str] | None = None, **overrides
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'map'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'map'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -3509,13 +3509,13 @@ def SigLIPSo400m14(*, weights: str | os.PathLike[str] | None = None, **overrides
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.SigLIPSo400m14(num_classes=10)  # doctest: +SKIP
@@ -3524,7 +3524,7 @@ def SigLIPSo400m14(*, weights: str | os.PathLike[str] | None = None, **overrides
 def SigLIPSo400m16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns SigLIPSo400m16: patch_size 16, hidden_dim 1152, num_layers 27, num_heads 16, mlp_dim 4304.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("SigLIPSo400m16")`; "imagenet" for the one with the
@@ -3534,9 +3534,9 @@ def SigLIPSo400m16(*, weights: str | os.PathLike[str] | None = None, **overrides
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (256, 256, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'map'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'map'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -3544,13 +3544,13 @@ def SigLIPSo400m16(*, weights: str | os.PathLike[str] | None = None, **overrides
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.SigLIPSo400m16(num_classes=10)  # doctest: +SKIP
@@ -3559,7 +3559,7 @@ def SigLIPSo400m16(*, weights: str | os.PathLike[str] | None = None, **overrides
 def SigLIPgopt16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns SigLIPgopt16: patch_size 16, hidden_dim 1536, num_layers 40, num_heads 16, mlp_dim 6144.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("SigLIPgopt16")`; "imagenet" for the one with the
@@ -3569,9 +3569,9 @@ def SigLIPgopt16(*, weights: str | os.PathLike[str] | None = None, **overrides: 
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (256, 256, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'map'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'map'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -3579,13 +3579,13 @@ def SigLIPgopt16(*, weights: str | os.PathLike[str] | None = None, **overrides: 
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.SigLIPgopt16(num_classes=10)  # doctest: +SKIP
@@ -3594,7 +3594,7 @@ def SigLIPgopt16(*, weights: str | os.PathLike[str] | None = None, **overrides: 
 def SigLIPB16NaFlex(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns SigLIPB16NaFlex: patch_size 16, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("SigLIPB16NaFlex")`; "imagenet" for the one with the
@@ -3604,9 +3604,9 @@ def SigLIPB16NaFlex(*, weights: str | os.PathLike[str] | None = None, **override
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (256, 256, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'map'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'map'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -3614,13 +3614,13 @@ def SigLIPB16NaFlex(*, weights: str | os.PathLike[str] | None = None, **override
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.SigLIPB16NaFlex(num_classes=10)  # doctest: +SKIP
@@ -3629,7 +3629,7 @@ def SigLIPB16NaFlex(*, weights: str | os.PathLike[str] | None = None, **override
 def SigLIPSo400m16NaFlex(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns SigLIPSo400m16NaFlex: patch_size 16, hidden_dim 1152, num_layers 27, num_heads 16, mlp_dim 4304.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("SigLIPSo400m16NaFlex")`; "imagenet" for the one with the
@@ -3639,9 +3639,9 @@ def SigLIPSo400m16NaFlex(*, weights: str | os.PathLike[str] | None = None, **ove
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (256, 256, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'map'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'map'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -3649,13 +3649,13 @@ def SigLIPSo400m16NaFlex(*, weights: str | os.PathLike[str] | None = None, **ove
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.SigLIPSo400m16NaFlex(num_classes=10)  # doctest: +SKIP
@@ -3664,7 +3664,7 @@ def SigLIPSo400m16NaFlex(*, weights: str | os.PathLike[str] | None = None, **ove
 def CLIPB32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns CLIPB32: patch_size 32, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("CLIPB32")`; "imagenet" for the one with the
@@ -3674,9 +3674,9 @@ def CLIPB32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -3684,13 +3684,13 @@ def CLIPB32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.CLIPB32(num_classes=10)  # doctest: +SKIP
@@ -3699,7 +3699,7 @@ def CLIPB32(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
 def CLIPB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns CLIPB16: patch_size 16, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("CLIPB16")`; "imagenet" for the one with the
@@ -3709,9 +3709,9 @@ def CLIPB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -3719,13 +3719,13 @@ def CLIPB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.CLIPB16(num_classes=10)  # doctest: +SKIP
@@ -3734,7 +3734,7 @@ def CLIPB16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
 def CLIPL14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns CLIPL14: patch_size 14, hidden_dim 1024, num_layers 24, num_heads 16, mlp_dim 4096.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("CLIPL14")`; "imagenet" for the one with the
@@ -3744,9 +3744,9 @@ def CLIPL14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -3754,13 +3754,13 @@ def CLIPL14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.CLIPL14(num_classes=10)  # doctest: +SKIP
@@ -3769,7 +3769,7 @@ def CLIPL14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
 def ViTP1GF(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTP1GF: patch_size 16, hidden_dim 192, num_layers 12, num_heads 3, mlp_dim 576.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTP1GF")`; "imagenet" for the one with the
@@ -3779,9 +3779,9 @@ def ViTP1GF(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -3789,13 +3789,13 @@ def ViTP1GF(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTP1GF(num_classes=10)  # doctest: +SKIP
@@ -3804,7 +3804,7 @@ def ViTP1GF(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
 def ViTP4GF(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTP4GF: patch_size 16, hidden_dim 384, num_layers 12, num_heads 6, mlp_dim 1152.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTP4GF")`; "imagenet" for the one with the
@@ -3814,9 +3814,9 @@ def ViTP4GF(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -3824,13 +3824,13 @@ def ViTP4GF(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTP4GF(num_classes=10)  # doctest: +SKIP
@@ -3839,7 +3839,7 @@ def ViTP4GF(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
 def ViTP18GF(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTP18GF: patch_size 16, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTP18GF")`; "imagenet" for the one with the
@@ -3849,9 +3849,9 @@ def ViTP18GF(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -3859,13 +3859,13 @@ def ViTP18GF(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTP18GF(num_classes=10)  # doctest: +SKIP
@@ -3874,7 +3874,7 @@ def ViTP18GF(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
 def ViTP36GF(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTP36GF: patch_size 16, hidden_dim 1024, num_layers 14, num_heads 16, mlp_dim 4096.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTP36GF")`; "imagenet" for the one with the
@@ -3884,9 +3884,9 @@ def ViTP36GF(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -3894,13 +3894,13 @@ def ViTP36GF(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTP36GF(num_classes=10)  # doctest: +SKIP
@@ -3909,7 +3909,7 @@ def ViTP36GF(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
 def ViTC1GF(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTC1GF: patch_size 1, hidden_dim 192, num_layers 11, num_heads 3, mlp_dim 576.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTC1GF")`; "imagenet" for the one with the
@@ -3919,9 +3919,9 @@ def ViTC1GF(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -3929,13 +3929,13 @@ def ViTC1GF(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTC1GF(num_classes=10)  # doctest: +SKIP
@@ -3944,7 +3944,7 @@ def ViTC1GF(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
 def ViTC4GF(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTC4GF: patch_size 1, hidden_dim 384, num_layers 11, num_heads 6, mlp_dim 1152.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTC4GF")`; "imagenet" for the one with the
@@ -3954,9 +3954,9 @@ def ViTC4GF(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -3964,13 +3964,13 @@ def ViTC4GF(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTC4GF(num_classes=10)  # doctest: +SKIP
@@ -3979,7 +3979,7 @@ def ViTC4GF(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpac
 def ViTC18GF(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTC18GF: patch_size 1, hidden_dim 768, num_layers 11, num_heads 12, mlp_dim 3072.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTC18GF")`; "imagenet" for the one with the
@@ -3989,9 +3989,9 @@ def ViTC18GF(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -3999,13 +3999,13 @@ def ViTC18GF(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTC18GF(num_classes=10)  # doctest: +SKIP
@@ -4014,7 +4014,7 @@ def ViTC18GF(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
 def ViTC36GF(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTC36GF: patch_size 1, hidden_dim 1024, num_layers 13, num_heads 16, mlp_dim 4096.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTC36GF")`; "imagenet" for the one with the
@@ -4024,9 +4024,9 @@ def ViTC36GF(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -4034,13 +4034,13 @@ def ViTC36GF(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTC36GF(num_classes=10)  # doctest: +SKIP
@@ -4049,7 +4049,7 @@ def ViTC36GF(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
 def ViTWee16Reg1(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTWee16Reg1: patch_size 16, hidden_dim 256, num_layers 14, num_heads 4, mlp_dim 1280.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTWee16Reg1")`; "imagenet" for the one with the
@@ -4059,9 +4059,9 @@ def ViTWee16Reg1(*, weights: str | os.PathLike[str] | None = None, **overrides: 
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (256, 256, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'gap'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'gap'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -4069,13 +4069,13 @@ def ViTWee16Reg1(*, weights: str | os.PathLike[str] | None = None, **overrides: 
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTWee16Reg1(num_classes=10)  # doctest: +SKIP
@@ -4084,7 +4084,7 @@ def ViTWee16Reg1(*, weights: str | os.PathLike[str] | None = None, **overrides: 
 def ViTLittle16Reg1(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTLittle16Reg1: patch_size 16, hidden_dim 320, num_layers 14, num_heads 5, mlp_dim 1792.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTLittle16Reg1")`; "imagenet" for the one with the
@@ -4094,9 +4094,9 @@ def ViTLittle16Reg1(*, weights: str | os.PathLike[str] | None = None, **override
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (256, 256, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'gap'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'gap'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -4104,13 +4104,13 @@ def ViTLittle16Reg1(*, weights: str | os.PathLike[str] | None = None, **override
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTLittle16Reg1(num_classes=10)  # doctest: +SKIP
@@ -4119,7 +4119,7 @@ def ViTLittle16Reg1(*, weights: str | os.PathLike[str] | None = None, **override
 def ViTMedium16Reg4(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTMedium16Reg4: patch_size 16, hidden_dim 512, num_layers 12, num_heads 8, mlp_dim 2048.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTMedium16Reg4")`; "imagenet" for the one with the
@@ -4129,9 +4129,9 @@ def ViTMedium16Reg4(*, weights: str | os.PathLike[str] | None = None, **override
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (256, 256, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'gap'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'gap'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -4139,13 +4139,13 @@ def ViTMedium16Reg4(*, weights: str | os.PathLike[str] | None = None, **override
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTMedium16Reg4(num_classes=10)  # doctest: +SKIP
@@ -4154,7 +4154,7 @@ def ViTMedium16Reg4(*, weights: str | os.PathLike[str] | None = None, **override
 def ViTMediumD16Reg4(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTMediumD16Reg4: patch_size 16, hidden_dim 512, num_layers 20, num_heads 8, mlp_dim 2048.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTMediumD16Reg4")`; "imagenet" for the one with the
@@ -4164,9 +4164,9 @@ def ViTMediumD16Reg4(*, weights: str | os.PathLike[str] | None = None, **overrid
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (256, 256, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'gap'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'gap'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -4174,13 +4174,13 @@ def ViTMediumD16Reg4(*, weights: str | os.PathLike[str] | None = None, **overrid
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTMediumD16Reg4(num_classes=10)  # doctest: +SKIP
@@ -4189,7 +4189,7 @@ def ViTMediumD16Reg4(*, weights: str | os.PathLike[str] | None = None, **overrid
 def ViTBetwixt16Reg4(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTBetwixt16Reg4: patch_size 16, hidden_dim 640, num_layers 12, num_heads 10, mlp_dim 2560.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTBetwixt16Reg4")`; "imagenet" for the one with the
@@ -4199,9 +4199,9 @@ def ViTBetwixt16Reg4(*, weights: str | os.PathLike[str] | None = None, **overrid
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (256, 256, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'gap'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'gap'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -4209,13 +4209,13 @@ def ViTBetwixt16Reg4(*, weights: str | os.PathLike[str] | None = None, **overrid
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTBetwixt16Reg4(num_classes=10)  # doctest: +SKIP
@@ -4224,7 +4224,7 @@ def ViTBetwixt16Reg4(*, weights: str | os.PathLike[str] | None = None, **overrid
 def ViTSo150m2Reg1(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTSo150m2Reg1: patch_size 16, hidden_dim 832, num_layers 21, num_heads 13, mlp_dim 2176.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTSo150m2Reg1")`; "imagenet" for the one with the
@@ -4234,9 +4234,9 @@ def ViTSo150m2Reg1(*, weights: str | os.PathLike[str] | None = None, **overrides
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (256, 256, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'gap'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'gap'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -4244,13 +4244,13 @@ def ViTSo150m2Reg1(*, weights: str | os.PathLike[str] | None = None, **overrides
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTSo150m2Reg1(num_classes=10)  # doctest: +SKIP
@@ -4259,7 +4259,7 @@ def ViTSo150m2Reg1(*, weights: str | os.PathLike[str] | None = None, **overrides
 def RoPEViTMedium16Reg1(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns RoPEViTMedium16Reg1: patch_size 16, hidden_dim 512, num_layers 12, num_heads 8, mlp_dim 2048.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("RoPEViTMedium16Reg1")`; "imagenet" for the one with the
@@ -4269,9 +4269,9 @@ def RoPEViTMedium16Reg1(*, weights: str | os.PathLike[str] | None = None, **over
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (256, 256, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'gap'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'gap'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -4279,13 +4279,13 @@ def RoPEViTMedium16Reg1(*, weights: str | os.PathLike[str] | None = None, **over
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.RoPEViTMedium16Reg1(num_classes=10)  # doctest: +SKIP
@@ -4294,7 +4294,7 @@ def RoPEViTMedium16Reg1(*, weights: str | os.PathLike[str] | None = None, **over
 def RoPEViTMediumD16Reg1(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns RoPEViTMediumD16Reg1: patch_size 16, hidden_dim 512, num_layers 20, num_heads 8, mlp_dim 2048.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("RoPEViTMediumD16Reg1")`; "imagenet" for the one with the
@@ -4304,9 +4304,9 @@ def RoPEViTMediumD16Reg1(*, weights: str | os.PathLike[str] | None = None, **ove
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (256, 256, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'gap'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'gap'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -4314,13 +4314,13 @@ def RoPEViTMediumD16Reg1(*, weights: str | os.PathLike[str] | None = None, **ove
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.RoPEViTMediumD16Reg1(num_classes=10)  # doctest: +SKIP
@@ -4329,7 +4329,7 @@ def RoPEViTMediumD16Reg1(*, weights: str | os.PathLike[str] | None = None, **ove
 def RoPEViTBetwixt16Reg4(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns RoPEViTBetwixt16Reg4: patch_size 16, hidden_dim 640, num_layers 12, num_heads 10, mlp_dim 2560.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("RoPEViTBetwixt16Reg4")`; "imagenet" for the one with the
@@ -4339,9 +4339,9 @@ def RoPEViTBetwixt16Reg4(*, weights: str | os.PathLike[str] | None = None, **ove
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (256, 256, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'gap'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'gap'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -4349,13 +4349,13 @@ def RoPEViTBetwixt16Reg4(*, weights: str | os.PathLike[str] | None = None, **ove
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.RoPEViTBetwixt16Reg4(num_classes=10)  # doctest: +SKIP
@@ -4364,7 +4364,7 @@ def RoPEViTBetwixt16Reg4(*, weights: str | os.PathLike[str] | None = None, **ove
 def RoPEViTBase16Reg1(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns RoPEViTBase16Reg1: patch_size 16, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("RoPEViTBase16Reg1")`; "imagenet" for the one with the
@@ -4374,9 +4374,9 @@ def RoPEViTBase16Reg1(*, weights: str | os.PathLike[str] | None = None, **overri
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (256, 256, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'gap'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'gap'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -4384,13 +4384,13 @@ def RoPEViTBase16Reg1(*, weights: str | os.PathLike[str] | None = None, **overri
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.RoPEViTBase16Reg1(num_classes=10)  # doctest: +SKIP
@@ -4399,7 +4399,7 @@ def RoPEViTBase16Reg1(*, weights: str | os.PathLike[str] | None = None, **overri
 def FlexiViTS(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns FlexiViTS: patch_size 16, hidden_dim 384, num_layers 12, num_heads 6, mlp_dim 1536.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("FlexiViTS")`; "imagenet" for the one with the
@@ -4409,9 +4409,9 @@ def FlexiViTS(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (240, 240, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -4419,13 +4419,13 @@ def FlexiViTS(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.FlexiViTS(num_classes=10)  # doctest: +SKIP
@@ -4434,7 +4434,7 @@ def FlexiViTS(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
 def FlexiViTB(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns FlexiViTB: patch_size 16, hidden_dim 768, num_layers 12, num_heads 12, mlp_dim 3072.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("FlexiViTB")`; "imagenet" for the one with the
@@ -4444,9 +4444,9 @@ def FlexiViTB(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (240, 240, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -4454,13 +4454,13 @@ def FlexiViTB(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.FlexiViTB(num_classes=10)  # doctest: +SKIP
@@ -4469,7 +4469,7 @@ def FlexiViTB(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
 def FlexiViTL(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns FlexiViTL: patch_size 16, hidden_dim 1024, num_layers 24, num_heads 16, mlp_dim 4096.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("FlexiViTL")`; "imagenet" for the one with the
@@ -4479,9 +4479,9 @@ def FlexiViTL(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (240, 240, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -4489,13 +4489,13 @@ def FlexiViTL(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.FlexiViTL(num_classes=10)  # doctest: +SKIP
@@ -4504,7 +4504,7 @@ def FlexiViTL(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
 def ViTMicro4(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTMicro4: patch_size 4, hidden_dim 96, num_layers 6, num_heads 3, mlp_dim 192.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTMicro4")`; "imagenet" for the one with the
@@ -4514,9 +4514,9 @@ def ViTMicro4(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (32, 32, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'token'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'token'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -4524,13 +4524,13 @@ def ViTMicro4(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTMicro4(num_classes=10)  # doctest: +SKIP
@@ -4539,7 +4539,7 @@ def ViTMicro4(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
 def ViTNano4(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTNano4: patch_size 4, hidden_dim 128, num_layers 4, num_heads 4, mlp_dim 256.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTNano4")`; "imagenet" for the one with the
@@ -4549,9 +4549,9 @@ def ViTNano4(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (28, 28, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'gap'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'gap'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -4559,13 +4559,13 @@ def ViTNano4(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTNano4(num_classes=10)  # doctest: +SKIP
@@ -4574,7 +4574,7 @@ def ViTNano4(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
 def ViTNanoC4(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns ViTNanoC4: patch_size 1, hidden_dim 128, num_layers 2, num_heads 4, mlp_dim 256.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("ViTNanoC4")`; "imagenet" for the one with the
@@ -4584,9 +4584,9 @@ def ViTNanoC4(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (28, 28, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to True.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'gap'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to True.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'gap'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -4594,13 +4594,13 @@ def ViTNanoC4(*, weights: str | os.PathLike[str] | None = None, **overrides: Unp
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.ViTNanoC4(num_classes=10)  # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""A page that shows a model to a person: classes, what it looked at, the nearest images, and the figures of the paper."""
+"""A web page that shows a model: predicted classes, what the model looked at, the most similar images, and the figures of the paper."""
 
 import io
 import os
@@ -21,10 +21,10 @@ from keras_vit.visualize.explanation import METHODS, cell_of, explain
 from keras_vit.visualize.figures import pixels_of
 from keras_vit.visualize.overlay import blend
 
-MOST_BYTES = 20 * 2**20  # of a request
+MOST_BYTES = 20 * 2**20  # largest size of a request
 MOST_PIXELS = 50_000_000
-MOST_ASPECT = 20  # a longer image would become gigabytes when its short side is enlarged
-SHOWN = 448  # pixels, the least side of a picture that is clicked on
+MOST_ASPECT = 20  # a longer image would take gigabytes when its short side is enlarged
+SHOWN = 448  # smallest side of a picture that can be clicked, in pixels
 TOP, NEIGHBORS = 5, 6
 HINT = "Click a patch to see what it attends to."
 
@@ -33,7 +33,7 @@ def read_upload(path: Any) -> Any:
     """Returns an uploaded image as a Pillow image. Its size is checked before it is decoded.
 
     Raises:
-        ValueError: if it is no image, is damaged, too large or too narrow. It does not name the file.
+        ValueError: if the file is not an image, is damaged, too large or too narrow. The message does not name the file.
     """
     from PIL import Image
 
@@ -53,13 +53,13 @@ def read_upload(path: Any) -> Any:
 
 
 class Show:
-    """What the page asks of a model.
+    """The model behind the page, and the computations that the page needs.
 
     Args:
         model: `VisionTransformer`.
-        class_names: sequence of str or None. Names for a model that has none.
-        index: `keras_vit.features.Features` or None. Features of the images among which the nearest are found.
-        data: str or None. Where the images of the index are now, if they have been moved.
+        class_names: sequence of str or None. Class names for a model without names. Defaults to None.
+        index: `keras_vit.features.Features` or None. Features of the images that are searched for similar ones. Defaults to None.
+        data: str or None. Path of the images of the index, if they have been moved. Defaults to None.
 
     Raises:
         ValueError: if the index was computed with other weights.
@@ -72,12 +72,12 @@ class Show:
         self.has_head = model.config.include_top
         self.transform = evaluation_transform(model)
         names = model.class_names or class_names or [f"class {i}" for i in range(model.config.num_classes)]
-        # The page keeps one row for each name.
+        # The page shows one row per name, so that names must be distinct.
         self.names = [name if names.index(name) == i else f"{name} ({i})" for i, name in enumerate(names)] if self.has_head else []
         self.methods = [name for name, row in METHODS.items() if name != "pca" and (self.has_head or "target" not in row.takes)]
 
     def input(self, path: str) -> np.ndarray:
-        """Returns an uploaded image as the model takes it, with a batch axis."""
+        """Returns an uploaded image as input of the model, with a batch axis."""
         return self.transform(read_upload(path))[None]
 
     def classes(self, images: np.ndarray) -> dict[str, float]:
@@ -92,7 +92,7 @@ class Show:
         return self.picture(images, explain(self.model, images, method)[0])
 
     def attended(self, images: np.ndarray, row: int, column: int) -> np.ndarray:
-        """Returns the picture of what a patch attends to in the last block; the patch is framed in white."""
+        """Returns a picture of what a patch attends to in the last block. The patch has a white frame."""
         map = attention_maps(self.model, images, blocks=-1, query=(row, column))[0, 0].mean(axis=0)
         picture = self.picture(images, 100.0 * map)
         top, left = (round(side * i / n) for side, i, n in zip(picture.shape, (row, column), map.shape))
@@ -110,7 +110,7 @@ class Show:
         return np.repeat(np.repeat((255 * drawn.clip(0, 1)).astype("uint8"), times, axis=0), times, axis=1)
 
     def patch_at(self, images: np.ndarray, x: float, y: float) -> tuple[int, int]:
-        """Returns the patch (row, column) at a place of a picture, of shares from 0 to 1."""
+        """Returns the patch (row, column) at a place (x, y) of a picture, with coordinates from 0 to 1."""
         rows, columns = self.grid(images)
         return min(int(y * rows), rows - 1), min(int(x * columns), columns - 1)
 
@@ -130,7 +130,7 @@ class Show:
         ]
 
     def figures(self, images: np.ndarray | None) -> list[tuple[Any, str]]:
-        """Returns the figures of the paper with their captions; one of them needs an image."""
+        """Returns the figures of the paper with their captions. One of them needs an image."""
         drawn = [(model_figure(self.model), "Architecture"), (patch_filters(self.model), "Filters of the patch embedding")]
         if self.model.config.position_embedding != "none":
             drawn.append((position_similarity(self.model), "Similarity of positions"))
@@ -152,13 +152,13 @@ def build(show: Show, title: str) -> Any:
     gr = _gradio()
 
     def look(upload, method):
-        # The event does no preprocessing: gradio has made sure that the path is that of an upload, and has not opened it.
+        # Without gradio's preprocessing: it has checked that the path is that of an upload, but has not opened the file.
         if not upload:
             return None, {}, None, [], HINT
         try:
             checks.one_of("method", method, show.methods)
             images = show.input(upload["path"])
-        except ValueError as error:  # an exception would put an error into every box
+        except ValueError as error:  # an exception would show an error in every box
             gr.Warning(str(error))
             return None, {}, None, [], str(error)
         return images, show.classes(images) if show.has_head else {}, show.seen(images, method), show.nearest(images), HINT
@@ -200,17 +200,17 @@ def build(show: Show, title: str) -> Any:
 
 
 def serve(show: Show, title: str, host: str = "127.0.0.1", port: int | None = None, block: bool = True) -> Any:
-    """Shows the page on a web server, until Ctrl-C.
+    """Serves the page until Ctrl-C.
 
-    Nothing leaves the machine: no telemetry, no fonts or scripts of others. Requests have at most 20 MB. Uploaded files are deleted after
-    an hour, and at the end.
+    Nothing leaves the machine: the page has no telemetry, and no fonts or scripts of other servers. Requests may have at most 20 MB.
+    Uploaded files are deleted after an hour, and when the server stops.
 
     Args:
         show: `Show`.
         title: str. Heading of the page.
-        host: str. Address to listen on; "0.0.0.0" is every network. Defaults to "127.0.0.1", this machine alone.
-        port: int or None. None takes the first free one from 7860.
-        block: bool. Whether to return only at the end. Defaults to True.
+        host: str. Address to listen on; "0.0.0.0" means all networks. Defaults to "127.0.0.1", only this machine.
+        port: int or None. Port. Defaults to None, the first free one from 7860.
+        block: bool. Whether to return only when the server stops. Defaults to True.
 
     Returns:
         The page, a `gradio.Blocks`, with `local_url`.
@@ -219,7 +219,7 @@ def serve(show: Show, title: str, host: str = "127.0.0.1", port: int | None = No
     from starlette.middleware import Middleware  # pyright: ignore[reportMissingImports]
 
     page = build(show, title).queue(max_size=16)
-    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # its own are Google's
+    theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])  # the default loads Google's fonts
     page.launch(
         server_name=host,
         server_port=port,
@@ -242,7 +242,7 @@ def serve(show: Show, title: str, host: str = "127.0.0.1", port: int | None = No
 
 
 class LimitedBody:
-    """Refuses requests of more than `MOST_BYTES`, before they are read. An ASGI middleware."""
+    """ASGI middleware that rejects requests of more than `MOST_BYTES` before they are read."""
 
     def __init__(self, app):
         self.app = app
@@ -260,7 +260,7 @@ class LimitedBody:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
-            # Without a length in its head, a request that is too long ends as if the client had gone.
+            # If its header has no length, a request that is too long ends as if the client had disconnected.
             return message if received <= MOST_BYTES + 2**16 else {"type": "http.disconnect"}
 
         await self.app(scope, limited, send)

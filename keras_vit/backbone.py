@@ -1,4 +1,4 @@
-"""The Vision Transformer within a model, and its feature maps for dense tasks."""
+"""Finds the Vision Transformer in a model, and builds models from it: feature maps for dense tasks, and token merging."""
 
 from collections.abc import Sequence
 from typing import overload
@@ -15,18 +15,18 @@ def find_vision_transformer(model: keras.Model, argument: str = "model") -> Visi
 @overload
 def find_vision_transformer(model: keras.Model, argument: str = "model", *, optional: bool) -> VisionTransformer | None: ...
 def find_vision_transformer(model: keras.Model, argument: str = "model", *, optional: bool = False) -> VisionTransformer | None:
-    """Returns the `VisionTransformer` that a model is, or holds among its layers.
+    """Returns the `VisionTransformer` that a model is, or has among its layers.
 
     Args:
-        model: a `VisionTransformer`, or a Keras model, such as a Sequential, that calls one.
-        argument: str. Name of the caller's argument, for the error.
-        optional: bool. Whether None is returned, and nothing raised, if there is none. Defaults to False.
+        model: a `VisionTransformer`, or a Keras model, such as a Sequential, that contains one.
+        argument: str. Name of the caller's argument, for the error. Defaults to "model".
+        optional: bool. Whether to return None, instead of raising an error, if the model contains none. Defaults to False.
 
     Returns:
         The `VisionTransformer`.
 
     Raises:
-        ValueError: if there is none and it is not optional, or if there is more than one.
+        ValueError: if the model contains none and `optional` is False, or more than one.
 
     Example:
     >>> vit = keras_vit.VisionTransformer((32, 32, 3), 8, 64, 2, 4, 128, include_top=False)
@@ -39,15 +39,17 @@ def find_vision_transformer(model: keras.Model, argument: str = "model", *, opti
         return found[0]
     if not found and optional:
         return None
-    what = f"a {type(model).__name__}" + (f" that holds {len(found)} of them" if found else "")
+    what = f"a {type(model).__name__}" + (f" that contains {len(found)} of them" if found else "")
     hint = ""
     if not found and isinstance(model, keras.Model):
-        hint = ". A model made of its layers, as `keras.Model(vit.input, ...)`, does not hold it: call the model, `vit(images)`, instead"
-    raise ValueError(f"`{argument}` must be a VisionTransformer, or a model that holds one. Received: {what}{hint}")
+        hint = (
+            ". A model built from its layers, as `keras.Model(vit.input, ...)`, does not contain it: call the model, `vit(images)`, instead"
+        )
+    raise ValueError(f"`{argument}` must be a VisionTransformer, or a model that contains one. Received: {what}{hint}")
 
 
 def of_images(model: VisionTransformer) -> VisionTransformer:
-    """Returns a model that takes images, or raises a ValueError for one that takes patches (`naflex=True`)."""
+    """Returns `model`, or raises a ValueError if it takes patches and not images (`naflex=True`)."""
     if model.config.naflex:
         raise ValueError("The model must take images: `model.adapt(naflex=False)`. Received: a model of patches, naflex=True")
     return model
@@ -57,18 +59,18 @@ def feature_maps(model: keras.Model, blocks: Sequence[int] | None = None, norm: 
     """Returns a model whose outputs are the patch tokens of some blocks as maps, for dense tasks.
 
     Args:
-        model: a `VisionTransformer`, or a model that holds one. Its weights are shared, not copied.
+        model: a `VisionTransformer`, or a model that contains one. Its weights are shared, not copied.
         blocks: sequence of ints. Blocks whose outputs are returned, counted from 0, or from the end
             if negative. Defaults to None, the last block.
-        norm: bool. Whether the maps go through the model's last normalization, as the intermediate
-            features of DINOv2 and timm do. Defaults to True.
+        norm: bool. Whether to apply the model's last normalization to the maps, as DINOv2 and timm
+            do for intermediate features. Defaults to True.
 
     Returns:
         A `keras.Model` with an output of shape `(batch, rows, columns, hidden_dim)` for each block,
         in a list if there are several.
 
     Raises:
-        ValueError: if a block does not exist, or the model holds no `VisionTransformer`.
+        ValueError: if a block does not exist, or the model contains no `VisionTransformer`.
 
     Example:
     >>> model = keras_vit.VisionTransformer((32, 48, 3), 8, 64, 4, 4, 128)
@@ -90,25 +92,25 @@ def feature_maps(model: keras.Model, blocks: Sequence[int] | None = None, norm: 
 
 
 def merge_tokens(model: VisionTransformer, r: int | Sequence[int]) -> VisionTransformer:
-    """Returns a faster model whose blocks merge similar patch tokens. It needs no training.
+    """Returns a faster model whose blocks merge similar patch tokens. No training is needed.
 
-    Each block merges its `r` most similar patches, by their keys, and attention counts a merged token as often as it has patches. ViT-B/16
-    at 224 pixels with `r=13` computes half of the tokens on average. Class, distillation and register tokens are never merged. Pooling
-    and feature maps find each patch at its place, with the token that it was merged into. `r=0` gives the model's own outputs.
+    Each block merges the `r` patches with the most similar keys. Attention counts a merged token as often as it has patches. With `r=13`,
+    ViT-B/16 at 224 pixels computes half of the tokens on average. Class, distillation and register tokens are never merged. For pooling
+    and feature maps, each patch gets the token that it was merged into. With `r=0` the outputs do not change.
 
-    The new model can be saved, loaded and adapted; `model.adapt(token_merging=None)` merges no more. Pictures of attention
-    (`keras_vit.visualize`) need a model that does not merge.
+    The new model can be saved, loaded and adapted. `model.adapt(token_merging=None)` turns merging off. Pictures of attention
+    (`keras_vit.visualize`) need a model without merging.
 
     Args:
         model: `VisionTransformer`. It is not changed.
-        r: int, number of tokens that each block merges, but at most half of the patches that are left; or a sequence of ints, one for each
-            block, such as a falling one, which is faster at the same mean. Images of another size merge as many.
+        r: int or sequence of ints. Number of tokens that each block merges, at most half of the remaining patches; or a number for each
+            block. At the same mean, numbers that decrease from block to block are faster. The numbers are the same for all image sizes.
 
     Returns:
         A `VisionTransformer` with copies of the weights, not compiled.
 
     Raises:
-        ValueError: if `model` is no `VisionTransformer`, or `r` is negative or has more entries than there are blocks.
+        ValueError: if `model` is not a `VisionTransformer`, or `r` is negative or has more entries than there are blocks.
 
     Reference:
         Bolya et al., "Token Merging: Your ViT But Faster", 2023.
@@ -126,13 +128,13 @@ def merge_tokens(model: VisionTransformer, r: int | Sequence[int]) -> VisionTran
 
 
 def tokens_after(model: VisionTransformer, block: int) -> keras.KerasTensor:
-    """Returns the symbolic tokens behind a block, `(batch, tokens, D)`; merged tokens stand at each of their patches."""
+    """Returns the symbolic tokens after a block, `(batch, tokens, D)`. Merged tokens are repeated for each of their patches."""
     outputs = model.get_layer(f"block_{block}").output
     return UnmergeTokens()(*outputs) if isinstance(outputs, (list, tuple)) else outputs
 
 
 def check_blocks(blocks, count):
-    """Returns the numbers of blocks, counted from 0, for a sequence in which they may also be counted from the end."""
+    """Returns the numbers of blocks, counted from 0. In `blocks`, negative numbers are counted from the end."""
     if not isinstance(blocks, (list, tuple, range)) or not blocks or not all(i in range(-count, count) for i in blocks):
         raise ValueError(f"`blocks` must be a sequence of ints between {-count} and {count - 1}. Received: blocks={blocks!r}")
     return [i % count for i in blocks]
@@ -140,7 +142,7 @@ def check_blocks(blocks, count):
 
 @keras.saving.register_keras_serializable(package="keras_vit")
 class PatchMap(keras.layers.Layer):
-    """Drops the prefix tokens and lays the patch tokens out on their grid.
+    """Drops the prefix tokens and reshapes the patch tokens to their grid.
 
     Args:
         num_prefix_tokens: int. Number of tokens to drop, the first ones.

@@ -1,4 +1,4 @@
-"""The configuration of a Vision Transformer: every argument once, checked, with what follows from it."""
+"""The configuration of a Vision Transformer: all arguments, their checks, and the values that follow from them."""
 
 from __future__ import annotations
 
@@ -30,15 +30,15 @@ PREPROCESSING = {"mean": 0.5, "std": 0.5, "size": None, "interpolation": "bicubi
 
 
 class UnknownArgument(ValueError, TypeError):
-    """An argument that `VisionTransformer` does not take. A ValueError, as any wrong argument is, and the TypeError of a function."""
+    """An unknown argument of `VisionTransformer`. It is a ValueError, like any wrong argument, and a TypeError, like that of a function."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ViTConfig:
-    """The arguments of `keras_vit.VisionTransformer`, which explains each of them, and what follows from them.
+    """The arguments of `keras_vit.VisionTransformer`, which documents them, and the values that follow from them.
 
-    A configuration is checked where it is made, and cannot be changed: `replace` returns another one. Lists become tuples and NumPy's
-    numbers Python's; `preprocessing`, `rotary` and `stem` are complete.
+    A configuration is checked when it is created, and is immutable: `replace` returns a new one. Lists become tuples, NumPy numbers become
+    Python numbers, and defaults are filled into `preprocessing`, `rotary` and `stem`.
 
     Raises:
         ValueError: if an argument is out of range or two contradict each other.
@@ -110,7 +110,7 @@ class ViTConfig:
     def __post_init__(self):
         for field in dataclasses.fields(self):
             value = getattr(self, field.name)
-            if field.name != "preprocessing" or isinstance(value, dict):  # else the error shows it as it was given
+            if field.name != "preprocessing" or isinstance(value, dict):  # otherwise the error should show the value as it was given
                 self._set(field.name, _plain(unshared(value)))
         self._set("stem", stem_config(self.stem))
         self._set("rotary", rotary_config(self.rotary))
@@ -125,25 +125,25 @@ class ViTConfig:
 
     @classmethod
     def from_dict(cls, arguments: dict[str, Any]) -> ViTConfig:
-        """Returns the configuration of a dict of arguments; what it leaves out takes its default.
+        """Returns the configuration for a dict of arguments. Missing arguments take their defaults.
 
         Raises:
-            ValueError: if a key is no argument, or a value is wrong.
+            ValueError: if a key is not an argument, or a value is wrong.
         """
         if unknown := [name for name in arguments if name not in NAMES]:
             near = nearest(unknown[0], NAMES)
             received = f"Received: {', '.join(unknown)}. The nearest are {', '.join(near[:3])}"
-            raise UnknownArgument(f"These are no arguments of VisionTransformer. {received}")
+            raise UnknownArgument(f"VisionTransformer does not have these arguments. {received}")
         return cls(**arguments)
 
     @classmethod
     def from_arguments(cls, *args: Any, **kwargs: Any) -> ViTConfig:
-        """As the constructor, but unknown arguments raise a ValueError that names the nearest."""
+        """Returns the configuration for arguments of the constructor. For unknown arguments, the error suggests the nearest."""
         if len(args) > len(NAMES):
             raise ValueError(f"VisionTransformer takes {len(NAMES)} arguments. Received: {len(args)}")
         positional = dict(zip(NAMES, args))
         if twice := sorted(set(positional) & set(kwargs)):
-            raise ValueError(f"An argument must be given once. Received: {twice[0]}, by its position and by its name")
+            raise ValueError(f"An argument must be given only once. Received: {twice[0]}, both by position and by name")
         return cls.from_dict({**positional, **kwargs})
 
     @classmethod
@@ -152,7 +152,7 @@ class ViTConfig:
 
         Args:
             model: a `VisionTransformer`, str, dict or `ViTConfig`.
-            **changes: arguments in place of the model's.
+            **changes: arguments that override the model's.
 
         Raises:
             ValueError: if `model` is none of these, or the preset or an argument is unknown or wrong.
@@ -169,7 +169,7 @@ class ViTConfig:
         return cls.from_dict({**model, **changes})
 
     def replace(self, **changes: Any) -> ViTConfig:
-        """Returns this configuration with some arguments changed. Another number of classes leaves `class_names` out.
+        """Returns this configuration with some arguments changed. Another number of classes clears `class_names`.
 
         Raises:
             ValueError: if an argument is unknown or wrong.
@@ -179,12 +179,12 @@ class ViTConfig:
         return self.from_dict({**self._fields(), **changes})
 
     def override(self, **changes: Any) -> ViTConfig:
-        """As `replace`, but `num_classes` asks for a head."""
+        """Returns this configuration with some arguments changed, as `replace`, but `num_classes` also adds a head."""
         implied = {"include_top": True} if "num_classes" in changes else {}
         return self.replace(**{**implied, **changes})
 
     def to_dict(self) -> dict[str, Any]:
-        """Returns all arguments, as plain values that JSON can hold. `from_dict` reads them."""
+        """Returns all arguments as values that JSON can hold, for `from_dict`."""
         dtype = keras.dtype_policies.serialize(self.dtype) if isinstance(self.dtype, keras.DTypePolicy) else self.dtype
         named: dict[str, Any] = {name: activations.config(getattr(self, name)) for name in FUNCTIONS}
         named |= {"stem": stem_dict(self.stem), "rotary": rotary_dict(rotary_config(self.rotary))}
@@ -193,7 +193,7 @@ class ViTConfig:
     def _fields(self):
         return {name: getattr(self, name) for name in NAMES}
 
-    # What follows from the arguments
+    # Values that follow from the arguments
 
     @property
     def channels(self) -> int:
@@ -204,17 +204,17 @@ class ViTConfig:
 
     @property
     def image_size(self) -> tuple[int | None, int | None]:
-        """(rows, columns) of the images, in pixels; None where they are open."""
+        """(rows, columns) of the images in pixels; None where `input_shape` is open."""
         return self.input_shape[1:] if self.data_format == "channels_first" else self.input_shape[:2]
 
     @property
     def patch(self) -> tuple[int, int]:
-        """(rows, columns) of a patch, in pixels of what the patch embedding reads."""
+        """(rows, columns) of a patch, in pixels of the image or of the stem's output."""
         return checks.positive_pair("patch_size", self.patch_size)
 
     @property
     def stride(self) -> int:
-        """Pixels of the image by one of what the patch embedding reads: 1 without a stem."""
+        """Stride of the stem in pixels of the image; 1 without a stem."""
         stem = stem_config(self.stem)
         return 1 if stem is None else stem.stride
 
@@ -227,9 +227,9 @@ class ViTConfig:
         """
         sides = [side if side is None else math.ceil(side / self.stride) for side in self.image_size]
         if not self.dynamic_padding and any(side is not None and side % patch for side, patch in zip(sides, self.patch)):
-            behind = f" behind a stem of stride {self.stride}" if self.stem is not None else ""
+            after_stem = f" after a stem of stride {self.stride}" if self.stem is not None else ""
             raise ValueError(
-                f"The patch must divide the image. Received: input_shape={self.input_shape}, patch_size={self.patch_size}{behind}. "
+                f"The patch must divide the image. Received: input_shape={self.input_shape}, patch_size={self.patch_size}{after_stem}. "
                 "`dynamic_padding=True` pads the image"
             )
         rows, columns = (side if side is None else math.ceil(side / patch) for side, patch in zip(sides, self.patch))
@@ -237,7 +237,7 @@ class ViTConfig:
 
     @property
     def table_grid(self) -> tuple[int, int]:
-        """(rows, columns) of the learned positions: `position_grid`, the image's, or that of 224 pixels where the image is open."""
+        """(rows, columns) of the learned positions: `position_grid`, the image's grid, or that of 224 pixels if `input_shape` is open."""
         if self.position_grid is not None:
             return checks.positive_pair("position_grid", self.position_grid)
         (rows, columns), (height, width) = self.grid_size, self.patch
@@ -247,23 +247,23 @@ class ViTConfig:
 
     @property
     def num_class_tokens(self) -> int:
-        """The class token and the distillation token."""
+        """Number of class and distillation tokens."""
         return int(self.class_token) + int(self.distillation_token)
 
     @property
     def num_prefix_tokens(self) -> int:
-        """The tokens before the patches: class, distillation and register tokens."""
+        """Number of tokens before the patches: class, distillation and register tokens."""
         return self.num_class_tokens + self.num_register_tokens
 
     @property
     def num_patches(self) -> int | None:
-        """None where `input_shape` is open."""
+        """Number of patches; None where `input_shape` is open."""
         rows, columns = self.grid_size
         return None if rows is None or columns is None else rows * columns
 
     @property
     def num_tokens(self) -> int | None:
-        """Prefix tokens and patches; None where `input_shape` is open."""
+        """Number of prefix tokens and patches; None where `input_shape` is open."""
         return None if self.num_patches is None else self.num_prefix_tokens + self.num_patches
 
     @property
@@ -278,26 +278,26 @@ class ViTConfig:
 
     @property
     def mlp_activation(self) -> Any:
-        """`activation`, or the default of `mlp`."""
+        """The activation of the feed-forward networks: `activation`, or the default for `mlp`."""
         return self.activation or ("silu" if self.mlp == "swiglu" else "gelu")
 
     @property
     def drop_path_rates(self) -> tuple[float, ...]:
-        """The rate of each block."""
+        """The drop-path rate of each block."""
         first = 0.0 if self.drop_path_schedule == "linear" else self.drop_path_rate
         return tuple(np.linspace(first, self.drop_path_rate, self.num_layers).tolist())
 
     @property
     def merged_tokens(self) -> tuple[int, ...]:
-        """How many tokens each block merges; zeros without `token_merging`."""
+        """The number of tokens that each block merges; zeros without `token_merging`."""
         if self.token_merging is None or isinstance(self.token_merging, int):
             return (self.token_merging or 0,) * self.num_layers
         return (*self.token_merging, *(0,) * (self.num_layers - len(self.token_merging)))
 
     def per_channel(self, key: str) -> np.ndarray:
-        """Returns `preprocessing[key]` for each channel, of shape (1, 1, channels); colors are averaged where images are not RGB.
+        """Returns `preprocessing[key]` for each channel, of shape (1, 1, channels). For images that are not RGB, colors are averaged.
 
-        The three axes are for Keras's `Rescaling`, which turns a vector round if its setting is "channels_first".
+        It has three axes because Keras's `Rescaling` would transpose a vector if Keras's image data format is "channels_first".
         """
         values = np.atleast_1d(np.asarray({**PREPROCESSING, **(self.preprocessing or {})}[key]))
         values = values if len(values) == self.channels else np.full(self.channels, values.mean())
@@ -309,7 +309,7 @@ NAMES = tuple(field.name for field in FIELDS)
 
 
 def _plain(value):
-    """Returns a value with Python's numbers in place of NumPy's, which would not go into a JSON file, and tuples for what JSON gave."""
+    """Returns a value with Python numbers for NumPy numbers, which JSON cannot hold, and tuples for the lists of JSON."""
     if isinstance(value, (np.generic, np.ndarray)):
         value = value.tolist()
     if isinstance(value, dict):
@@ -374,12 +374,13 @@ def _check_token_merging(c):
         )
     if any(numbers) and c.rotary is not None:
         raise ValueError(
-            f"Merged tokens have no single position, which `rotary` needs. Received: token_merging={given!r}, rotary={c.rotary}"
+            f"`token_merging` does not support `rotary`: merged tokens have no single position. "
+            f"Received: token_merging={given!r}, rotary={c.rotary}"
         )
     if any(numbers) and c.naflex:
-        raise ValueError(f"Padded sequences of patches are not merged. Received: token_merging={given!r}, naflex=True")
+        raise ValueError(f"`token_merging` does not support `naflex`. Received: token_merging={given!r}, naflex=True")
     if any(numbers) and c.remat:
-        raise ValueError(f"Token merging is for inference, and `remat` for training. Received: token_merging={given!r}, remat=True")
+        raise ValueError(f"`token_merging` is for inference, and `remat` for training. Received: token_merging={given!r}, remat=True")
 
 
 def _check_preprocessing(c):

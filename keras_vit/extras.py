@@ -1,14 +1,14 @@
-"""How the optional dependencies of this package are installed, for messages that ask for one."""
+"""The command that installs an optional dependency, for error messages."""
 
 import importlib.metadata
 import json
 import pathlib
 
-NAME = "keras-vit-zoo"  # of the distribution
+NAME = "keras-vit-zoo"  # name of the distribution
 
 
 def install(extra):
-    """Returns the command that installs an extra: from where the package itself came, be it an index, a repository or a folder.
+    """Returns the command that installs an extra, from the same index, repository or folder as the package itself.
 
     Args:
         extra: str, one of pyproject.toml's.

@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and folders that one program at a time writes into."""
+"""Atomic writing of files, locks on folders, and the cache folder."""
 
 import contextlib
 import errno
@@ -19,16 +19,16 @@ def cache_folder(*names):
 
 @contextlib.contextmanager
 def replacing(path):
-    """Yields a temporary path; what the body writes there takes the place of `path` at its end.
+    """Writes a file or folder atomically: yields a temporary path, which replaces `path` at the end of the body.
 
-    A program that is killed while writing leaves the old file as it was, and so does an error. After an error nothing is left behind:
-    neither what the body wrote nor the folders that were made for it.
+    If the program is killed while writing, or an error is raised, the old file stays as it was. After an error, the temporary file is
+    removed, and so are folders that were created for it.
 
     Args:
-        path: str or path-like. Folders that it lies in are made.
+        path: str or path-like. Missing parent folders are created.
 
     Raises:
-        OSError: naming the path and the space, if the disk is full.
+        OSError: if the disk is full, with the path and the free space.
 
     Example:
     >>> with replacing("model.keras") as temporary:  # doctest: +SKIP
@@ -36,7 +36,7 @@ def replacing(path):
     """
     path = pathlib.Path(path)
     made = [parent for parent in path.parents if not parent.exists()]
-    # A folder, because libraries put files of their own beside the one that they write. The file's suffix tells Keras the format.
+    # A temporary folder, because libraries write further files next to the one they are asked for, and Keras needs the file's suffix.
     folder = path.with_name(UNFINISHED + path.name)
     temporary = folder / path.name
     try:
@@ -44,7 +44,7 @@ def replacing(path):
         yield temporary
         synchronize(temporary)
         os.replace(temporary, path)
-        synchronize(path.parent)  # a new name lasts once its folder is on the disk
+        synchronize(path.parent)  # the new name is only durable once its folder is on the disk
     except Exception as error:
         shutil.rmtree(folder, ignore_errors=True)
         for parent in made:
@@ -58,8 +58,8 @@ def replacing(path):
 
 
 def disk_full(error, path):
-    """Returns the OSError that says where there is how little space, if this is what an error is about, else None."""
-    # HDF5's errors have the number in their text alone.
+    """Returns an OSError with the free space if `error` means that the disk is full, else None."""
+    # HDF5's errors only have the error number in their text.
     if getattr(error, "errno", None) not in (errno.ENOSPC, errno.EDQUOT) and os.strerror(errno.ENOSPC) not in str(error):
         return None
     folder = next(parent for parent in pathlib.Path(path).absolute().parents if parent.exists())
@@ -68,7 +68,7 @@ def disk_full(error, path):
 
 
 def require_space(path, size):
-    """Raises an OSError if `size` bytes cannot be written to `path`, before anything is."""
+    """Raises an OSError if the disk has no space for a file of `size` bytes at `path`."""
     folder = next(parent for parent in pathlib.Path(path).absolute().parents if parent.exists())
     free = shutil.disk_usage(folder).free
     if size > free:
@@ -76,10 +76,10 @@ def require_space(path, size):
 
 
 def synchronize(path):
-    """Returns when a file, or the names in a folder, are on the disk."""
+    """Flushes a file, or the names in a folder, to the disk."""
     windows = os.name == "nt"
     if windows and os.path.isdir(path):
-        return  # Windows opens no folder, and writes a renamed file's entry with the file
+        return  # Windows cannot open folders, and writes the entry of a renamed file with the file
     descriptor = os.open(path, os.O_RDWR if windows else os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -88,19 +88,19 @@ def synchronize(path):
 
 
 def own(folder):
-    """Makes `folder`, keeps other processes out until `disown` or the end of this one, and removes what a killed one left unfinished.
+    """Creates and locks `folder` until `disown` or the end of this process, and removes unfinished files of a killed process.
 
     Args:
         folder: str or path-like.
 
     Raises:
-        OSError: if another process owns the folder, or it cannot be written.
+        OSError: if another process has locked the folder, or it is not writable.
     """
     folder = pathlib.Path(folder).resolve()
     if folder in _OWNED:
         return
     folder.mkdir(parents=True, exist_ok=True)
-    # The system releases this lock when the process ends, however it ends: a file alone would stay after a kill.
+    # The system releases this lock whenever the process ends. A plain file would stay after a kill.
     lock = filelock.FileLock(folder / ".lock", timeout=0, thread_local=False)
     try:
         lock.acquire()
@@ -108,10 +108,10 @@ def own(folder):
         raise OSError(f"Another process writes into this folder; it must end first. Received: {folder}") from None
     _OWNED[folder] = lock
     for path in folder.glob(UNFINISHED + "*"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink()  # a file of versions before 0.2
+        shutil.rmtree(path) if path.is_dir() else path.unlink()  # versions before 0.2 wrote files
 
 
 def disown(folder):
-    """Lets other processes own `folder` again."""
+    """Releases the lock on `folder`."""
     if lock := _OWNED.pop(pathlib.Path(folder).resolve(), None):
         lock.release()

@@ -1,4 +1,4 @@
-"""Checks of the images that a model is given, on every way in."""
+"""Checks the images that are passed to a model's methods."""
 
 import functools
 import itertools
@@ -10,17 +10,17 @@ import numpy as np
 
 from keras_vit.layers import checks
 
-WAYS_IN = ("fit", "evaluate", "predict", "train_on_batch", "test_on_batch", "predict_on_batch")
-FEW = 8  # images whose pixels are looked at: their number must not cost time
+METHODS = ("fit", "evaluate", "predict", "train_on_batch", "test_on_batch", "predict_on_batch")
+FEW = 8  # images whose pixels are checked: few, so that the check takes no time
 
 
 class ChecksImages:
-    """Mixin of a model that refuses images of another shape in `fit`, `evaluate`, `predict` and their like.
+    """Mixin of a model that checks the shape of images in `fit`, `evaluate`, `predict` and so on.
 
-    Keras checks shapes while it traces a function. TensorFlow lets a traced function take other
-    shapes, and its layers then fail with messages about their own products, or give wrong results.
-    Unusual pixels, such as those between 0 and 1, are warned of once. Of generators, `PyDataset`s and
-    `tf.data` the first batch is checked.
+    Keras only checks shapes while it traces a function. TensorFlow calls a traced function with other
+    shapes, too, and layers then fail with obscure messages or give wrong results. For unusual pixels,
+    such as those between 0 and 1, there is one warning. For generators, `PyDataset`s and `tf.data`,
+    the first batch is checked.
     """
 
     _warned_of_pixels = False
@@ -36,12 +36,12 @@ def _checked(name):
     return method
 
 
-for name in WAYS_IN:
+for name in METHODS:
     setattr(ChecksImages, name, _checked(name))
 
 
 def check_images(model, x):
-    """Raises a ValueError for images of a shape that a model does not take, and warns once of pixels that it does not expect."""
+    """Raises a ValueError for images of a wrong shape, and warns once of pixels in an unexpected range."""
     if model.config.naflex:
         return check_patches(model, x)
     shape = _shape(x)
@@ -57,19 +57,19 @@ def check_images(model, x):
 
 
 def expects_pixels(model):
-    """Whether the values of images are still to be checked."""
+    """Returns whether the pixels still have to be checked: the model takes raw pixels, and has not warned yet."""
     return model.config.include_preprocessing and not model._warned_of_pixels
 
 
 def check_pixels(model, images):
-    """Warns, once for a model, of images that do not hold values from 0 to 255."""
+    """Warns if images do not hold values from 0 to 255, once per model."""
     if odd := checks.odd_pixels(images):
         model._warned_of_pixels = True
         warnings.warn(f"The model takes pixels from 0 to 255. Received: {odd}", stacklevel=5)
 
 
 def _first_checked(model, x):
-    """Returns the same data, of which the first batch is checked: at once, or in `tf.data` as it passes."""
+    """Returns the same data, after checking its first batch. In `tf.data`, the check runs when the batch is read."""
 
     def check(batch):
         images = batch[0] if isinstance(batch, (tuple, list)) else batch
@@ -85,7 +85,7 @@ def _first_checked(model, x):
         if x.num_batches != 0:
             check(x[0])
     is_dataset = type(x).__module__.startswith("tensorflow.") and hasattr(x, "enumerate")
-    # A dataset that Keras distributes on JAX stays as it is: Keras reads its batch size.
+    # A dataset that Keras distributes on JAX is not changed, because Keras reads its batch size.
     if is_dataset and expects_pixels(model) and not keras.distribution.distribution():
         return _pixels_checked(model, x)
     return x
@@ -97,7 +97,7 @@ def _chained(first, others):
 
 
 def _pixels_checked(model, dataset):
-    """Returns a `tf.data.Dataset` that checks the values of its first images as they pass. The shapes are checked by its `element_spec`."""
+    """Returns a `tf.data.Dataset` that checks the pixels of its first batch. The shapes are checked by its `element_spec`."""
     import tensorflow as tf
 
     spec = dataset.element_spec[0] if isinstance(dataset.element_spec, (tuple, list)) else dataset.element_spec
@@ -120,7 +120,7 @@ def _pixels_checked(model, dataset):
 
 
 def check_patches(model, x):
-    """Raises a ValueError for what is no dict of patches, grids and masks that fit a model of patches."""
+    """Raises a ValueError unless `x` is a dict of patches, grids and masks that fit the model."""
     spec = getattr(x, "element_spec", None)  # of tf.data, replicated by tf.distribute or not
     x = x if spec is None else spec[0] if isinstance(spec, (tuple, list)) else spec
     given = {key: _shape(value) for key, value in x.items()} if isinstance(x, dict) else _shape(x)
@@ -140,7 +140,7 @@ def check_patches(model, x):
 
 
 def _shape(x):
-    """Returns the shape of images with their batch axis, with None for what is unknown; None if they cannot be seen."""
+    """Returns the shape of images with the batch axis, where None stands for unknown sizes; None if the shape is unknown."""
     if hasattr(x, "element_spec"):  # of tf.data, replicated by tf.distribute or not
         first = x.element_spec[0] if isinstance(x.element_spec, (tuple, list)) else x.element_spec
         x = first if hasattr(first, "shape") else first._component_specs[0]
@@ -159,7 +159,7 @@ def _listed(shape):
 
 def _hint(shape, expected):
     if len(shape) == 3 and all(None in pair or pair[0] == pair[1] for pair in zip(shape, expected[1:])):
-        return ". One image is a batch of one: images[None]"
+        return ". Pass a single image as a batch: images[None]"
     channels = expected[-1] if expected[-1] in (1, 3) else None
     if len(shape) == 4 and channels and shape[-1] != channels:
         if shape[1] == channels:
@@ -167,9 +167,9 @@ def _hint(shape, expected):
         if shape[-1] == 1:
             return ": gray. Repeat the channel: np.repeat(images, 3, axis=-1)"
         if shape[-1] == 4:
-            return ": four channels, such as RGBA. Leave the transparency out: images[..., :3]"
+            return ": four channels, such as RGBA. Drop the transparency: images[..., :3]"
     if len(shape) == 3 and channels == 3:
-        return ": no channels. Gray images are np.repeat(images[..., None], 3, axis=-1)"
+        return ": no channels. For gray images: np.repeat(images[..., None], 3, axis=-1)"
     if len(shape) == 4 and shape[-1] == expected[-1]:
         return ". `keras_vit.data.evaluation_transform(model)` resizes images; `model.adapt(input_shape=...)` returns a model of their size"
     return ""

@@ -1,4 +1,4 @@
-"""What a model takes, and how it becomes patches: images, or patches of images in their own aspect ratios."""
+"""The inputs of a model, images or patches (NaFlex), and the layers that embed them."""
 
 import dataclasses
 import math
@@ -14,20 +14,20 @@ def check_combinations(c):
     """Raises a ValueError for arguments that contradict `naflex`, `unit_feature` or `rotary`."""
     if c.rotary is not None and c.head_dim % 4:
         raise ValueError(
-            "Rotary position embedding needs heads of a width that is a multiple of 4. "
+            "Rotary position embedding needs heads whose width is a multiple of 4. "
             f"Received: hidden_dim={c.hidden_dim}, num_heads={c.num_heads}"
         )
     if c.naflex:
         if lacking := [name for name in ("stem", "rotary", "token_merging", "patch_dropout_rate", "dynamic_padding") if getattr(c, name)]:
             raise ValueError(
-                f"A model of patches (`naflex=True`) has no `{lacking[0]}`. Received: naflex=True, {lacking[0]}={getattr(c, lacking[0])!r}"
+                f"`naflex=True` does not support `{lacking[0]}`. Received: naflex=True, {lacking[0]}={getattr(c, lacking[0])!r}"
             )
     if c.unit_feature and c.distillation_token:
-        raise ValueError("A model of two heads has no `unit_feature`. Received: unit_feature=True, distillation_token=True")
+        raise ValueError("A model with two heads does not support `unit_feature`. Received: unit_feature=True, distillation_token=True")
 
 
 def model_inputs(c):
-    """Returns the model's input, images; or a dict of the three inputs of a model of patches."""
+    """Returns the symbolic input of a model, images; or, with `naflex`, a dict of its three inputs."""
     if not c.naflex:
         return keras.Input(c.input_shape, name="images")
     rows, columns = c.patch
@@ -39,7 +39,7 @@ def model_inputs(c):
 
 
 def patches_of(c, policy, images):
-    """Returns the patches of images, `(batch, rows, columns, hidden_dim)`, or of patches, `(batch, patches, hidden_dim)`."""
+    """Returns the embedded patches, `(batch, rows, columns, hidden_dim)` or, with `naflex`, `(batch, patches, hidden_dim)`."""
     x, full_precision = images, precision.full(policy)  # half precision would round pixels
     if c.data_format == "channels_first" and not c.naflex:
         x = keras.layers.Permute((2, 3, 1), dtype=full_precision, name="channels_last")(x)
@@ -52,7 +52,7 @@ def patches_of(c, policy, images):
 
 
 def rotations_of(c, policy, patches):
-    """Returns the rotations of queries and keys: none, one for all blocks, or one for each."""
+    """Returns a list of the rotations of queries and keys: empty, one for all blocks, or one for each block."""
     if c.rotary is None:
         return []
     rotary = c.rotary.layer(c.head_dim, c.num_prefix_tokens, c.num_heads, c.num_layers, name="rotary_position_embedding", dtype=policy)

@@ -1,20 +1,20 @@
-"""Tables of things with names: a name that is not there is answered with the nearest ones."""
+"""Tables with string keys, whose errors for unknown names suggest the nearest ones."""
 
 import difflib
 
 
 class UnknownName(ValueError, KeyError):
-    """A name that a table lacks. A ValueError, as any wrong argument is, and the KeyError of a dict."""
+    """An unknown name. It is a ValueError, like any wrong argument, and a KeyError, like a missing key of a dict."""
 
     __str__ = ValueError.__str__  # KeyError would show the message with quotes around it
 
 
 class Table(dict):
-    """A dict from names to things, whose missing names are answered with the nearest ones.
+    """A dict with string keys, whose error for an unknown key suggests the nearest ones.
 
     Args:
-        kind: str. What the names are of, such as "recipe".
-        rows: dict.
+        kind: str. The kind of the entries, for the error, such as "recipe".
+        rows: dict. The entries.
 
     Example:
     >>> Table("fruit", {"apple": 1, "pear": 2})["aple"]
@@ -32,14 +32,14 @@ class Table(dict):
 
 
 def nearest(name, names, count=3):
-    """Returns the names most like `name`, upper and lower case alike; all of them, sorted, if none is."""
+    """Returns the names that are most similar to `name`, ignoring case. If none is similar, returns all, sorted."""
     by_lower = {known.lower(): known for known in map(str, names)}
     found = difflib.get_close_matches(str(name).lower(), by_lower, count)
     return [by_lower[lower] for lower in found] or sorted(by_lower.values())
 
 
 def unknown(kind, name, names):
-    """Returns the error for a name that `names` lack."""
+    """Returns the error for a name that is not in `names`."""
     return UnknownName(f"Unknown {kind}; there is {', '.join(map(repr, nearest(name, names)))}. Received: {name!r}")
 
 
@@ -47,7 +47,7 @@ def choose(kind, name, table):
     """Returns the row of `table` with this name.
 
     Raises:
-        UnknownName: if there is none. It names the nearest ones.
+        UnknownName: if there is no such row. The error suggests the nearest names.
     """
     if name in table:
         return table[name]

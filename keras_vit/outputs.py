@@ -1,4 +1,4 @@
-"""From the tokens after the last block to the outputs of a model: the pooled feature, and the head."""
+"""The end of a model: pools the tokens after the last block, and computes the head."""
 
 import keras
 from keras import ops
@@ -24,13 +24,13 @@ def check_tokens(c):
         checks.positive_pair("position_grid", c.position_grid)
         if c.position_embedding != "learned":
             raise ValueError(
-                "`position_grid` is for learned positions; the others are computed for the grid at hand. "
+                "`position_grid` is only for learned positions; others are computed for any grid. "
                 f"Received: position_grid={c.position_grid}, position_embedding={c.position_embedding!r}"
             )
 
 
 def pool(c, policy, tokens, mask=None):
-    """Returns the feature that the head reads: one vector for an image, two if two heads read them, or all tokens without pooling."""
+    """Returns the feature that the head reads: a vector per image, two vectors for two heads, or all tokens without pooling."""
     if c.final_norm:
         norm = LayerNormalization(epsilon=c.norm_epsilon, name="norm", dtype=policy)
     else:
@@ -65,7 +65,7 @@ def class_feature(c, norm, tokens):
 
 
 def classify(c, policy, feature):
-    """Returns the model's outputs: the classes, or the feature without head."""
+    """Returns the model's outputs: the predictions or, without a head, the feature."""
 
     def dense(units, name, **more):
         return keras.layers.Dense(units, name=name, dtype=policy, **more)

@@ -345,7 +345,7 @@ LETTERS = {"tiny": "ti", "small": "s", "medium": "m", "base": "b", "large": "l",
 
 
 def nearest_presets(name):
-    """Returns the presets that a name means, also another library's: the one, or the three nearest.
+    """Returns the preset that a name stands for, including names of other libraries, or the three nearest presets.
 
     Example:
     >>> nearest_presets("vit_base_patch16_224")
@@ -357,7 +357,7 @@ def nearest_presets(name):
 
 
 def _plain(name):
-    """Returns family, size and patch of a name as "dinov2s14", without owner, resolution and tag."""
+    """Returns family, size and patch of a name, such as "dinov2s14", without owner, resolution and tag."""
     name = re.sub(r"^.*/(?=[a-z])|\..*$|patch|[-_]\d{3,}", "", name.lower())
     name = re.sub(rf"(?<![a-z])({'|'.join(LETTERS)})(?![a-z])", lambda match: LETTERS[match[0]], name)
     family = next((family for family in FAMILIES if family in name), "")
@@ -366,9 +366,9 @@ def _plain(name):
 
 
 def num_heads_of(hidden_dim, num_layers, mlp_dim, mlp="mlp"):
-    """Returns the number of heads of the published model of these dimensions, or else one head for each 64 channels.
+    """Returns the number of heads of the published model with these dimensions, or else one head per 64 channels.
 
-    Weights alone do not tell it: their shapes are the same for any number of heads.
+    The weights do not show it: their shapes are the same for any number of heads.
 
     Raises:
         ValueError: if 64 does not divide `hidden_dim` and no preset has it.
@@ -378,5 +378,5 @@ def num_heads_of(hidden_dim, num_layers, mlp_dim, mlp="mlp"):
         differs = lambda p: (p["num_layers"] != num_layers, p["mlp_dim"] != mlp_dim, p.get("mlp", "mlp") != mlp)  # noqa: E731
         return min(same_width, key=differs)["num_heads"]
     if hidden_dim % 64:
-        raise ValueError(f"The number of heads does not show in the weights: give `num_heads`. Received: hidden_dim={hidden_dim}")
+        raise ValueError(f"The weights do not show the number of heads: pass `num_heads`. Received: hidden_dim={hidden_dim}")
     return hidden_dim // 64

@@ -1,4 +1,4 @@
-"""Smaller weights of a Keras model: int8, int4 and half precision."""
+"""Quantizes the weights of a Keras model: int8, int4 and half precision."""
 
 import warnings
 from collections.abc import Callable
@@ -12,7 +12,7 @@ from keras_vit.vision_transformer import VisionTransformer
 
 
 class Mode(NamedTuple):
-    """`dtype`: the policy of all layers, or None; `config`: makes the configuration of Keras's quantization, or None; and what it does."""
+    """A mode: the dtype policy of all layers or None, a function that returns Keras's quantization config or None, and a summary."""
 
     dtype: str | None
     config: Callable | None
@@ -20,7 +20,7 @@ class Mode(NamedTuple):
 
 
 MODES = {
-    "int8": Mode(None, Int8QuantizationConfig, "kernels in 8 bits, and their inputs too, for each image anew; products in integers"),
+    "int8": Mode(None, Int8QuantizationConfig, "kernels in 8 bits, and their inputs, too, for each image; products in integers"),
     "int8_weights": Mode(None, lambda: Int8QuantizationConfig(activation_quantizer=None), "kernels in 8 bits, a scale for each column"),
     "int4": Mode(None, Int4QuantizationConfig, "kernels in 4 bits, a scale for 128 rows of each column"),
     "bfloat16": Mode("bfloat16", None, "weights and computation in bfloat16"),
@@ -29,11 +29,11 @@ MODES = {
 
 
 def quantize(model: VisionTransformer, mode: str = "int8_weights") -> VisionTransformer:
-    """Returns a model with smaller weights. It needs no data and no training.
+    """Returns a model with smaller weights. No data and no training are needed.
 
-    The integer modes are those of `keras.Model.quantize` and change the kernels of dense layers, which are nearly all of a Vision
-    Transformer's weights: the embedding, normalizations and biases stay as they are. The model saves, loads and predicts as before, on
-    every backend. The integer modes save memory and disk; whether they also save time depends on backend and processor.
+    The integer modes are those of `keras.Model.quantize`. They quantize the kernels of dense layers, which are nearly all weights of a
+    Vision Transformer; the embedding, normalizations and biases stay as they are. The model can be saved, loaded and used for prediction
+    on every backend. The integer modes save memory and disk space. Whether they also save time depends on the backend and the processor.
 
     Args:
         model: `VisionTransformer`. It is not changed.
@@ -44,7 +44,7 @@ def quantize(model: VisionTransformer, mode: str = "int8_weights") -> VisionTran
         A `VisionTransformer`, not compiled.
 
     Raises:
-        ValueError: if `model` is no `VisionTransformer` or is quantized already, or `mode` is unknown.
+        ValueError: if `model` is not a `VisionTransformer` or is already quantized, or `mode` is unknown.
 
     Example:
     >>> model = keras_vit.VisionTransformer((32, 32, 3), 8, 64, 2, 4, 128, num_classes=10)
@@ -55,7 +55,7 @@ def quantize(model: VisionTransformer, mode: str = "int8_weights") -> VisionTran
         raise ValueError(f"`model` must be a VisionTransformer. Received: a {type(model).__name__}")
     checks.one_of("mode", mode, MODES)
     if before := next((layer.quantization_mode for layer in model._flatten_layers() if layer.quantization_mode), None):
-        raise ValueError(f"The model is quantized already, in {before!r}: start from the model before. Received: mode={mode!r}")
+        raise ValueError(f"The model is already quantized, in {before!r}: start from the original model. Received: mode={mode!r}")
     chosen = MODES[mode]
     smaller = model.adapt(**({"dtype": chosen.dtype} if chosen.dtype else {}))
     if chosen.config is not None:

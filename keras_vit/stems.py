@@ -1,4 +1,4 @@
-"""The configurations of the stems: what is computed before the patch embedding."""
+"""The configurations of stems, which are computed before the patch embedding."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ STEMS = {stem.kind: stem for stem in (ConvStemConfig, ResNetStemConfig)}
 
 
 def stem_config(stem) -> ConvStemConfig | ResNetStemConfig | None:
-    """Returns the configuration that a dict with "kind" and the layer's arguments stands for; a configuration or None as it is.
+    """Returns the configuration for a dict of "kind" and the layer's arguments. A configuration or None is returned as it is.
 
     Raises:
         ValueError: if the kind or an argument is unknown or wrong, or one is missing.
@@ -69,7 +69,7 @@ def stem_config(stem) -> ConvStemConfig | ResNetStemConfig | None:
     needed = [field.name for field in fields if field.default is dataclasses.MISSING]
     if not set(needed) <= set(arguments) <= {field.name for field in fields}:
         takes, needs = ", ".join(field.name for field in fields), ", ".join(needed)
-        raise ValueError(f"A `stem` of kind {stem['kind']!r} takes {takes}, of which it needs {needs}. Received: stem={stem}")
+        raise ValueError(f"A `stem` of kind {stem['kind']!r} accepts {takes}, and requires {needs}. Received: stem={stem}")
     return cls(**{key: tuple(value) if isinstance(value, list) else value for key, value in arguments.items()})
 
 

@@ -11,17 +11,17 @@ from keras_vit.stems import ConvStemConfig, ResNetStemConfig
 class VisionTransformer(keras.Model):
     """A Vision Transformer as a functional Keras model.
 
-    The defaults make ViT-B/16. Layers by name, in order: `stem`, `patch_embedding`, `class_token`,
+    The defaults make ViT-B/16. Its layers are, in order: `stem`, `patch_embedding`, `class_token`,
     `position_embedding`, `register_tokens`, `rotary_position_embedding`, `embedding_norm`,
     `block_0` ..., `norm`, `attention_pooling`, `pre_logits`, `head` (and `distillation_head`),
-    `predictions`.
+    `predictions`. A layer that an argument turns off does not exist.
 
     Args:
         input_shape: tuple, (height, width, channels) in pixels; (channels, height, width) if
             `data_format` is "channels_first". Height and width may be None: the model then takes
             images of any size that the patch divides. Defaults to (224, 224, 3).
-        patch_size: int or pair of ints, (rows, columns), in pixels of the image or, behind a stem,
-            of the stem's map. Defaults to 16.
+        patch_size: int or pair of ints, (rows, columns), in pixels of the image or, with a stem, of
+            the stem's output. Defaults to 16.
         hidden_dim: int. Width D of a token. Defaults to 768.
         num_layers: int. Number of encoder blocks. Defaults to 12.
         num_heads: int. Number of attention heads; it must divide `hidden_dim`. Defaults to 12.
@@ -29,70 +29,71 @@ class VisionTransformer(keras.Model):
         num_classes: int. Number of classes of the head. Defaults to 1000.
         include_top: bool. Whether the model ends with its head. If False, it ends with the pooled
             feature, or with all tokens if `pooling` is None. Defaults to True.
-        pooling: str or None. What the head reads. "token": the class token (with a distillation
-            token the mean of both, unless each has its head). "gap": the mean of the patch tokens.
-            "token_gap": both side by side, as DINOv2's linear classifiers. "map": the patch tokens
-            pooled by attention. None, which needs `include_top=False`: all tokens. Defaults to
-            "token".
-        pooling_num_heads: int or None. Number of heads of `pooling="map"`. Defaults to None,
-            `num_heads`.
+        pooling: str or None. The feature that the head reads. "token": the class token (with a
+            distillation token, the mean of both, unless each has its own head). "gap": the mean of
+            the patch tokens. "token_gap": both, concatenated, as in DINOv2's linear classifiers.
+            "map": the patch tokens, pooled by attention. None: all tokens; this needs
+            `include_top=False`. Defaults to "token".
+        pooling_num_heads: int or None. Number of attention heads of `pooling="map"`. Defaults to
+            None, `num_heads`.
         pooling_mlp_dim: int or None. Width of the hidden layer of the feed-forward network of
             `pooling="map"`. Defaults to None, `mlp_dim`.
-        pooling_prefix_tokens: bool. Whether `pooling="map"` pools all tokens, class and register
-            tokens too, as Perception Encoder does. Defaults to False.
+        pooling_prefix_tokens: bool. Whether `pooling="map"` also pools class and register tokens,
+            as Perception Encoder does. Defaults to False.
         classifier_activation: str, callable or None. Activation of the output; None returns logits.
             Defaults to "softmax".
-        representation_size: int or None. Width of a dense layer on the pooled feature, before the
-            head: the paper's pre-training has one with tanh, CLIP and its relatives project to the
-            space of their text tower. Defaults to None, no such layer.
+        representation_size: int or None. Width of a dense layer between the pooled feature and the
+            head. The paper's pre-training has one with tanh, and CLIP one that projects to the
+            embedding space of its text tower. Defaults to None, no such layer.
         representation_activation: str, callable or None. Activation of that layer; None makes it a
             linear projection, as CLIP's. Defaults to "tanh".
         representation_bias: bool. Whether that layer has a bias. Defaults to True.
-        unit_feature: bool. Whether the head reads the feature at length 1, so that its logits are
-            scaled cosines, as `keras_vit.zero_shot` makes them. Defaults to False.
+        unit_feature: bool. Whether the feature is normalized to length 1 before the head, so that
+            logits are scaled cosines, as in `keras_vit.zero_shot`. Defaults to False.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every
             branch. Defaults to 0.
         attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
-        drop_path_rate: float in [0, 1). Stochastic depth: rate of the last block if
-            `drop_path_schedule` is "linear", of every block if it is "constant". Defaults to 0.
+        drop_path_rate: float in [0, 1). Rate of stochastic depth: that of the last block if
+            `drop_path_schedule` is "linear", that of every block if it is "constant". Defaults to
+            0.
         drop_path_schedule: "linear", from 0 in the first block to `drop_path_rate` in the last, or
             "constant", as in DeiT-III. Defaults to "linear".
-        patch_dropout_rate: float in [0, 1). Share of the patch tokens that training leaves out.
+        patch_dropout_rate: float in [0, 1). Share of the patch tokens that are dropped in training.
             Defaults to 0.
         position_embedding: "learned", "sincos2d" (big_vision), "sincos2d_mae" or "none". Defaults
             to "learned".
-        prefix_positions: bool. Whether class and distillation token have positions too, as in the
-            paper and DINOv2. False, as in big_vision, DeiT-III and FlexiViT: only patches have
-            them. Defaults to True.
-        position_grid: pair of ints or None. Grid of the learned positions, if it is not the
-            image's: every call then resamples them. Defaults to None, the grid of the image, or
-            that of 224 pixels if `input_shape` is open.
+        prefix_positions: bool. Whether class and distillation token have positions, too, as in the
+            paper and DINOv2. If False, only patches have positions, as in big_vision, DeiT-III and
+            FlexiViT. Defaults to True.
+        position_grid: pair of ints or None. Grid of the learned positions. If it differs from the
+            image's, every call resamples them. Defaults to None, the grid of the image, or that of
+            224 pixels if `input_shape` is open.
         position_resample: str. Method that resamples positions, see
             `keras_vit.layers.PositionEmbedding`. Defaults to "bicubic_antialias".
-        rotary: dict or None. Rotary position embedding of queries and keys, in place of or besides
-            `position_embedding`: arguments of `keras_vit.layers.RotaryPositionEmbedding`, such as
+        rotary: dict or None. Arguments of `keras_vit.layers.RotaryPositionEmbedding`, which rotates
+            queries and keys, instead of or in addition to `position_embedding`. Such as
             `{"coordinates": "normalized", "base": 100.0}` (DINOv3). Defaults to None, no rotation.
-        class_token: bool. Whether there is a class token. Defaults to True.
-        distillation_token: bool. Whether there is a second prefix token with a head of its own
+        class_token: bool. Whether the model has a class token. Defaults to True.
+        distillation_token: bool. Whether the model has a second prefix token with its own head
             (DeiT). The output is then the mean of both heads. Defaults to False.
         num_register_tokens: int. Number of register tokens, which no head reads. Defaults to 0.
-        layer_scale_init: float or None. Initial factor of every residual branch (LayerScale).
-            Defaults to None, no factors.
+        layer_scale_init: float or None. Initial value of LayerScale, a factor per channel at the
+            end of every residual branch. Defaults to None, no LayerScale.
         mlp: "mlp" or "swiglu". Kind of the feed-forward networks. Defaults to "mlp".
         activation: str, callable or None. Activation of the feed-forward networks, such as "gelu"
-            (exact), "gelu_tanh" or "quick_gelu". Defaults to None, "silu" for "swiglu" and else
-            "gelu".
+            (exact), "gelu_tanh" or "quick_gelu". Defaults to None: "silu" for "swiglu", "gelu" for
+            "mlp".
         qkv_bias: bool or "query_value". Whether queries, keys and values have biases;
-            "query_value" gives none to the keys (EVA, DINOv3). Defaults to True.
+            with "query_value", keys have none (EVA, DINOv3). Defaults to True.
         patch_bias: bool. Whether the patch embedding has a bias. Defaults to True.
         qk_norm: bool. Whether queries and keys are normalized. Defaults to False.
-        norm_first: bool. Whether a block normalizes the input of each branch (pre-norm). False
-            normalizes the sum (post-norm). Defaults to True.
+        norm_first: bool. Whether a block normalizes the input of each branch (pre-norm). If False,
+            it normalizes the sum (post-norm). Defaults to True.
         norm_epsilon: float. Epsilon of every layer normalization. Defaults to 1e-6.
         norm_embeddings: bool. Whether tokens are normalized before the first block (CLIP). Defaults
             to False.
         norm_after_pooling: bool. Whether the last normalization comes after pooling (timm's
-            `fc_norm`) and not before. Defaults to False.
+            `fc_norm`) instead of before. Defaults to False.
         mlp_norm: bool. Whether feed-forward networks normalize their hidden layer before the last
             product (EVA-02). Defaults to False.
         attention_norm: bool. Whether attention's output is normalized before its projection
@@ -100,45 +101,45 @@ class VisionTransformer(keras.Model):
         norm_branches: bool. Whether a block normalizes the output of each branch before the sum
             (EVA-02-E). It needs `norm_first=False`. Defaults to False.
         final_norm: bool. Whether there is a normalization after the last block. Defaults to True.
-        stem: dict or None. What precedes the patch embedding: "kind" is "conv" or "resnet", the
+        stem: dict or None. Layers before the patch embedding: "kind" is "conv" or "resnet", and the
             other entries are the arguments of `ConvStem` or `ResNetStem`. Defaults to None.
-        dynamic_padding: bool. Whether images that the patch does not divide are padded, and not
-            refused. Defaults to False.
+        dynamic_padding: bool. Whether images that the patch does not divide are padded. If False,
+            they raise an error. Defaults to False.
         token_merging: int, sequence of ints or None. Number of patch tokens that each block merges
-            (`keras_vit.merge_tokens`); of a sequence, entry i is for block i, and blocks without an
-            entry merge none. Defaults to None, none.
-        naflex: bool. Whether the model takes patches of images in their own aspect ratios, in place
+            (`keras_vit.merge_tokens`). In a sequence, entry i is for block i, and blocks without an
+            entry merge none. Defaults to None, no merging.
+        naflex: bool. Whether the model takes patches of images in their own aspect ratios instead
             of images: a dict of "patches" `(batch, patches, patch rows * patch columns * channels)`,
             "grid" `(batch, 2)`, the rows and columns of each image, and "mask" `(batch, patches)`,
-            True for what is no padding, as `keras_vit.data.naflex` makes them. Positions are
-            resampled for each image. `input_shape` then says the channels and, without
-            `position_grid`, the grid of the learned positions. Defaults to False.
+            False for padding. `keras_vit.data.naflex` makes such batches. Positions are resampled
+            for each image. `input_shape` only gives the channels and, without `position_grid`, the
+            grid of the learned positions. Defaults to False.
         remat: bool. Whether the backward pass recomputes the blocks' activations, to save memory.
             Defaults to False.
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes
             them itself. Defaults to True.
-        preprocessing: dict or None. What images go through, as in the training of the weights:
-            "mean" and "std" (a float or one per channel, of pixels between 0 and 1), and what
-            `keras_vit.data.evaluation_transform` reads: "size" (int, pixels, where `input_shape` is
-            open), "interpolation", "crop_fraction", "crop_mode". Missing entries are those of
+        preprocessing: dict or None. Preprocessing of images in the training of the weights: "mean"
+            and "std" (a float or one per channel, for pixels between 0 and 1), and the entries that
+            `keras_vit.data.evaluation_transform` reads: "size" (int, pixels, if `input_shape` is
+            open), "interpolation", "crop_fraction" and "crop_mode". Missing entries are those of
             Google's models. Defaults to None.
         class_names: sequence of `num_classes` strings, or None. Names of the classes in the order
             of the outputs. They are saved with the model. Defaults to None.
         data_format: "channels_last", "channels_first" or None. Order of the images' axes. Defaults
             to None, Keras's setting.
-        dtype: str or policy. Policy of all layers, such as "mixed_bfloat16"; the outputs of a head
-            are float32 all the same. Defaults to None, Keras's setting.
+        dtype: str or policy. Policy of all layers, such as "mixed_bfloat16". The outputs of a head
+            are always float32. Defaults to None, Keras's setting.
         name: str or None. Name of the model.
 
     Attributes:
-        config: `keras_vit.ViTConfig`. All arguments, and what follows from them.
+        config: `keras_vit.ViTConfig`. All arguments, and the values that follow from them.
         grid_size: pair of ints, (rows, columns) of patches; None where `input_shape` is open.
         num_prefix_tokens: int. Number of class, distillation and register tokens.
-        preprocessing: dict, complete.
+        preprocessing: dict with all entries.
         class_names: tuple of `num_classes` strings, or None.
 
-    A call returns `(batch, num_classes)`; `(batch, hidden_dim)` or `(batch, representation_size)`
-    without head; `(batch, tokens, hidden_dim)` without pooling.
+    A call returns `(batch, num_classes)`; without head, `(batch, hidden_dim)` or
+    `(batch, representation_size)`; without pooling, `(batch, tokens, hidden_dim)`.
 
     Raises:
         ValueError: if an argument is unknown or out of range, or if two contradict each other.
@@ -217,23 +218,23 @@ class VisionTransformer(keras.Model):
         name: str | None = None,
     ) -> None: ...
     def adapt(self, **changes: Any) -> Self:
-        """Returns a new model with some arguments changed and this model's weights.
+        """Returns a new model with this model's weights and some arguments changed.
 
-        Positions are resampled if the grid changes, the patch kernel if the patch size does. A head
-        for another number of classes starts new, and so does every layer that this model lacks.
-        Layers that are frozen, quantized or of another precision stay so. Low-rank updates
-        (`keras_vit.training.add_lora`) are merged into their kernels.
+        If the grid changes, positions are resampled, and if the patch size changes, so is the patch
+        kernel. A head for another number of classes is newly initialized, and so are layers that
+        this model lacks. Layers that are frozen, quantized or have their own precision keep this.
+        Low-rank updates (`keras_vit.training.add_lora`) are merged into their kernels.
 
         Args:
             **changes: arguments of `VisionTransformer`, such as `num_classes`, `input_shape`,
-                `patch_size` or `drop_path_rate`. `num_classes` asks for a head, also if this model
-                has none.
+                `patch_size` or `drop_path_rate`. `num_classes` also adds a head to a model without
+                one.
 
         Returns:
-            A `VisionTransformer`, not compiled; of a subclass, a model of that subclass.
+            A `VisionTransformer`, or for a subclass, a model of that subclass. It is not compiled.
 
         Raises:
-            ValueError: if a change is wrong or the weights do not fit it, or if a subclass cannot
+            ValueError: if an argument is wrong or the weights do not fit, or if a subclass cannot
                 be built from its `get_config`.
 
         Example:

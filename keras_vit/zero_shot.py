@@ -1,4 +1,4 @@
-"""A classifier made of text embeddings: the head of a model that was trained on images and texts."""
+"""Builds a zero-shot classifier from text embeddings, for models that were trained on images and texts."""
 
 import os
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from keras_vit.checkpoints.download import resolve
 from keras_vit.checkpoints.formats.files import open_tensors
 from keras_vit.vision_transformer import VisionTransformer
 
-# The tensors of a checkpoint that belong to the scores of images and texts, by the end of their names.
+# Tensors of a checkpoint for the scores of images and texts -> the ends of their names.
 SCORES = {
     "logit_scale": ("logit_scale", "params/t"),
     "logit_bias": ("logit_bias", "params/b"),
@@ -28,30 +28,31 @@ def zero_shot(
     logit_bias: float | None = None,
     projection: np.ndarray | None = None,
 ) -> VisionTransformer:
-    """Returns a classifier whose head is made of the text embeddings of the classes.
+    """Returns a zero-shot classifier: a model whose head is made of text embeddings of the classes.
 
     The logit of a class is `exp(logit_scale) * cosine(image feature, text embedding) + logit_bias`. Text towers are not part of this
-    package: compute the embeddings by the model's own library, and save them. With a bias (SigLIP) the outputs are independent
-    probabilities (sigmoid), without one (CLIP) they add up to 1 (softmax).
+    package: compute the embeddings with the model's own library, and save them. With a bias (SigLIP), the outputs are independent
+    probabilities (sigmoid). Without a bias (CLIP), they add up to 1 (softmax).
 
     Args:
-        model: a `VisionTransformer` of image features, such as SigLIP's or CLIP's tower; or one whose head is the projection to the
-            texts' space, as timm's CLIP.
+        model: a `VisionTransformer` that returns image features, such as SigLIP's or CLIP's image tower; or one whose head is the
+            projection to the embedding space, as in timm's CLIP.
         text_embeddings: array `(classes, width)`; or `(classes, templates, width)`, whose unit vectors are averaged over the templates; or
-            the path of an npz file that holds one of these as "embeddings" and, optionally, "class_names". Embeddings need no unit length.
+            the path of an npz file with one of these as "embeddings" and, optionally, "class_names". Embeddings of any length are
+            normalized.
         class_names: sequence of str, one for each class. Defaults to None, those of the npz file, if it has them.
-        checkpoint: str, path-like or None. The file of image and text tower that `model` is from, as in `keras_vit.from_pretrained`.
-            What of the three arguments below is not given is read from it, where it has them. Defaults to None.
+        checkpoint: str, path-like or None. The checkpoint of both towers that `model` comes from, as in `keras_vit.from_pretrained`. The
+            three arguments below are read from it if they are not given and the checkpoint has them. Defaults to None.
         logit_scale: float or None. Logarithm of the factor of the cosines, as checkpoints store it. Defaults to None.
-        logit_bias: float or None. What is added to the scaled cosines. Defaults to None, no bias.
-        projection: array (hidden_dim, width) or None. Matrix from the image feature to the texts' space, such as the transpose of
-            transformers' `visual_projection.weight` in CLIP. Defaults to None, no projection.
+        logit_bias: float or None. Bias that is added to the scaled cosines. Defaults to None, no bias.
+        projection: array (hidden_dim, width) or None. Matrix that projects the image feature to the embedding space, such as the transpose
+            of transformers' `visual_projection.weight` in CLIP. Defaults to None, no projection.
 
     Returns:
-        A new `VisionTransformer` with a head, the class names and the model's weights. It is saved, loaded and trained like any other.
+        A new `VisionTransformer` with a head, the class names and the model's weights. It can be saved, loaded and trained like any other.
 
     Raises:
-        ValueError: if no `logit_scale` is known, or the widths or numbers do not fit.
+        ValueError: if `logit_scale` is unknown, or widths or numbers do not match.
 
     Reference:
         Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021, section 3.1; Zhai et al., "Sigmoid
@@ -119,12 +120,12 @@ def _texts(given, class_names):
         texts = texts.mean(axis=1)
         texts = texts / np.linalg.norm(texts, axis=-1, keepdims=True)
     if class_names is not None and len(class_names) != len(texts):
-        raise ValueError(f"There must be one name a class. Received: {len(class_names)} names, {len(texts)} text embeddings")
+        raise ValueError(f"There must be one name per class. Received: {len(class_names)} names, {len(texts)} text embeddings")
     return texts.astype("float32"), class_names
 
 
 def _scores(checkpoint):
-    """Returns those of `SCORES` that a checkpoint of two towers has."""
+    """Returns the entries of `SCORES` that a checkpoint has."""
     found = {}
     with open_tensors(resolve(checkpoint)) as tensors:
         for name, ends in SCORES.items():

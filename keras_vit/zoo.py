@@ -1,4 +1,4 @@
-"""The zoo: for every preset a function that builds the model, with weights if asked for."""
+"""The zoo: a function for each preset, which builds the model with new or pretrained weights."""
 
 import inspect
 import os
@@ -18,14 +18,14 @@ def create(model: str, /, weights: str | os.PathLike[str] | None = None, **overr
         weights: None for newly initialized weights; a tag of `keras_vit.list_weights(model)`; or a file, a folder,
             `hf://owner/repository[@revision]` or an https URL with weights in any format that `keras_vit.from_pretrained` reads, or our
             own `.weights.h5`.
-        **overrides: arguments of `VisionTransformer` in place of the preset's and the weights'. `num_classes` asks for a head, also in a
-            preset that has none; one for another number of classes than the weights' starts at zero.
+        **overrides: arguments of `VisionTransformer` that override those of the preset and the weights. `num_classes` adds a head to a
+            preset without one. A head for another number of classes than the weights' starts at zero.
 
     Returns:
         A `VisionTransformer`.
 
     Raises:
-        ValueError: if the preset or the weights are unknown or of another model, or an argument is wrong.
+        ValueError: if the preset is unknown, the weights are unknown or belong to another model, or an argument is wrong.
     """
     arguments = catalogue.find_preset(model)
     overrides = {"name": model.lower(), **overrides}
@@ -38,7 +38,7 @@ def create(model: str, /, weights: str | os.PathLike[str] | None = None, **overr
 
 DOCSTRING = """Returns {name}: {size}.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("{name}")`; "imagenet" for the one with the
@@ -48,9 +48,9 @@ DOCSTRING = """Returns {name}: {size}.
             A head for another number of classes than the weights' starts at zero. Defaults to {num_classes}.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to {input_shape}.
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to {include_top}.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to {pooling!r}.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to {include_top}.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to {pooling!r}.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -58,13 +58,13 @@ DOCSTRING = """Returns {name}: {size}.
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.{name}(num_classes=10)  # doctest: +SKIP
@@ -75,7 +75,7 @@ def _function(name):
     def function(*args, weights=None, **overrides):
         if args:
             raise ValueError(
-                f"`{name}` takes its arguments by name. Received: {', '.join(map(repr, args))}. "
+                f"`{name}` takes keyword arguments only. Received: {', '.join(map(repr, args))}. "
                 f'Write {name}(weights="imagenet", include_top=False), for instance'
             )
         return create(name, weights, **overrides)
@@ -91,7 +91,7 @@ def _function(name):
 
 
 def _signature(name):
-    """Returns what `help` shows: `weights` and every argument of `VisionTransformer`, with the preset's defaults."""
+    """Returns the signature that `help` shows: `weights` and every argument of `VisionTransformer`, with the preset's defaults."""
     defaults = {"weights": None, **{field.name: field.default for field in FIELDS}, **PRESETS[name], "name": name.lower()}
     return inspect.Signature([inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=value) for key, value in defaults.items()])
 

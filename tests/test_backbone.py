@@ -37,7 +37,7 @@ def test_helpers_refuse_models_without_one_or_with_two(name):
     two = keras.Sequential([vit, keras.layers.Reshape((1, 1, 5)), keras.layers.Resizing(16, 24), keras.layers.Conv2D(3, 1), tiny()])
     layers_alone = keras.Model(vit.input, keras.layers.Dense(3)(vit.output))
     for model, received in ((keras.Sequential([keras.layers.Dense(3)]), "a Sequential"), (two, "2 of them"), (None, "NoneType")):
-        with pytest.raises(ValueError, match=f"must be a VisionTransformer, or a model that holds one. Received: .*{received}"):
+        with pytest.raises(ValueError, match=f"must be a VisionTransformer, or a model that contains one. Received: .*{received}"):
             HELPERS[name](model)
     with pytest.raises(ValueError, match=r"call the model, `vit\(images\)`, instead"):
         HELPERS[name](layers_alone)

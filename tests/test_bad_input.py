@@ -62,7 +62,7 @@ BAD = [
     ({"stem": "conv"}, "`stem` must be None or a dict", "stem='conv'"),
     ({"stem": {"kind": "mobilenet"}}, "whose \"kind\" is one of 'conv', 'resnet'", "stem={'kind': 'mobilenet'}"),
     ({"stem": {"filters": (8,), "strides": (2,)}}, "`stem` must be None or a dict", "stem={'filters': (8,)"),
-    ({"stem": {"kind": "conv", "filters": (8,)}}, "takes filters, strides, norm_epsilon, of which it needs filters, strides", "stem="),
+    ({"stem": {"kind": "conv", "filters": (8,)}}, "accepts filters, strides, norm_epsilon, and requires filters, strides", "stem="),
     ({"stem": {**RESNET_STEM, "depth": 3}}, "takes block_counts, width, num_groups", "'depth': 3"),
     ({"stem": {**CONV_STEM, "name": "mine"}}, "takes filters, strides", "'name': 'mine'"),
     ({"stem": {**CONV_STEM, "filters": 8}}, "`filters` must be a sequence of positive ints", "filters=8"),

@@ -55,7 +55,7 @@ def test_of_takes_a_model_a_name_a_dict_or_itself():
     "call, message",
     [
         (lambda: ViTConfig.of("ViTB16", drop_rate=0.1), "Received: drop_rate. The nearest are .*dropout_rate"),
-        (lambda: keras_vit.VisionTransformer((32, 32, 3), input_shape=(32, 32, 3)), "must be given once. Received: input_shape"),
+        (lambda: keras_vit.VisionTransformer((32, 32, 3), input_shape=(32, 32, 3)), "must be given only once. Received: input_shape"),
         (lambda: keras_vit.VisionTransformer(*range(60)), "takes .* arguments. Received: 60"),
         (lambda: ViTConfig((30, 32, 3), 16).grid_size, "must divide the image. Received: .* `dynamic_padding=True`"),
     ],

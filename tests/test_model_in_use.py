@@ -191,7 +191,7 @@ def test_adapt_with_parts_more_or_less():
 @pytest.mark.parametrize(
     "more, changes, message",
     [
-        ({}, {"classes": 3}, "no arguments of VisionTransformer. Received: classes. The nearest are num_classes"),
+        ({}, {"classes": 3}, "does not have these arguments. Received: classes. The nearest are num_classes"),
         ({}, {"hidden_dim": 32}, "do not fit the adapted model"),
         ({}, {"mlp": "swiglu"}, "do not fit the adapted model"),
         ({"stem": RESNET_STEM, "patch_size": 1}, {"input_shape": (16, 24, 1)}, "do not fit the adapted model"),

@@ -53,5 +53,5 @@ def test_what_is_refused():
         keras_vit.quantize(model, "int3")
     with pytest.raises(ValueError, match="a Sequential"):
         keras_vit.quantize(keras.Sequential([model]), "int8")
-    with pytest.raises(ValueError, match="quantized already, in 'int8'"):
+    with pytest.raises(ValueError, match="already quantized, in 'int8'"):
         keras_vit.quantize(keras_vit.quantize(model, "int8"), "int4")

@@ -67,7 +67,7 @@ def test_create_by_name():
 
 
 def test_positional_arguments_as_in_keras_applications():
-    with pytest.raises(ValueError, match="takes its arguments by name. Received: True, 'imagenet'. Write ViTTi16"):
+    with pytest.raises(ValueError, match="takes keyword arguments only. Received: True, 'imagenet'. Write ViTTi16"):
         keras_vit.ViTTi16(True, "imagenet")
 
 

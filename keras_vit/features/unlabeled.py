@@ -69,7 +69,7 @@ def transform_of(model, image_size=None):
     """Returns the `evaluation_transform` of a model, to images of a size.
 
     Args:
-        model: a `keras_vit.VisionTransformer`, or a model that holds one.
+        model: a `keras_vit.VisionTransformer`, or a model that contains one.
         image_size: int, (rows, columns) or None. For a model that takes any size. None takes that of its preprocessing.
 
     Raises:

@@ -121,7 +121,7 @@ def test_broken_config(tmp_path):
 def test_without_config_the_tensors_tell(tmp_path):
     source = copy_of(PLAIN, tmp_path, lambda tensors: tensors)
     (source / "config.json").unlink()
-    with pytest.raises(ValueError, match="give `num_heads`.*hidden_dim=32"):
+    with pytest.raises(ValueError, match="pass `num_heads`.*hidden_dim=32"):
         keras_vit.from_pretrained(source)
     model = keras_vit.from_pretrained(source, num_heads=4)
     config, original = model.get_config(), keras_vit.from_pretrained(PLAIN).get_config()

@@ -130,7 +130,7 @@ def test_image_order_set_in_keras():
         ("ViTB16", {"input_shape": (None, None, 3)}, "pass `input_shape`. Received: input_shape="),
         ("ViTB16", {"input_shape": (225, 224, 3)}, "must divide the image. Received: input_shape="),
         ("R26ViTS32", {"input_shape": (224, 224, 3), "patch_size": 2}, "must divide .* stride 32"),
-        ("ViTB16", {"classes": 10}, "no arguments of VisionTransformer. Received: classes"),
+        ("ViTB16", {"classes": 10}, "does not have these arguments. Received: classes"),
         ("ViTB16", {"patch_size": 16.0}, "`patch_size` must be"),
         ("ViTB16", {"stem": {"kind": "conv"}}, "it needs filters, strides"),
     ],

@@ -77,7 +77,7 @@ def test_wrong_input():
     images = pixels()
     for call, rule in (
         (lambda: keras_vit.embed(tiny(), images[:, :8]), "takes images of shape"),
-        (lambda: keras_vit.embed(tiny(), images[0]), "One image is a batch of one"),
+        (lambda: keras_vit.embed(tiny(), images[0]), "Pass a single image as a batch"),
         (lambda: keras_vit.embed(tiny(), iter(())), "exhausted"),
         (lambda: keras_vit.embed(tiny(), (images, np.zeros(5))), "without labels"),
         (lambda: keras_vit.embed(tiny(), 3), "Received: int"),
@@ -86,7 +86,7 @@ def test_wrong_input():
         (lambda: keras_vit.embed(tiny(pooling="gap", class_token=False), images, "token"), "no class token"),
         (lambda: keras_vit.embed(tiny(pooling=None, include_top=False), images), "returns all tokens"),
         (lambda: keras_vit.embed(tiny(), images, blocks=2), "between -2 and 1"),
-        (lambda: keras_vit.embed(keras.Sequential([keras.layers.Dense(2)]), images), "or a model that holds one"),
+        (lambda: keras_vit.embed(keras.Sequential([keras.layers.Dense(2)]), images), "or a model that contains one"),
         (lambda: keras_vit.embed(keras.Sequential([keras.layers.Rescaling(2.0), tiny()]), images), "must be the first layer"),
     ):
         with pytest.raises(ValueError, match=rule):

@@ -91,7 +91,7 @@ def test_what_is_refused(tmp_path):
         keras_vit.visualize.attention_rollout(merged, random_images(merged))
     with pytest.raises(ValueError, match="token_merging=1"):
         keras_vit.checkpoints.save(merged, tmp_path / "timm", format="timm")
-    with pytest.raises(ValueError, match="which `rotary` needs"):
+    with pytest.raises(ValueError, match="does not support `rotary`"):
         keras_vit.merge_tokens(tiny(rotary={"base": 100.0}), 1)
     with pytest.raises(ValueError, match="remat"):
         merged.adapt(remat=True)
