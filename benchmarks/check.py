@@ -1,4 +1,4 @@
-"""Checks whether the working tree's keras_vit is slower than another commit's; both take turns on one machine.
+"""Checks whether keras_vit in the working tree is slower than in another commit. Both take turns on one machine.
 
     python benchmarks/check.py main            # exits with 1 if anything is more than 8 % slower
     python benchmarks/check.py HEAD            # of a clean working tree: shows the noise of the machine
@@ -38,7 +38,7 @@ def compare(row, folder, options):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("commit", nargs="?", default="HEAD", help="the one to compare with")
+    parser.add_argument("commit", nargs="?", default="HEAD", help="commit to compare with")
     arguments(parser)
     options = parser.parse_args()
     slower = False
@@ -48,7 +48,7 @@ def main():
         tarfile.open(fileobj=io.BytesIO(files.stdout)).extractall(folder, filter="data")
         for row in ROWS:
             times, ratio = compare(row, folder, options)
-            if ratio > CLAIMED:  # where a process's memory lies can alone cost it a fifth: only two pairs of processes that agree count
+            if ratio > CLAIMED:  # the memory layout of a process can cost a fifth of its speed: only two agreeing pairs of processes count
                 times, ratio = compare(row, folder, options)
             verdict = "slower" if ratio > CLAIMED else "faster" if ratio < 1 / CLAIMED else ""
             slower |= verdict == "slower"

@@ -1,4 +1,4 @@
-"""Measures what a recipe and `Checkpoints` cost: `fit` with them against a bare `fit` of the same model, in turns of one epoch.
+"""Measures the cost of a recipe and `Checkpoints`: compares `fit` with them and a bare `fit` of the same model, in turns of one epoch.
 
 python benchmarks/fit_overhead.py --model ViTTi16
 KERAS_BACKEND=jax python benchmarks/fit_overhead.py --model ViTTi16
@@ -30,7 +30,7 @@ def main():
     parser.add_argument("--model", default="ViTTi16")
     parser.add_argument("--image-size", type=int, default=96)
     parser.add_argument("--batch-size", type=int, default=16)
-    parser.add_argument("--steps", type=int, default=50, help="steps of an epoch")
+    parser.add_argument("--steps", type=int, default=50, help="steps per epoch")
     parser.add_argument("--save-every", type=int, default=25)
     parser.add_argument("--pairs", type=int, default=8, help="epochs of each kind")
     arguments = parser.parse_args()
@@ -94,7 +94,7 @@ def times_between_steps(model, batch):
 
 
 class Clock(keras.callbacks.Callback):
-    """Measures an epoch and the end of `fit`, not its beginning, which comes once a run."""
+    """Measures an epoch and the end of `fit`, but not its start, which happens once per run."""
 
     @staticmethod
     def now():

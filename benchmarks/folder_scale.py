@@ -1,11 +1,11 @@
-"""Measures how long a folder of many images takes to open, the first time and again, and the memory per file.
+"""Measures how long a folder of many images takes to open, the first and the second time, and the memory per file.
 
 The folder consists of links to a few JPEG files, in classes of equal size, and is removed at the end. The first opening lists all files
-and checks them; a file that has several names is checked once, so `--distinct` says how many files the links lead to. The second opening
-reads the manifest. Each opening is a process of its own, which then takes one batch. Memory is that of the process, including TensorFlow:
-its peak, and its value after the batch. "Bytes a file" is the difference to a folder of 1,000 files.
+and checks them. A file with several names is checked once; `--distinct` is the number of files that the links lead to. The second opening
+reads the manifest. Each opening is a new process, which then reads one batch. Memory is that of the process, including TensorFlow: its
+peak, and its value after the batch. "Bytes per file" is the difference to a folder of 1,000 files.
 
-Last it checks that an epoch holds every training image once, in another order than the next epoch, that a run resumes with the same
+Finally it checks that an epoch holds every training image once, in another order than the next epoch, that a run resumes with the same
 images and the same pixels, and that all openings agree.
 
     python benchmarks/folder_scale.py                       200,000 files in 1,000 classes
@@ -43,7 +43,7 @@ sums = [zlib.crc32(tensor.numpy().tobytes()) for tensor in batch]  # of the thir
 times = {"seconds": seconds, "processor": processor, "batch": to_batch}
 print(json.dumps(times | {"now": now / 1024, "most": most / 1024, "sizes": data.sizes, "sums": sums}))
 """
-# As above, but with the number of an image in place of its pixels, which is quick enough for whole epochs.
+# As above, but with the number of an image instead of its pixels, which is fast enough for whole epochs.
 SHUFFLE = """
 import dataclasses, json, sys
 import numpy as np, tensorflow as tf
@@ -88,7 +88,7 @@ def make(folder, images, classes, size, distinct=8):
 
 
 def run(program, environment, *arguments):
-    """Returns what a program prints in its last line, as JSON."""
+    """Runs a program and returns the JSON in its last line."""
     command = [sys.executable, "-c", program, *map(str, arguments)]
     found = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(found.stdout.splitlines()[-1])
@@ -98,7 +98,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=int, default=200_000)
     parser.add_argument("--classes", type=int, default=1_000)
-    parser.add_argument("--distinct", type=int, default=8, help="files that the links lead to")
+    parser.add_argument("--distinct", type=int, default=8, help="number of files that the links lead to")
     parser.add_argument("--size", type=int, nargs=2, default=(96, 128), help="rows and columns of an image")
     arguments = parser.parse_args()
 
@@ -109,16 +109,16 @@ def main():
         make(root / "many", arguments.images, arguments.classes, arguments.size, arguments.distinct)
         print(f"{arguments.images:,} links in {arguments.classes:,} classes, made in {time.perf_counter() - start:.0f} s", flush=True)
         environment = os.environ | {"KERAS_HOME": str(root / "home"), "CUDA_VISIBLE_DEVICES": "", "TF_CPP_MIN_LOG_LEVEL": "3"}
-        print(f"{'':18}{'opened after s':>16}{'CPU s':>7}{'first batch':>13}{'peak MB':>9}{'then MB':>9}{'bytes a file: peak, then':>26}")
+        print(f"{'':18}{'opened after s':>16}{'CPU s':>7}{'first batch':>13}{'peak MB':>9}{'then MB':>9}{'bytes/file: peak, then':>26}")
         rows = []
-        # The second opening begins at the third batch, as a run that resumes does.
+        # The second opening starts at the third batch, like a resumed run.
         for name, folder, step in (("1,000 files", "few", 0), ("first opening", "many", 0), ("second opening", "many", 2)):
             rows.append(row := run(OPEN, environment, root / folder, step))
             times = f"{row['seconds']:16.1f}{row['processor']:7.1f}{row['batch']:13.1f}"
             more = [(row[key] - rows[0][key]) * 2**20 / arguments.images for key in ("most", "now")]
             print(f"{name:18}{times}{row['most']:9.0f}{row['now']:9.0f}{more[0]:19.0f}{more[1]:7.0f}", flush=True)
         manifest = max(path.stat().st_size for path in root.glob("home/**/*.npz"))
-        print(f"{sum(rows[1]['sizes'].values()):,} images found; the manifest takes {manifest / arguments.images:.0f} bytes a file")
+        print(f"{sum(rows[1]['sizes'].values()):,} images found; the manifest takes {manifest / arguments.images:.0f} bytes per file")
         assert rows[1]["sizes"] == rows[2]["sizes"], "the openings found different images"
         assert rows[1]["sums"] == rows[2]["sums"], "the run resumed with other pixels or labels"
         found = run(SHUFFLE, environment, root / "many")

@@ -1,7 +1,7 @@
-"""Checks the layers in half precision on a GPU against float32, forward and backward. Prints a table, and exits with 0 or 1.
+"""Compares the layers in half precision with float32 on a GPU, forward and backward. Prints a table, and exits with 0 or 1.
 
     KERAS_BACKEND=jax python benchmarks/gpu_numerics.py               # or torch; a minute or two
-    KERAS_BACKEND=jax python benchmarks/gpu_numerics.py "block|gelu"  # only what matches a regular expression
+    KERAS_BACKEND=jax python benchmarks/gpu_numerics.py "block|gelu"  # only cases that match a regular expression
 
 An error is the norm of the difference over the norm of the float32 result, which is computed on the same GPU without TF32. Both use the
 same inputs and weights, rounded to half precision. The head widths are those of all presets; 196 and 197 tokens are an even and an odd
@@ -22,7 +22,7 @@ import keras_vit
 from keras_vit import layers, presets
 from keras_vit.runtime.gpu import on_gpu
 
-LIMITS = {"bfloat16": (2e-2, 4e-2), "float16": (3e-3, 6e-3)}  # of outputs and of gradients; a number is rounded by 2e-3 or 2.4e-4 at most
+LIMITS = {"bfloat16": (2e-2, 4e-2), "float16": (3e-3, 6e-3)}  # for outputs and gradients; rounding is at most 2e-3 and 2.4e-4
 JAX = keras.backend.backend() == "jax"
 
 
@@ -60,7 +60,7 @@ def results(layer, inputs, options, upstream):
 
 
 def compare(make, shapes, dtype, **options):
-    """Returns the errors of a layer's output and, the largest of them, of its gradients."""
+    """Returns the error of a layer's output, and the largest error of its gradients."""
     generator = np.random.default_rng(0)
     half, full = make(dtype), make("float32")
     inputs = [round_to(dtype, generator.standard_normal(shape)) for shape in shapes]
@@ -74,7 +74,7 @@ def compare(make, shapes, dtype, **options):
     outputs = full.compute_output_spec(*[keras.KerasTensor(shape) for shape in shapes], **options)
     upstream = round_to(dtype, generator.standard_normal(outputs.shape))
     found, wanted = (results(layer, inputs, options, upstream) for layer in (half, full))
-    # Some gradients, such as that of the keys' bias, are zero but for rounding: they are measured against the others.
+    # Some gradients, such as that of the keys' bias, are zero except for rounding: their errors are relative to the others.
     least = np.sqrt(np.mean(np.concatenate([np.square(gradient).ravel() for gradient in wanted[1:]])))
     errors = [np.linalg.norm(a - b) / max(np.linalg.norm(b), least * b.size**0.5) for a, b in zip(found, wanted, strict=True)]
     return errors[0], max(errors[1:])
@@ -85,7 +85,7 @@ def round_to(dtype, values):
 
 
 def cases():
-    """Yields (name, function from a dtype to a layer, shapes of its inputs, options of the call)."""
+    """Yields (name, function that makes a layer with a dtype, shapes of its inputs, options of the call)."""
     for width in head_widths():
         for tokens, options in ((196, {}), (197, {}), (197, {"num_queries": 1})):
             queries = ", one query" if options else ""
@@ -110,7 +110,7 @@ def cases():
 
 def main(only=""):
     if not on_gpu(keras.ops.zeros(())):
-        print("This is a processor, not a GPU.", file=sys.stderr)
+        print("There is no GPU: this compares precisions on the CPU.", file=sys.stderr)
     print(f"keras_vit {keras_vit.__version__}, {keras.backend.backend()}\n")
     print("| | dtype | output | gradients | |", "| --- " * 5 + "|", sep="\n")
     failed = 0

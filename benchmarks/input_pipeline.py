@@ -25,7 +25,7 @@ from keras_vit.data import AUGMENTATIONS, load
 
 
 def photographs(count, size):
-    """Images with the spectrum of photographs: noise of all wavelengths."""
+    """Returns images with the spectrum of photographs: noise of all wavelengths."""
     generator, (rows, columns) = np.random.default_rng(0), size
     images = np.zeros((count, rows, columns, 3), "float32")
     for side in (4, 16, 64, 256):
@@ -56,7 +56,7 @@ def measure(datasets, batches, batch_size, rounds):
     found = {name: [] for name in datasets}
     for _ in range(rounds):
         for name, dataset in datasets.items():
-            iterator, count = iter(dataset), batches * batch_size  # a new one, as an old one would read ahead in the others' turns
+            iterator, count = iter(dataset), batches * batch_size  # an old iterator would prefetch during the turns of others
             for _ in range(4):
                 next(iterator)
             start, processor = time.perf_counter(), time.process_time()
@@ -85,7 +85,7 @@ class Timed:
 def share_of_waiting(dataset, steps):
     """Returns the share of time that `fit` of a ViT-Ti/16 waits for data, and milliseconds per step."""
     model = keras_vit.ViTTi16(input_shape=(224, 224, 3), num_classes=2)
-    several = dataset.element_spec[1].shape.rank == 2  # where the policy mixes labels
+    several = dataset.element_spec[1].shape.rank == 2  # the policy mixes labels
     model.compile("adamw", "categorical_crossentropy" if several else "sparse_categorical_crossentropy")
     timed, ends = Timed(dataset), []
 

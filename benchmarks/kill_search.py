@@ -48,7 +48,7 @@ def main():
     parser.add_argument("--kills", type=int, default=3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--whole", type=pathlib.Path)
-    parser.add_argument("options", nargs="*", default=TINY, help="of keras-vit tune, behind --")
+    parser.add_argument("options", nargs="*", default=TINY, help="options of keras-vit tune, after --")
     arguments = parser.parse_args()
     folder = pathlib.Path(tempfile.mkdtemp())
     begun = time.monotonic()

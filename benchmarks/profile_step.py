@@ -20,7 +20,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 BACKEND = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 COMPILED = "CpuExecutable::ExecuteAsyncOnStream"
-ON_TENSORFLOW = {  # of an event "name:operation", the first that is found in it
+ON_TENSORFLOW = {  # kind of operation -> pattern of events "name:operation"; the first match counts
     "attention's products": r":_?\w*BatchMatMul(V2)?$",
     "dense layers' products, backward": r"^gradient_tape.*:_?\w*MatMul$",
     "dense layers' products with bias and sum, forward": r":_?\w*MatMul$",
@@ -32,7 +32,7 @@ ON_TENSORFLOW = {  # of an event "name:operation", the first that is found in it
     "convolutions": r":_?\w*Conv\w*$",
     "other operations": r"^[^:]*:_?[A-Z]\w*$",
 }
-ON_JAX = {  # of an event, the name of what XLA compiled
+ON_JAX = {  # kind of operation -> pattern of the names that XLA gives to compiled operations
     "products of matrices": r"^(ynn_fusion|dot|dot_general)\b",
     "convolutions": r"^conv",
     "copies, slices and transposes": r"^(wrapped_)?(copy|transpose|slice|concatenate|bitcast|pad|broadcast)(_(copy|bitcast|fusion))*\b",
@@ -72,7 +72,7 @@ def events(file):
         import jax
 
         lines = (line for plane in jax.profiler.ProfileData.from_file(file).planes for line in plane.lines)
-        # Events of the threads that compute; the other threads are Python's.
+        # Only events of XLA's threads: the others are Python's.
         yield from ((event.name, event.duration_ns) for line in lines if line.name.startswith("tf_XLA") for event in line.events)
         return
     from tensorflow.tsl.profiler.protobuf import xplane_pb2
@@ -100,7 +100,7 @@ def main():
     import keras_vit
 
     if BACKEND not in ("tensorflow", "jax"):
-        parser.error(f"profiles are those of TensorFlow or JAX. Received: KERAS_BACKEND={BACKEND}")
+        parser.error(f"this script needs TensorFlow or JAX. Received: KERAS_BACKEND={BACKEND}")
     if options.model not in keras_vit.list_models():
         parser.error(f"the model must be one of keras_vit.list_models(). Received: {options.model}")
     if BACKEND == "tensorflow":
@@ -117,7 +117,7 @@ def main():
 
     step(), step()
     whole, found = profiled(step, options.steps)
-    if BACKEND == "tensorflow":  # without Keras's work around the step
+    if BACKEND == "tensorflow":  # without Keras's Python code around the step
         whole = max(ms for event, ms in found.items() if event.startswith("one_step_on_data"))
     times = dict.fromkeys(KINDS, 0.0)
     for event, ms in found.items():
@@ -125,7 +125,7 @@ def main():
         if kind and "::" not in event and not event.startswith("end: ") or event == COMPILED:
             times[kind] += ms
     times["between operations"] = whole - sum(times.values())
-    print(f"{options.model}, {options.kind}, batch {options.batch}, {options.dtype}, {BACKEND}: {whole:.0f} ms a step\n")
+    print(f"{options.model}, {options.kind}, batch {options.batch}, {options.dtype}, {BACKEND}: {whole:.0f} ms per step\n")
     print("| | ms | share |\n| --- | --- | --- |")
     for kind, ms in times.items():
         if ms > 0.001 * whole:

@@ -11,8 +11,8 @@ import subprocess
 import sys
 import time
 
-# Of NVIDIA's data sheets: H100 SXM, 989 TFLOP/s in bfloat16 without sparsity and NVLink of 900 GB/s, both ways together; ConnectX-7, a
-# port of 400 Gb/s for each GPU. Per direction, in bytes a second.
+# From NVIDIA's data sheets: H100 SXM, 989 TFLOP/s in bfloat16 without sparsity and NVLink with 900 GB/s in both directions together;
+# ConnectX-7, a port of 400 Gb/s for each GPU. Here per direction, in bytes per second.
 PEAK, NVLINK, INFINIBAND, GPUS_PER_NODE = 989e12, 450e9, 50e9, 8
 # Assumptions: the share of the peak that a step reaches, the share of a link's rate that a collective reaches, and the time of a hop.
 USED, LINK_USED, HOP = 0.35, 0.8, 5e-6
@@ -60,7 +60,7 @@ def steps_of(replicas, steps, batch):
 
     keras.utils.set_random_seed(0)
     images, labels = np.random.default_rng(0).uniform(0, 255, (batch, 64, 64, 3)).astype("float32"), np.eye(10)[np.arange(batch) % 10]
-    endless = tf.data.Dataset.from_tensors((images, labels)).repeat()
+    batches = tf.data.Dataset.from_tensors((images, labels)).repeat()
     seconds, last = [], None
 
     def tick(batch, logs=None):
@@ -73,19 +73,19 @@ def steps_of(replicas, steps, batch):
         model = keras_vit.ViTTi16(num_classes=10, input_shape=(64, 64, 3), patch_size=8)
         model.compile(AdamW(1e-3, global_clipnorm=1.0), "categorical_crossentropy", jit_compile=False)
         model.fit(
-            endless, steps_per_epoch=steps, verbose=0, shuffle=False, callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=tick)]
+            batches, steps_per_epoch=steps, verbose=0, shuffle=False, callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=tick)]
         )
     return seconds[2:]
 
 
 def measure(steps, batch, rounds):
     times = {replicas: [] for replicas in (0, 1, 2, 4)}
-    for _ in range(rounds):  # in turns, so that other work on the machine affects all alike
+    for _ in range(rounds):  # in turns, so that other work on the machine affects all of them
         for replicas, found in times.items():
             command = [sys.executable, __file__, "--replicas", str(replicas), "--steps", str(steps), "--batch", str(batch)]
             found += json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1])
     base = statistics.median(times[0])
-    print("| | processor time of a step, median | over one device |\n| --- | --- | --- |")
+    print("| | median processor time of a step | compared with one device |\n| --- | --- | --- |")
     for replicas, found in times.items():
         name = f"{replicas} virtual replicas" if replicas else "one device, no strategy"
         print(f"| {name} | {1e3 * statistics.median(found):.0f} ms | {100 * (statistics.median(found) / base - 1):+.1f} % |")
@@ -94,9 +94,9 @@ def measure(steps, batch, rounds):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--paper", action="store_true")
-    parser.add_argument("--batch-per-gpu", type=int, default=128, help="of the paper model")
+    parser.add_argument("--batch-per-gpu", type=int, default=128, help="images per GPU, for --paper")
     parser.add_argument("--steps", type=int, default=20)
-    parser.add_argument("--batch", type=int, default=64, help="of all replicas together")
+    parser.add_argument("--batch", type=int, default=64, help="batch size on all replicas together")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--replicas", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()

@@ -1,9 +1,9 @@
-"""Times an encoder block with and without rotary position embedding, and prints by how much longer it takes.
+"""Compares the time of encoder blocks with and without rotary position embedding.
 
     python benchmarks/rotary.py                            # ViT-S, B and L, inference and training, on TensorFlow
     KERAS_BACKEND=jax python benchmarks/rotary.py --models ViTB16 --batch 64 --dtype mixed_bfloat16
 
-Both take turns, and each number is the fastest of its runs: other programs only ever slow one down.
+Both take turns, and each number is the fastest of its runs, because other programs only make a run slower.
 """
 
 import argparse
@@ -18,7 +18,7 @@ ROTARY = {"coordinates": "normalized", "base": 100.0}
 
 
 def runs(config, kind, batch, dtype):
-    """Returns {with rotary positions or not: function that runs a model of four blocks}."""
+    """Returns a dict from whether positions are rotary to a function that runs a model of four blocks."""
     images = np.zeros((batch, *config.input_shape), "uint8").astype("float32")
     found = {}
     for rotary in (None, ROTARY):
@@ -34,7 +34,7 @@ def runs(config, kind, batch, dtype):
 
 
 def fastest(functions, repeats):
-    """Returns {key: seconds of the fastest run}, after a run each to compile; the functions take turns."""
+    """Returns {key: seconds of the fastest run}. Each function runs once to compile, and then the functions take turns."""
     for function in functions.values():
         function()
     best = dict.fromkeys(functions, float("inf"))

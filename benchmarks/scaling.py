@@ -32,7 +32,7 @@ def points(most):
 
 
 def plot(file, records):
-    """Draws time and memory of both kinds, and dashed the values that the arithmetic predicts."""
+    """Draws time and memory of both kinds, and the values that the arithmetic predicts as dashed lines."""
     from matplotlib import pyplot, ticker
 
     figure, axes = pyplot.subplots(2, 2, figsize=(11, 8), sharex=True)

@@ -1,11 +1,11 @@
-"""Load test of examples/serve.py on loopback: dynamic batching against one image at a time, and what a shutdown loses.
+"""Load test of examples/serve.py on loopback: compares dynamic batching with single images, and counts requests lost at a shutdown.
 
     pip install litserve python-multipart
     keras-vit export MODEL exported --format onnx
     python benchmarks/serving.py exported --clients 16 --requests 512
 
-Prints a Markdown table: throughput, median and 99th percentile of the time of a request. Then it ends the server by SIGTERM while all
-clients wait for answers, and counts those that get none. Ends with 1 if there is one, or a wrong answer.
+Prints a Markdown table: throughput, median and 99th percentile of the time of a request. Then it stops the server by SIGTERM while all
+clients wait for answers, and counts those that get none. Exits with 1 if a request was lost or an answer is wrong.
 """
 
 import argparse

@@ -40,7 +40,7 @@ def analyze(name, distribution, batch_size, **overrides):
         trainable, fixed = map(shape_of, model.trainable_variables), map(shape_of, model.non_trainable_variables)
         trainable, fixed = list(trainable), list(fixed)
         whole = jax.sharding.NamedSharding(mesh, PartitionSpec())
-        likeness = {tuple(struct.shape): struct.sharding for struct in trainable}  # a moment lies as its weight
+        likeness = {tuple(struct.shape): struct.sharding for struct in trainable}  # a moment is sharded as its weight
         state = [jax.ShapeDtypeStruct(tuple(v.shape), v.dtype, sharding=likeness.get(tuple(v.shape), whole)) for v in optimizer.variables]
         batch = jax.sharding.NamedSharding(mesh, PartitionSpec("batch"))
         images = jax.ShapeDtypeStruct((batch_size, *model.input_shape[1:]), "float32", sharding=batch)
@@ -64,8 +64,8 @@ def main():
     parser.add_argument("--models", nargs="+", default=["ViTH14", "ViTg14", "ViTG14"])
     parser.add_argument("--strategies", nargs="+", default=["fsdp", "tensor_parallel"])
     parser.add_argument("--devices", type=int, default=8)
-    parser.add_argument("--batch", type=int, default=64, help="of all devices together")
-    parser.add_argument("--layers", type=int, help="fewer than the model has, to compile sooner")
+    parser.add_argument("--batch", type=int, default=64, help="batch size on all devices together")
+    parser.add_argument("--layers", type=int, help="number of blocks (default: the model's); fewer compile faster")
     parser.add_argument("--remat", action="store_true")
     options = parser.parse_args()
     virtual_devices(f"cpu:{options.devices}")

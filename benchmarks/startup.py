@@ -1,4 +1,4 @@
-"""Measures importing, building and loading a model, against importing Keras and reading the file.
+"""Measures importing, building and loading a model, and compares it with importing Keras and reading the file.
 
 python benchmarks/startup.py                    # ViT-L/16, in 1.2 GB of temporary files
 python benchmarks/startup.py --model ViTTi16    # a quick run
@@ -33,7 +33,7 @@ begun = now()
 print(json.dumps([end - begin for begin, end in zip(begun, now())]))
 """
 
-READY = "import keras, keras_vit; keras_vit.ViTTi16(num_layers=1)  # what the backend takes at its first variable"
+READY = "import keras, keras_vit; keras_vit.ViTTi16(num_layers=1)  # the first variable initializes the backend"
 READ = """
 memory_of_file = bytearray(16 << 20)
 with open({path!r}, "rb", buffering=0) as file:
@@ -41,7 +41,7 @@ with open({path!r}, "rb", buffering=0) as file:
         pass
 """
 
-# The ways take turns, so that other work on the machine affects all alike. The first two calls of each are not counted: they trace.
+# The ways take turns, so that other work on the machine affects all of them. The first two calls of each are not counted: they trace.
 PREDICT = """
 import os, statistics, time
 os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -90,9 +90,9 @@ def compare(rounds, **cases):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", help="a function of keras_vit; ViTL16, and ViTTi16 for --predict, if not given")
-    parser.add_argument("--rounds", type=int, help="5, and 50 for --predict, if not given")
-    parser.add_argument("--predict", action="store_true", help="the ways to predict one image of 32 x 32 pixels, instead")
+    parser.add_argument("--model", help="a function of keras_vit (default: ViTL16, with --predict ViTTi16)")
+    parser.add_argument("--rounds", type=int, help="default: 5, with --predict 50")
+    parser.add_argument("--predict", action="store_true", help="measure the ways to predict one image of 32 x 32 pixels instead")
     arguments = parser.parse_args()
     if arguments.predict:
         code = PREDICT.format(model=arguments.model or "ViTTi16", rounds=arguments.rounds or 50)

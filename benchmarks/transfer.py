@@ -16,7 +16,7 @@
     micro          ViTMicro4 from random weights at 28 px, until it converges
 
 The block, the regularization, the number of neighbors and the values of the recipes are chosen on validation images. With `--json`, each
-result is written as soon as it exists, and existing results are not computed again, so that the same command resumes. `--set` changes
+result is written at once, and existing results are not computed again, so that the same command resumes. `--set` changes
 values of the recipe: `--set learning_rate=1e-3 epochs=5`.
 """
 
@@ -46,13 +46,13 @@ METHODS = {
     "scratch": "same model from scratch",
     "micro": "ViTMicro4 from scratch",
 }
-ONCE = {"finetune_flat": 1000, "lora": 1000}  # methods that are tried at one number of images
+ONCE = {"finetune_flat": 1000, "lora": 1000}  # methods that are only measured at this number of images
 EVALUATION_BATCH = 100
-LEAST_STEPS = 150  # also for few images: the recipes' epochs are meant for thousands
+LEAST_STEPS = 150  # minimum for few images: the recipes' epochs are meant for thousands of images
 
 
 def recipes(method, images, changes):
-    """Returns the recipe of a method that trains."""
+    """Returns the recipe of a method that trains a model."""
     if method == "micro":
         recipe = dataclasses.replace(RECIPES["small_data"], augmentation="flip", epochs=round(20 * (10_000 / images) ** 0.6))
     else:
@@ -66,7 +66,7 @@ def recipes(method, images, changes):
 
 
 class Benchmark:
-    """The state that all methods share: the options, the model, features that are computed once, and the results so far."""
+    """The state that all methods share: options, model, features that are computed once, and the results so far."""
 
     def __init__(self, options):
         self.options, self.results, self.store = options, [], {}
@@ -161,7 +161,7 @@ class Benchmark:
 
 
 def feature_extractor(model):
-    """Returns the model that gives for every block class token and mean of the patch tokens, normalized as the last block's are."""
+    """Returns a model that outputs the class token and the mean of the patch tokens of every block, after the last normalization."""
     outputs, norm = [], model.get_layer("norm")
     for block in range(model.get_config()["num_layers"]):
         tokens = norm(model.get_layer(f"block_{block}").output)
@@ -183,7 +183,7 @@ def unit(x):
 
 
 def logistic_regression(data):
-    """Returns the accuracies of logistic regression on standardized features, with the regularization that validation prefers."""
+    """Returns the accuracies of logistic regression on standardized features, with the regularization that is best on validation images."""
     from sklearn.linear_model import LogisticRegression
 
     mean, std = (getattr(data["train"][0].astype("float32"), name)(axis=0) for name in ("mean", "std"))
@@ -205,7 +205,7 @@ def neighbors(data, k, part):
 
 
 def table(benchmark):
-    """Returns the Markdown of test accuracies by method and number of images, and of the linear probe by block."""
+    """Returns Markdown tables of the test accuracies by method and number of images, and of the linear probe by block."""
     counts = benchmark.options.images
     lines = ["| test accuracy, % | " + " | ".join(f"{n:,} images" for n in counts) + " | CPU minutes |", "| --- " * (len(counts) + 2) + "|"]
     for method in benchmark.options.methods:
@@ -247,8 +247,8 @@ def setting(text):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", required=True, help="what keras_vit.from_pretrained takes")
-    parser.add_argument("--side", type=int, default=56, help="of the images, in pixels; the patch must divide it")
+    parser.add_argument("--weights", required=True, help="weights that keras_vit.from_pretrained reads")
+    parser.add_argument("--side", type=int, default=56, help="side of the images in pixels, which the patch must divide")
     parser.add_argument("--images", type=int, nargs="+", default=[100, 1000, 10_000])
     parser.add_argument("--methods", nargs="+", default=list(METHODS), choices=list(METHODS), metavar="METHOD")
     parser.add_argument("--validation-images", type=int, default=2000)

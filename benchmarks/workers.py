@@ -1,8 +1,8 @@
-"""Implements the measurements of throughput.py, scaling.py and check.py, each in a process: `python benchmarks/workers.py ROW` (JSON).
+"""Runs a measurement of throughput.py, scaling.py or check.py in a process: `python benchmarks/workers.py ROW` (JSON).
 
 A step takes images as a tensor of the framework (a NumPy array for predict, onnxruntime and openvino) and ends with the result in host
-memory. The process writes a line of JSON after the first step and one after the warm-up. Then it reads numbers of steps, and writes a line
-for each with their seconds and the peak memory since the warm-up.
+memory. The process writes a line of JSON after the first step, and one after the warm-up. Then it reads numbers of steps, and for each
+number writes a line with the time of these steps and the peak memory since the warm-up.
 """
 
 import contextlib
@@ -30,11 +30,10 @@ BACKENDS = {"TF": "tensorflow", "JAX": "jax", "torch": "torch", "OpenVINO": "ope
 
 
 class Row(NamedTuple):
-    """A configuration.
+    """A configuration to measure.
 
-    `form` is "full" for keras_vit without its shortcut in the last block, as its head reads the mean of all tokens, "shortcut" for the
-    floor with it, "remat" for keras_vit that recomputes activations, and "at once" for keras_vit without the kernel of attention that a
-    GPU has.
+    `form` is "full" for keras_vit without its shortcut in the last block (the head reads the mean of all tokens), "shortcut" for a floor
+    with this shortcut, "remat" for keras_vit with recomputed activations, and "at once" for keras_vit without the GPU's attention kernel.
     """
 
     who: str
@@ -95,7 +94,7 @@ def keras_step(model, row):
     import keras
 
     images, labels = data(row)
-    if row.runtime == "OpenVINO":  # it takes arrays
+    if row.runtime == "OpenVINO":  # accepts only arrays
         return lambda: model.predict_on_batch(images)
     x = keras.ops.convert_to_tensor(images)
     xla = row.runtime in ("TF XLA", "JAX")
@@ -270,7 +269,7 @@ def floor(row):
 
     @tf.function
     def in_turn():
-        read = []  # a number of each product: TensorFlow skips a product that nothing reads
+        read = []  # one value of each product, because TensorFlow skips products that are not used
 
         def product(a, b, first=False, second=False):
             with tf.control_dependencies(read[-1:]):
@@ -284,7 +283,7 @@ def floor(row):
 
 
 def work(row):
-    """Returns GFLOP of an image's forward pass, the conventional count and what keras_vit does of it, and MB that training keeps of it."""
+    """Returns, for one image, the GFLOP of a forward pass by convention and as keras_vit computes it, and the MB that training keeps."""
     import keras_vit
 
     *_, d, _, _, mlp, patch = MODELS[row.model]
@@ -296,7 +295,7 @@ def work(row):
 
 
 def memory(name):
-    """Returns MB of this process, VmRSS now or VmHWM at its peak; of the GPU, where torch or JAX use one."""
+    """Returns the memory of this process in MB, now (VmRSS) or at its peak (VmHWM). If torch or JAX use a GPU, it is the GPU's memory."""
     if "torch" in sys.modules and (cuda := sys.modules["torch"].cuda).is_available() and cuda.is_initialized():
         return (cuda.max_memory_allocated() if name == "VmHWM" else cuda.memory_allocated()) / 1e6
     if "jax" in sys.modules and (stats := sys.modules["jax"].local_devices()[0].memory_stats()):
@@ -314,7 +313,7 @@ def reset_peak():
 def serve(row):
     pipe = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # keeps the output of libraries apart
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: whoever kills the driver leaves no stopped process behind
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: this process ends with the one that started it
 
     def send(**message):
         print(json.dumps(message), file=pipe, flush=True)
