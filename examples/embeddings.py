@@ -1,10 +1,11 @@
 """What a model's features know of a data set: k-NN and linear probe, the nearest images of one, and all images in two dimensions.
 
     pip install ".[demo]"
-    python examples/embeddings.py --weights DINOv2S14:lvd142m --data PETS --output features
+    python examples/embeddings.py --weights DINOv2S14:lvd142m --data PETS --side 224 --output features
+    python examples/embeddings.py --weights runs/quickstart --output runs/quickstart/features
 
-The weights are whatever `keras_vit.from_pretrained` reads, or a preset and a tag of it; without any the model is random. Features are
-written into the folder, which also resumes a run that was killed.
+`--weights` is a preset and a tag, the folder of a run, or anything that `keras_vit.from_pretrained` reads. Without it the model is random.
+Features are written into the folder, from which the same command also resumes after a kill.
 """
 
 import argparse
@@ -14,22 +15,20 @@ import numpy as np
 
 import keras_vit
 from keras_vit import features
+from keras_vit.training.weights import open_model
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--weights")
 parser.add_argument("--data", default="digits")
-parser.add_argument("--side", type=int, default=224, help="pixels, which the patch divides")
+parser.add_argument("--side", type=int, help="pixels, which the patch divides; that of the model by default")
 parser.add_argument("--output", type=pathlib.Path, default=pathlib.Path("features"))
 arguments = parser.parse_args()
 
-shape = (arguments.side, arguments.side, 3)
-preset, _, tag = (arguments.weights or "ViTTi16").partition(":")
-if preset in keras_vit.list_models():
-    model = getattr(keras_vit, preset)(input_shape=shape, weights=tag or None)
-else:
-    model = keras_vit.from_pretrained(arguments.weights, input_shape=shape)
+model = open_model(arguments.weights) if arguments.weights else keras_vit.ViTTi16()
+if arguments.side:
+    model = model.adapt(input_shape=(arguments.side, arguments.side, 3))
 
-options = {"image_size": arguments.side}
+options = {"image_size": model.input_shape[1]}
 data = keras_vit.data.load(arguments.data, batch_size=1, preprocessing=model.preprocessing, **options)
 path = arguments.output / "features.npz"
 if path.exists():

@@ -2,36 +2,36 @@
 
     pip install ".[demo]"
     python examples/explain.py --weights DINOv2S14:lvd142m --output explained.png cat.jpg cup.jpg
+    python examples/explain.py --weights runs/quickstart --patches 8 runs/quickstart/0.png runs/quickstart/1.png
 
-`--weights` is anything that `keras_vit.from_pretrained` reads, or a preset and a tag. Without it, the model and its attention are random.
-The maps of DINOv2 are the clearest.
+`--weights` is a preset and a tag, the folder of a run, or anything that `keras_vit.from_pretrained` reads. Without it, the model and its
+attention are random. The maps of DINOv2 are the clearest. Without files, the photographs are the two of scikit-learn.
 """
 
 import argparse
 
 import numpy as np
 from matplotlib.figure import Figure
+from sklearn.datasets import load_sample_images
 
 import keras_vit
 from keras_vit import visualize
 from keras_vit.data import evaluation_transform
+from keras_vit.training.weights import open_model
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-parser.add_argument("images", nargs="+")
+parser.add_argument("images", nargs="*")
 parser.add_argument("--weights")
-parser.add_argument("--side", type=int, default=364, help="pixels, which the patch divides")
+parser.add_argument("--patches", type=int, default=26, help="along a side of the image; the more, the finer the maps")
 parser.add_argument("--block", type=int, default=-1, help="the block whose attention is shown")
 parser.add_argument("--output", default="explained.png")
 arguments = parser.parse_args()
 
-shape = (arguments.side, arguments.side, 3)
-preset, _, tag = (arguments.weights or "ViTTi16").partition(":")
-if preset in keras_vit.list_models():
-    model = getattr(keras_vit, preset)(input_shape=shape, weights=tag or None)
-else:
-    model = keras_vit.from_pretrained(arguments.weights, input_shape=shape)
+model = open_model(arguments.weights) if arguments.weights else keras_vit.ViTTi16()
+side = arguments.patches * model.config.patch[0]
+model = model.adapt(input_shape=(side, side, 3))
 
-images = np.stack([evaluation_transform(model)(path) for path in arguments.images])
+images = np.stack([evaluation_transform(model)(image) for image in arguments.images or load_sample_images().images])
 attention = 100 * visualize.attention_maps(model, images, blocks=arguments.block)[:, 0].mean(axis=1)  # mean of the heads
 features = visualize.patch_components(model, images)  # of the last block, on axes that all images share
 low, high = np.percentile(features, (1, 99), axis=(0, 1, 2))
@@ -51,3 +51,4 @@ for axes in rows.flat:
     axes.set(xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
 figure.savefig(arguments.output)
+print(f"{arguments.output}: {len(images)} images of {side} x {side} pixels, {arguments.patches} x {arguments.patches} patches")

@@ -56,7 +56,7 @@ class Classifier(litserve.LitAPI):
     def encode_response(self, scores):
         names = self.about["class_names"] or [str(number) for number in range(len(scores))]
         best = np.argsort(-scores, kind="stable")[: self.top]
-        return {"classes": [{"name": names[number], "score": float(scores[number])} for number in best]}
+        return {"classes": [{"name": names[i], "score": float(scores[i])} for i in best]}
 
 
 def main():

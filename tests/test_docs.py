@@ -137,6 +137,17 @@ def test_options_named_in_the_text_exist(page):
         assert {word.partition("=")[0] for word in words if word.startswith("--")} <= options, code
 
 
+def test_counts_in_the_readme():
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert f"{len(keras_vit.list_models())} presets" in text
+    assert f"{len(keras_vit.list_weights())} published checkpoints" in text
+
+
+def test_every_example_is_documented():
+    headings = re.findall(r"^## (\w+\.py)", (ROOT / "docs" / "examples.md").read_text("utf-8"), re.MULTILINE)
+    assert sorted(headings) == [path.name for path in EXAMPLES]
+
+
 PAIRS = {(row.model, row.tag) for row in keras_vit.list_weights()}
 
 

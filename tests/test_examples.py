@@ -1,7 +1,11 @@
-"""The examples run, on a model small enough."""
+"""The examples run in their fast setting, and each has its output in the docs."""
 
+import importlib.util
+import os
 import pathlib
+import re
 import runpy
+import subprocess
 import sys
 
 import keras
@@ -11,7 +15,10 @@ from PIL import Image
 
 import keras_vit
 
-EXAMPLES = pathlib.Path(__file__).parents[1] / "examples"
+ROOT = pathlib.Path(__file__).parents[1]
+EXAMPLES = ROOT / "examples"
+ACCURACY = re.compile(r"test accuracy (0|1)\.\d+")
+pytestmark = [pytest.mark.slow, requires_tensorflow]
 
 
 @pytest.fixture(scope="module")
@@ -21,66 +28,91 @@ def weights(tmp_path_factory):
     return str(path)
 
 
-def run(monkeypatch, name, *arguments):
-    monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
-    runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Runs an example in this process, in an empty folder, and returns what it prints."""
+
+    def run(name, *arguments):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [name, *map(str, arguments)])
+        runpy.run_path(str(EXAMPLES / name), run_name="__main__")
+        return capsys.readouterr().out
+
+    return run
 
 
-def test_finetune(monkeypatch, capsys, weights):
-    run(monkeypatch, "finetune.py", "--weights", weights, "--side", 16, "--images", 40, "--epochs", 1)
-    assert capsys.readouterr().out.count("test accuracy") == 2
+def run_alone(name):
+    """Runs an example that makes virtual devices, which a process can do only before anything else, and returns what it prints."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path), "CUDA_VISIBLE_DEVICES": "", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, EXAMPLES / name, "--quick"], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout
 
 
-def test_explain(monkeypatch, tmp_path, weights):
-    photos = [tmp_path / f"{i}.png" for i in range(2)]
-    for i, photo in enumerate(photos):
-        Image.effect_mandelbrot((40, 30), (-2 + i, -1, 1, 1), 50).save(photo)
-    run(monkeypatch, "explain.py", "--weights", weights, "--side", 16, "--output", tmp_path / "explained.png", *photos)
-    assert Image.open(tmp_path / "explained.png").width == 510
-
-
-@requires_tensorflow
-def test_embeddings(monkeypatch, capsys, tmp_path, weights):
+def test_quickstart_explain_and_embeddings(run):
+    out = run("quickstart.py", "--quick")
+    assert len(ACCURACY.findall(out)) == 1 and out.count("read as") == 10
+    trained, images = "runs/quickstart", ["runs/quickstart/0.png", "runs/quickstart/1.png"]
+    assert keras.saving.load_model(f"{trained}/model.keras").output_shape == (None, 10)
+    assert "8 x 8 patches" in run("explain.py", "--weights", trained, "--patches", 8, *images)
+    assert Image.open("explained.png").width == 510
     for _ in range(2):  # the second reads the file
-        run(monkeypatch, "embeddings.py", "--weights", weights, "--side", 16, "--output", tmp_path)
-        assert capsys.readouterr().out.count("test accuracy") == 2
-    assert {path.name for path in tmp_path.iterdir()} == {"features.npz", "similar.png", "scatter.png"}
+        assert len(ACCURACY.findall(run("embeddings.py", "--weights", trained))) == 2
+    assert {path.name for path in pathlib.Path("features").iterdir()} == {"features.npz", "similar.png", "scatter.png"}
 
 
-@requires_tensorflow
-@pytest.mark.parametrize("recipe", ["lora", "head_then_all"])
-def test_recipe(monkeypatch, capsys, tmp_path, weights, recipe):
-    arguments = ["--weights", weights, "--side", 16, "--images", 64, "--output", tmp_path, "--recipe", recipe]
-    run(monkeypatch, "recipe.py", *arguments)
-    first = capsys.readouterr().out.splitlines()
-    assert first[-1].startswith("test accuracy") and "Epoch 10/10" in "".join(first)
-    assert keras.saving.load_model(tmp_path / "model.keras").output_shape == (None, 10)
-    run(monkeypatch, "recipe.py", *arguments)  # goes on where nothing is left
-    again = capsys.readouterr().out.splitlines()
+def test_explain_takes_photographs_of_scikit_learn(run, weights):
+    assert "2 images of 16 x 16 pixels" in run("explain.py", "--weights", weights, "--patches", 2)
+
+
+def test_transfer_learning(run, weights):
+    assert len(ACCURACY.findall(run("transfer_learning.py", "--quick"))) == 4
+    assert len(ACCURACY.findall(run("transfer_learning.py", "--quick", "--weights", weights))) == 3
+
+
+def test_hybrid(run):
+    out = run("hybrid.py", "--quick")
+    assert len(ACCURACY.findall(out)) == 3 == out.count("multiply-adds")
+
+
+def test_text(run):
+    assert len(ACCURACY.findall(run("text.py", "--quick"))) == 3
+
+
+def test_recipe(run, tmp_path, weights):
+    arguments = ["--weights", weights, "--side", 16, "--images", 64, "--output", "run", "--recipe", "head_then_all"]
+    first = run("recipe.py", *arguments).splitlines()
+    assert ACCURACY.match(first[-1]) and "Epoch 10/10" in "".join(first)
+    assert keras.saving.load_model("run/model.keras").output_shape == (None, 10)
+    again = run("recipe.py", *arguments).splitlines()  # nothing is left to train
     assert again[-1] == first[-1] and not any(line.startswith("Epoch") for line in again)
 
 
-@pytest.mark.slow
-@requires_tensorflow
-def test_tune(monkeypatch, capsys, tmp_path):
-    run(monkeypatch, "tune.py", "--images", 64, "--epochs", 1, "--trials", 2, "--output", tmp_path / "study")
-    out = capsys.readouterr().out
-    assert "best: " in out and (tmp_path / "study" / "report.html").exists() and (tmp_path / "study" / "best.toml").exists()
+def test_tuner(run):
+    assert "best: " in run("tuner.py", "--quick", "--output", "study")
+    assert pathlib.Path("study/report.html").exists() and pathlib.Path("study/best.toml").exists()
 
 
-@pytest.mark.slow
-@requires_tensorflow
-def test_naflex(monkeypatch, capsys):
-    run(monkeypatch, "naflex.py", "--images", 32, "--epochs", 1, "--side", 2)
-    assert capsys.readouterr().out.count("test accuracy") == 3
+def test_naflex(run):
+    assert len(ACCURACY.findall(run("naflex.py", "--images", 8, "--epochs", 1, "--side", 2))) == 3
 
 
-@pytest.mark.slow
-@requires_tensorflow
-def test_export(monkeypatch, capsys, tmp_path, weights):
+def test_export(run, monkeypatch, weights):
     pytest.importorskip("tf2onnx")
     monkeypatch.setattr("keras_vit.export.exporting.SECONDS", 0.0)
-    run(monkeypatch, "export.py", "--weights", weights, "--output", tmp_path, "--precisions", "float32", "int8")
-    lines = capsys.readouterr().out.splitlines()
+    lines = run("export.py", "--weights", weights, "--output", "exported", "--precisions", "float32", "int8").splitlines()
     assert [line.split(":")[0] for line in lines] == 2 * ["onnx-float32", "onnx-int8"]
     assert "the same class in 100% of 18 images" in lines[0] and lines[2].count("(0.") == 2  # two photographs
+
+
+def test_multi_gpu():
+    *devices, last = [line for line in run_alone("multi_gpu.py").splitlines() if "device(s)" in line or "largest" in line]
+    assert [line[0] for line in devices] == ["2", "1"]
+    assert float(last.split()[-1]) < 1e-5
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs JAX")
+def test_jax_sharded():
+    one, sharded = (re.findall(r"\d+\.\d+|\d+(?= KiB)", line) for line in run_alone("jax_sharded.py").splitlines())
+    assert float(sharded[0]) == pytest.approx(float(one[0]), abs=2e-5)
+    assert int(sharded[1]) < 0.7 * int(one[1])  # of what each device holds

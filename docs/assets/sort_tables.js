@@ -1,4 +1,4 @@
-// A click on a column's head sorts the table by it: numbers by value, the rest as text, empty cells last.
+// A click on a column's head sorts the table by it: numbers by value, then the rest as text, then empty cells.
 document.addEventListener("click", (event) => {
   const head = event.target.closest("article th");
   if (!head) return;
@@ -13,7 +13,9 @@ document.addEventListener("click", (event) => {
   const rows = [...body.rows].sort((a, b) => {
     const [x, y] = [text(a), text(b)];
     if (!x || !y) return !x - !y;
-    const order = isNaN(number(x)) || isNaN(number(y)) ? x.localeCompare(y) : number(x) - number(y);
+    const [left, right] = [number(x), number(y)];
+    if (isNaN(left) !== isNaN(right)) return isNaN(left) - isNaN(right);
+    const order = isNaN(left) ? x.localeCompare(y) : left - right;
     return descending ? -order : order;
   });
   body.append(...rows);

@@ -1,7 +1,10 @@
 """Searches with Keras Tuner for the size, learning rate and augmentation of a model within a budget. The same command resumes.
 
-python examples/tune.py --output studies/digits
-python examples/tune.py --data PETS --parameters 6_000_000 --epochs 27 --trials 40 --output studies/pets
+    pip install ".[demo,tune]"
+    python examples/tuner.py --output studies/digits                 # --quick: to see that it runs
+    python examples/tuner.py --data PETS --parameters 6_000_000 --epochs 27 --trials 40 --output studies/pets
+
+`keras-vit tune` does the same for the spaces of the package.
 """
 
 import argparse
@@ -21,14 +24,17 @@ SPACE = {  # a tuple is a choice, a dict a range
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", default="digits")
     parser.add_argument("--images", type=int, help="training images")
     parser.add_argument("--parameters", type=int, default=500_000, help="the most that a model may have")
     parser.add_argument("--epochs", type=int, default=9, help="of those trials that Hyperband lets run to their end")
-    parser.add_argument("--trials", type=int, default=20)
+    parser.add_argument("--trials", type=int, default=8)
     parser.add_argument("--output", required=True)
+    parser.add_argument("--quick", action="store_true", help="two trials of one epoch on 64 images")
     options = parser.parse_args()
+    if options.quick:
+        options.images, options.epochs, options.trials = 64, 1, 2
 
     recipe = dataclasses.replace(RECIPES["small_data"], epochs=options.epochs, warmup_epochs=1)
     hypermodel = ViTHyperModel(options.data, SPACE, "ViTMicro4", recipe, max_parameters=options.parameters, train_images=options.images)
