@@ -2,7 +2,7 @@
 
     pip install ".[demo]"
     python examples/transfer_learning.py                                          # --quick: to see that it runs
-    python examples/transfer_learning.py --weights ViTTi16:augreg_in21k --side 64
+    python examples/transfer_learning.py --weights ViTTi16:augreg_in21k_ft_in1k --side 64
     python examples/transfer_learning.py --weights hf://timm/vit_small_patch14_dinov2.lvd142m --side 56
 
 The task is to read the digits 6 to 9 of scikit-learn from `--images` examples. `--weights` is a preset and a tag, the folder of a run, or
