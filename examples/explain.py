@@ -44,7 +44,7 @@ for column, image in enumerate(images):
     rows[0, column].imshow(image.clip(0, 255).astype("uint8"))
     visualize.overlay(image, attention[column], rows[1, column], colorbar=False)
     rows[2, column].imshow(colors[column], interpolation="nearest")
-for axes, label in zip(rows[:, 0], ("photograph", "attention", "features")):
+for axes, label in zip(rows[:, 0], ("image", "attention", "features")):
     axes.set_ylabel(label, fontsize=17)
 for axes in rows.flat:
     axes.axis("on")
