@@ -1,4 +1,4 @@
-"""Shows the docstrings' examples, which are at the same indentation as their heading, as code."""
+"""Shows the docstrings' examples, which are at the same indentation as their heading, as code, and no private names of modules."""
 
 import re
 
@@ -6,6 +6,10 @@ import griffe
 
 
 class Examples(griffe.Extension):
+    def on_module(self, *, mod, **kwargs):
+        for name in [name for name in mod.members if name.startswith("_") or name in ("LAZY", "PICTURES")]:
+            del mod.members[name]
+
     def on_object(self, *, obj, **kwargs):
         if obj.docstring:
             text = re.sub(r"  # doctest: \+\w+", "", obj.docstring.value)
