@@ -43,7 +43,7 @@ PRECISIONS = ("float32", "half", "int8")
 DECREASING = "falling"
 # What a user's process does: with a file of Keras it imports this package, with an exported folder only the runtime.
 NEW_PROCESS = """
-import resource, sys
+import pathlib, re, sys
 import numpy
 path, images, outputs = sys.argv[1:]
 images = numpy.load(images)
@@ -55,7 +55,7 @@ else:
     import predict_exported
     found = predict_exported.load(path)[0](images)
 numpy.save(outputs, found)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6)
+print(int(re.search(r"VmHWM:\\s+(\\d+)", pathlib.Path("/proc/self/status").read_text())[1]) * 1024 / 1e6)
 """
 
 

@@ -82,7 +82,8 @@ def _in_keras(model, precision):
 
 
 def _onnx(model, path, spec, precision, images):
-    with _temporary_files_in(path.parent):
+    with _temporary_files_in(path.parent), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "In the future `np.object`", FutureWarning)  # Keras's own, when it imports tf2onnx
         model.export(str(path), format="onnx", input_signature=[spec], verbose=False)
         _name_output(path)
         if precision != "float32":

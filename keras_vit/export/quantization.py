@@ -1,5 +1,6 @@
 """Post-training quantization of exported files to half precision or 8 bits, by the quantizer of each runtime."""
 
+import logging
 import pathlib
 
 PACKAGES = {("openvino", "int8"): {"nncf": "openvino-int8"}}  # (format, precision) -> packages that it also needs, with their extra
@@ -19,7 +20,12 @@ def _onnx_int8(path):
 
     full = pathlib.Path(path).with_suffix(".full")
     path.replace(full)
-    quantize_dynamic(full, path, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, weight_type=QuantType.QInt8)
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)  # it recommends a step for convolutions
+    try:
+        quantize_dynamic(full, path, op_types_to_quantize=["MatMul", "Gemm"], per_channel=True, weight_type=QuantType.QInt8)
+    finally:
+        logging.disable(before)
     full.unlink()
 
 
@@ -28,8 +34,6 @@ ONNX = {"half": _onnx_half, "int8": _onnx_int8}
 
 def openvino(network, images):
     """Returns an OpenVINO model with 8-bit weights and activations. The ranges of activations are measured on real images."""
-    import logging
-
     import nncf
 
     logging.getLogger("nncf").setLevel(logging.ERROR)
