@@ -1,103 +1,90 @@
 """Compares what `keras_vit.estimate_step` predicts with measured training steps, over models, patches, sizes and backends.
 
-    python benchmarks/cost_check.py                       # prints Markdown tables; exits with 1 if a goal is missed
-    python benchmarks/cost_check.py --backends torch --json cost.json
+    python benchmarks/cost_check.py --json cost.json          # prints the table; exits with 1 if a goal is missed
+    python benchmarks/cost_check.py --json cost.json --docs   # also writes it into docs/cost.md
 
 Goals: parameters and multiply-adds exact, peak memory within 10 %, time of a step within 20 %.
 
-All backends run at once, a process each, and take turns: while one times steps, the others wait or compile. Each times the tiny models of
-the calibration among those of the check. As root, timed steps run at real-time priority, so that other programs do not disturb them.
+Row by row, every backend has a process for time and one for memory. All compile at the same time; then the processes for time measure by
+turns, while no other one works. Calibrations, as `keras_vit.profiling.calibrate` makes them, are measured before the first row and behind
+the last one; predictions are made from the mean of both. It takes about 15 minutes on two cores without other load.
 
-A second process measures memory, with an allocator that gives freed memory back: the peak of a step over what stood before, and weights,
-optimizer and images by their sizes. On JAX it is XLA's analysis of the compiled step.
+What is measured is written to --json after every row. The same command measures what that file lacks. A process that does not answer in
+time is ended; its cell stays empty.
+
+Memory is measured with an allocator that gives freed memory back: the peak of a step over what stood before, and weights, optimizer and
+images by their sizes. On JAX it is XLA's analysis of the compiled step.
 """
 
 import argparse
-import concurrent.futures
+import datetime
 import gc
+import importlib.metadata
 import json
 import os
 import pathlib
-import subprocess
 import sys
-import tempfile
-import time
 
-import filelock
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT))
 
-BACKENDS = ("tensorflow", "jax", "torch")
-# Preset, patch, side of the image, batch, and what differs from float32 with AdamW.
+BACKENDS = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "torch"}
+# Preset, patch, side of the image, batch.
 ROWS = [
-    ("ViTTi16", 16, 224, 8, {}),
-    ("ViTTi16", 32, 96, 64, {}),
-    ("ViTTi16", 8, 160, 4, {}),
-    ("ViTTi16", 16, 512, 2, {}),
-    ("ViTS16", 16, 224, 4, {}),
-    ("ViTS16", 32, 384, 8, {}),
-    ("ViTS16", 8, 224, 1, {}),
-    ("ViTS16", 16, 96, 16, {}),
-    ("ViTB16", 32, 224, 4, {}),
-    ("ViTB16", 16, 224, 2, {}),
-    ("ViTB16", 16, 384, 1, {}),
-    ("ViTB16", 32, 512, 2, {}),
+    ("ViTTi16", 16, 224, 8),
+    ("ViTTi16", 32, 96, 64),
+    ("ViTTi16", 8, 160, 4),
+    ("ViTTi16", 16, 512, 2),
+    ("ViTS16", 16, 224, 4),
+    ("ViTS16", 32, 384, 8),
+    ("ViTS16", 8, 224, 1),
+    ("ViTS16", 16, 96, 16),
+    ("ViTB16", 32, 224, 4),
+    ("ViTB16", 16, 224, 2),
+    ("ViTB16", 16, 384, 1),
+    ("ViTB16", 32, 512, 2),
 ]
 MEMORY, TIME = 0.10, 0.20
-LOCK = pathlib.Path(tempfile.gettempdir()) / "keras_vit_cost_check.lock"
-ROOT = pathlib.Path(__file__).resolve().parents[1]
+PATIENCE = 150.0  # seconds for a process to compile or measure
+PAGE, BEGIN, END = ROOT / "docs" / "cost.md", "<!-- cost_check -->\n", "<!-- end of cost_check -->\n"
 
 
 def arguments_of(row):
-    model, patch, side, _, more = row
     from keras_vit.presets import preset
 
-    return {**preset(model), "patch_size": patch, "input_shape": (side, side, 3), "num_classes": 1000, **more}
+    model, patch, side, _ = row
+    return {**preset(model), "patch_size": patch, "input_shape": (side, side, 3), "num_classes": 1000}
 
 
-# In a process of a backend
+def name_of(row):
+    return f"{row[0][3:-2]}/{row[1]} at {row[2]}"
+
+
+# In a process for memory
+
+
+def memory_worker():
+    """Reads the number of a row as JSON, and answers what a step of it holds and how much the built model has of what is counted."""
+    import keras
+
+    import keras_vit
+    from keras_vit.profiling.steps import Job
+
+    row = ROWS[json.loads(sys.stdin.readline())]
+    pipe = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what libraries print must not come between
+    job = Job(arguments_of(row), row[3], True)
+    found = {"peak": peak(job)}
+    if keras.backend.backend() == "tensorflow":
+        model = keras_vit.VisionTransformer(**job.arguments)
+        found["parameters"] = [keras_vit.cost(model).parameters, model.count_params()]
+        found["macs"] = [keras_vit.cost(model).macs, macs_of_the_graph(model)]
+    print(json.dumps(found), file=pipe, flush=True)
 
 
 def status(name):
     with open("/proc/self/status") as file:
         return next(1024 * int(line.split()[1]) for line in file if line.startswith(name))
-
-
-def real_time(on):
-    """Lets all threads of this process go before those of other programs, if this user may."""
-    for thread in os.listdir("/proc/self/task"):
-        try:
-            os.sched_setscheduler(int(thread), os.SCHED_RR if on else os.SCHED_OTHER, os.sched_param(int(on)))
-        except (ProcessLookupError, PermissionError):
-            pass
-
-
-def timed(step, seconds):
-    """Returns the median time of a step, of at least five."""
-    import numpy as np
-
-    for _ in range(2):
-        step()
-    with filelock.FileLock(LOCK):
-        real_time(True)
-        step()
-        found, begun = [], time.perf_counter()
-        while len(found) < 5 or time.perf_counter() - begun < seconds:
-            start = time.perf_counter()
-            step()
-            found.append(time.perf_counter() - start)
-        real_time(False)
-    return float(np.median(found))
-
-
-def times(job, row, seconds):
-    import keras_vit
-    from keras_vit.profiling.steps import step_of
-
-    found = {"seconds": timed(step_of(job), seconds)}
-    if row is not None and os.environ["KERAS_BACKEND"] == "tensorflow" and row[0] != "ViTB16":  # which takes long to build again
-        model = keras_vit.VisionTransformer(**job.arguments)
-        found["parameters"] = [keras_vit.cost(model).parameters, model.count_params()]
-        found["macs"] = [keras_vit.cost(model).macs, macs_of_the_graph(model)]
-    return found
 
 
 def macs_of_the_graph(model):
@@ -164,106 +151,195 @@ def peak_by_xla(job):
     return found.argument_size_in_bytes + found.temp_size_in_bytes + found.output_size_in_bytes - found.alias_size_in_bytes
 
 
-def worker(kind, seconds):
-    import keras
-
-    from keras_vit.profiling.calibration import fit, jobs
-    from keras_vit.profiling.steps import Job
-
-    rows = [Job(arguments_of(row), row[3], True) for row in ROWS]
-    calibration = jobs(True) if kind == "time" else []
-    found = {"rows": [], "calibration": []}
-    for number in range(max(len(rows), len(calibration))):  # by turns
-        for key, some in (("calibration", calibration), ("rows", rows)):
-            if number < len(some):
-                row = ROWS[number] if key == "rows" else None
-                found[key].append(peak(some[number]) if kind == "memory" else times(some[number], row, seconds))
-                print(kind, keras.backend.backend(), key, number, found[key][-1], file=sys.stderr, flush=True)
-                keras.utils.clear_session()
-                gc.collect()
-    if kind == "time":
-        found["machine"] = fit(True, None, [each["seconds"] for each in found["calibration"]])._asdict()
-    print("\n" + json.dumps(found))
-
-
 # In the driver
 
 
-def run(kind, backend, seconds):
+def start_memory(backend, number):
+    from keras_vit.profiling.steps import start_command
+
+    environment = {
+        "KERAS_BACKEND": backend,
+        "TF_ONEDNN_USE_SYSTEM_ALLOCATOR": "1",  # TensorFlow's own keeps what it has had
+        # Arrays of more than 64 KB go back to the system when they are freed, or what is left of earlier ones would not be counted.
+        "MALLOC_MMAP_THRESHOLD_": "65536",
+        "MALLOC_TRIM_THRESHOLD_": "65536",
+        "MALLOC_ARENA_MAX": "1",
+        # Buffers are assigned before this, which only saves time.
+        "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
+    }
+    return start_command([sys.executable, __file__, "--worker"], number, environment)
+
+
+def measure_row(number, wanted, seconds):
+    """Measures a row in the processes that are wanted, and returns {"backend kind": found or None}.
+
+    Args:
+        number: int. The row.
+        wanted: list of (backend, "time" or "memory").
+        seconds: float. How long steps are timed.
+    """
+    from keras_vit.profiling.steps import Job, answer, proceed, start, stop
+
+    row = ROWS[number]
+    job = Job(arguments_of(row), row[3], True, seconds=seconds, least=5)
+    running = {key: start([job], key[0]) if key[1] == "time" else start_memory(key[0], number) for key in wanted}
+    found = {}
+    try:
+        for key, process in running.items():  # all compile now
+            found[key] = tried(key, row, lambda process=process: answer(process, PATIENCE))
+        for key, process in running.items():
+            if key[1] == "time" and found[key] == "ready":
+                proceed(process)
+                steps = tried(key, row, lambda process=process: answer(process, PATIENCE))
+                found[key] = steps and sorted(steps[0][0])
+    finally:
+        for process in running.values():
+            stop(process)
+    return {" ".join(key): value for key, value in found.items()}
+
+
+def calibration(backend):
+    """Returns the times of a calibration's models in seconds, in a process that `keras_vit.profiling.calibrate` would make them in."""
+    import subprocess
+
+    code = (
+        "import json; from keras_vit.profiling import calibration as c; "
+        "print(json.dumps(c.seconds_of(c.measure(c.jobs(True), c.processes()))))"
+    )
     environment = os.environ | {"PYTHONPATH": str(ROOT), "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    if kind == "memory":
-        environment |= {
-            "TF_ONEDNN_USE_SYSTEM_ALLOCATOR": "1",  # TensorFlow's own keeps what it has had
-            "MALLOC_MMAP_THRESHOLD_": "1000000",
-            "MALLOC_TRIM_THRESHOLD_": "1000000",
-            "MALLOC_ARENA_MAX": "1",
-            # Buffers are assigned before this, which only saves time.
-            "XLA_FLAGS": "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true",
-        }
-    command = [sys.executable, __file__, "--worker", kind, "--seconds", str(seconds)]
-    text = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
-    return json.loads(text.splitlines()[-1])
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=2 * PATIENCE, check=True)
+    return json.loads(found.stdout.splitlines()[-1])
 
 
-def measure(backend, seconds):
-    return {kind: run(kind, backend, seconds) for kind in ("time", "memory")}
+def tried(key, row, function):
+    try:
+        return function()
+    except RuntimeError as error:
+        print(f"{' '.join(key)} of {name_of(row)}: {error}", file=sys.stderr, flush=True)
+        return None
 
 
-def table(backend, memory, measured):
-    """Returns the Markdown of a backend, and whether all goals are met."""
-    from keras_vit.cost import Machine, step_memory
+def measure(found, keep, backends, seconds):
+    """Fills in what is missing in `found`, and calls `keep` after every row."""
+    import subprocess
+
+    def calibrate(number):
+        for backend in backends:
+            kept = found["calibrations"].setdefault(backend, {})
+            if str(number) not in kept:
+                try:
+                    kept[str(number)] = calibration(backend)
+                except subprocess.SubprocessError as error:
+                    print(f"calibration of {backend}: {error}", file=sys.stderr, flush=True)
+                keep()
+
+    calibrate(0)
+    for number, row in enumerate(ROWS):
+        kept = found["rows"].setdefault(" ".join(map(str, row)), {})
+        wanted = [(backend, kind) for kind in ("time", "memory") for backend in backends if kept.get(f"{backend} {kind}") is None]
+        if wanted:
+            kept.update(measure_row(number, wanted, seconds))
+            keep()
+            print(f"{datetime.datetime.now():%H:%M:%S} {name_of(row)}", file=sys.stderr, flush=True)
+    calibrate(1)
+
+
+def machine_of(backend, calibrations):
+    """Returns the `Machine` of the mean of a backend's calibrations, in a process of that backend."""
+    import subprocess
+
+    import numpy as np
+
+    from keras_vit.cost import Machine
+
+    mean = np.mean(list(calibrations.values()), axis=0).tolist()
+    code = f"import json; from keras_vit.profiling.calibration import fit; print(json.dumps(fit(True, None, {mean})._asdict()))"
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
+    text = subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
+    found = json.loads(text.splitlines()[-1])
+    return Machine(**found | {"dense": {int(width): value for width, value in found["dense"].items()}})
+
+
+def table(found, backends):
+    """Returns the Markdown of what was measured, and a list of the goals that are missed."""
+    import numpy as np
+
+    from keras_vit.cost import step_memory
     from keras_vit.cost.seconds import step_seconds
 
-    machine = measured["machine"]
-    machine = Machine(**machine | {"dense": {int(width): value for width, value in machine["dense"].items()}})
-    lines = [f"| {backend} | tokens | batch | peak, MB | measured | error | step, ms | measured | error |", "| --- " * 9 + "|"]
-    good = True
-    for row, held, took in zip(ROWS, memory["rows"], measured["rows"]):
-        arguments, batch = arguments_of(row), row[3]
-        predicted = step_memory(arguments, batch, backend=backend).total
-        seconds = step_seconds(arguments, batch, machine).total
-        errors = predicted / held - 1, seconds / took["seconds"] - 1
-        good &= abs(errors[0]) <= MEMORY and abs(errors[1]) <= TIME
-        good &= all(ours == theirs for ours, theirs in (took.get("parameters", (0, 0)), took.get("macs", (0, 0))))
-        tokens = (row[2] // row[1]) ** 2 + 1
-        cells = [f"{row[0][3:-2]}/{row[1]} at {row[2]}", tokens, batch, f"{predicted / 1e6:,.0f}", f"{held / 1e6:,.0f}"]
-        cells += [mark(errors[0], MEMORY), f"{1e3 * seconds:,.0f}", f"{1e3 * took['seconds']:,.0f}", mark(errors[1], TIME)]
+    machines = {backend: machine_of(backend, found["calibrations"][backend]) for backend in backends if found["calibrations"].get(backend)}
+    header = "".join(f" {BACKENDS[backend]}, MB | error | ms | error |" for backend in backends)
+    lines, missed = [f"| | batch | tokens |{header}", "| --- " * (3 + 4 * len(backends)) + "|"], []
+    exact = {"parameters": [], "macs": []}
+    for row in ROWS:
+        kept, arguments, batch = found["rows"].get(" ".join(map(str, row)), {}), arguments_of(row), row[3]
+        cells = [name_of(row), batch, (row[2] // row[1]) ** 2 + 1]
+        for backend in backends:
+            memory, times = kept.get(f"{backend} memory"), kept.get(f"{backend} time")
+            pairs = [("", "", 1.0), ("", "", 1.0)]
+            if memory:
+                error = step_memory(arguments, batch, backend=backend).total / memory["peak"] - 1
+                pairs[0] = f"{memory['peak'] / 1e6:,.0f}", error, MEMORY
+                for name, counted in exact.items():
+                    counted += [memory[name][0] == memory[name][1]] if name in memory else []
+            if times and backend in machines:
+                median = float(np.median(times))
+                pairs[1] = f"{1e3 * median:,.0f}", step_seconds(arguments, batch, machines[backend]).total / median - 1, TIME
+            for kind, (value, error, limit) in zip(("memory", "time"), pairs):
+                good = error == "" or abs(error) <= limit
+                cells += [value, error if error == "" else f"{100 * error:+.0f} %" if good else f"**{100 * error:+.0f} %**"]
+                missed += [] if good else [f"the {kind} of {name_of(row)} on {BACKENDS[backend]}, {100 * error:+.0f} %"]
         lines.append(f"| {' | '.join(map(str, cells))} |")
-    for name in ("parameters", "macs"):
-        counted = [took[name] for took in measured["rows"] if name in took]
-        if counted:
-            lines.append(f"\n{name}: {sum(ours == theirs for ours, theirs in counted)} of {len(counted)} exact")
-    return "\n".join(lines) + "\n", good
+    missed += [f"the exact number of {name}" for name, counted in exact.items() if not all(counted)]
+    counted = " and ".join(f"{name.replace('macs', 'multiply-adds')} for {sum(each)}" for name, each in exact.items())
+    summary = f"The goals are missed for {', '.join(missed)}." if missed else "All goals are met."
+    text = "\n".join([*lines, "", f"Exact were {counted} of {len(ROWS)} models. {summary}", "", found["about"]]) + "\n"
+    return text, missed
 
 
-def mark(error, limit):
-    return f"{100 * error:+.0f} %" if abs(error) <= limit else f"**{100 * error:+.0f} %**"
+def about():
+    """Returns a sentence on the machine and the versions."""
+    from keras_vit.cost.device import processor_name, threads
+
+    installed = importlib.metadata.packages_distributions()
+    names = {"keras": "Keras", **BACKENDS}
+    versions = [f"{name} {importlib.metadata.version(installed[module][0])}" for module, name in names.items() if module in installed]
+    return f"Float32, AdamW, 1000 classes; {', '.join(versions)}, on {threads()} threads of an {processor_name()}."
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=BACKENDS)
-    parser.add_argument("--seconds", type=float, default=1.5, help="of the timed steps of a model")
-    parser.add_argument("--json", type=pathlib.Path, help="where everything measured is written")
-    parser.add_argument("--from", dest="read", type=pathlib.Path, help="a file of --json, whose tables are printed again")
-    parser.add_argument("--worker", choices=("time", "memory"), help=argparse.SUPPRESS)
+    parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
+    parser.add_argument("--seconds", type=float, default=2.0, help="of the timed steps of a model; at least five are")
+    parser.add_argument("--json", type=pathlib.Path, help="file of what is measured; what it has is not measured again")
+    parser.add_argument("--docs", action="store_true", help="also write the table into docs/cost.md")
+    parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        return worker(options.worker, options.seconds)
-    if options.read:
-        found = json.loads(options.read.read_text())
-    else:
-        with concurrent.futures.ThreadPoolExecutor() as pool:
-            found = dict(zip(options.backends, pool.map(lambda backend: measure(backend, options.seconds), options.backends)))
-    if options.json:
-        options.json.write_text(json.dumps(found) + "\n")
-    good = True
-    for backend in options.backends:
-        text, met = table(backend, found[backend]["memory"], found[backend]["time"])
-        print(text, flush=True)
-        good &= met
-    print("All goals are met." if good else "Goals are missed: in bold.")
-    sys.exit(not good)
+        return memory_worker()
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    from keras_vit.files import replacing
+
+    found = {"about": about(), "rows": {}, "calibrations": {}}
+    if options.json and options.json.exists():
+        known = json.loads(options.json.read_text())
+        if known["about"] != found["about"]:
+            parser.error(f"{options.json} is of another machine or other versions: {known['about']} Delete it, or name another file")
+        found = known
+
+    def keep():
+        if options.json:
+            with replacing(options.json) as temporary:
+                temporary.write_text(json.dumps(found) + "\n")
+
+    measure(found, keep, options.backends, options.seconds)
+    text, missed = table(found, options.backends)
+    print(text)
+    if options.docs:
+        page = PAGE.read_text(encoding="utf-8")
+        before, _, rest = page.partition(BEGIN)
+        PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}", encoding="utf-8")
+    sys.exit(bool(missed))
 
 
 if __name__ == "__main__":
