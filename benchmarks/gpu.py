@@ -3,12 +3,12 @@
     python benchmarks/throughput.py --gpu                     # every table, within five minutes
     python benchmarks/throughput.py --gpu --groups train_S --only 'keras_vit JAX'
 
-Every row is a process. The processes of a table start and compile at the same time, and are then timed one after another, so the time of
-a table is that of its slowest start. A time is the median of five series of ten steps, with one wait at the end of each series, because a
-GPU works while the host prepares the next step. `fit` is timed as a user calls it, on uint8 images in host memory.
+Each row runs in a process of its own. The processes of a table start and compile at the same time and are then timed one after another, so
+a table takes little longer than its slowest start. A time is the median of five series of ten steps. Only the end of a series waits for the
+GPU, which otherwise works while the host prepares the next step. `fit` is timed as a user calls it, on uint8 images in host memory.
 
-The floor is only the matrix products of the model's dense layers, in bfloat16. The rows run in the virtual environments of
-`benchmarks/setup.sh` or, without them, in the Python that runs this file.
+The floor is the matrix products of the model's dense layers alone, in bfloat16. The rows run in the virtual environments that
+`benchmarks/setup.sh` makes or, if there are none, in the Python that runs this file.
 """
 
 import contextlib
@@ -30,11 +30,11 @@ from workers import CLASSES, Row
 
 HERE = pathlib.Path(__file__).resolve().parent
 SERIES, STEPS = 5, 10
-START, TURN = 150, 60  # seconds after which a row is given up: until it is warm, and while it is timed
+START, TURN = 150, 60  # a row is left out if it starts and compiles for more than START seconds, or is timed for more than TURN
 
 
 class Table(NamedTuple):
-    """Rows of one table: "who, runtime", then a form or a way of `fit`. Other rows are divided by the anchor row."""
+    """One table. `rows` are separated by semicolons: library, runtime and, for some, the form. All are compared with the anchor row."""
 
     kind: str
     model: str
@@ -164,7 +164,7 @@ def timm_run(row):
 
 
 def floor_run(row):
-    """The dense products, with operands drawn on the GPU: drawn on the host they take longer than everything else."""
+    """Returns a function that runs the dense products. Their operands are drawn on the GPU, since the host is very slow at it."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -242,7 +242,7 @@ class Process:
         self.process = subprocess.Popen(command, env=environment, text=True, **pipes)
 
     def read(self, start, seconds):
-        """Returns the next line that begins with `start`, or None if the process ends before or takes too long."""
+        """Returns the next line that begins with `start`, or None if the process ends first or takes too long."""
         timer = threading.Timer(seconds, self.process.kill)
         timer.start()
         try:
@@ -277,7 +277,7 @@ class Process:
 
 
 def measure(rows, venvs):
-    """Returns (row, result) of each row that ran."""
+    """Returns a pair (row, result) for each row that ran."""
     with contextlib.ExitStack() as stack:
         processes = [stack.enter_context(Process(row, venvs)) for row in rows]
         begun = time.monotonic()
@@ -302,7 +302,7 @@ def markdown(table, results):
 
 
 def main(groups, only, venvs, records, batch):
-    """Prints tables, all if `groups` is empty, of the anchor and the rows that match `only`. Writes every time to the path `records`."""
+    """Prints the tables `groups` (all if empty), with the anchor and the rows that match `only`. Writes all times to the file `records`."""
     found = {}
     for key in groups or TABLES:
         table = TABLES[key]._replace(**({"batch": batch} if batch else {}))

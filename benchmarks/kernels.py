@@ -1,17 +1,18 @@
-"""Measures the alternative implementations that our layers choose from. Prints a Markdown table of time and extra memory.
+"""Measures each fast implementation in our layers beside the plain one. Prints a Markdown table of time and extra memory.
 
-    python benchmarks/kernels.py                              # on TensorFlow; some minutes
-    KERAS_BACKEND=jax python benchmarks/kernels.py            # attention and remat; with torch calls, too
+    python benchmarks/kernels.py                              # the groups of TensorFlow, in a few minutes
+    KERAS_BACKEND=jax python benchmarks/kernels.py            # attention and remat
+    KERAS_BACKEND=torch python benchmarks/kernels.py          # attention, remat and calls
 
-    norm        layer normalization of the tokens of 8 images of ViT-B/16: Keras's form, and that of `predict`
-    groups      group normalization of 8 maps of 112 x 112 x 64, the first of a hybrid: Keras's form, and that of a training step
-    training    what a step of `fit` fuses, in float32, for 8 images of ViT-S/16, in Keras's form and in ours: forward and gradient of a
-                normalization and of GELU, AdamW, and the whole step
-    attention   of 6 heads of width 64 and 2 images: all heads at once, and the form of the layer; forward, and with the gradient
-    calls       on torch, a small model of 12 blocks: sublayers called as in Keras, and by their `call` only
-    remat       a training step of ViT-Ti/16 on 32 images, without and with `remat`; the memory is that of activations
+    norm        layer normalization of the tokens of 8 images in ViT-B/16: Keras's operations, and the single kernel of `predict`
+    groups      group normalization of 8 feature maps of 112 x 112 x 64, the first in a hybrid: Keras's operations, and compiled ones
+    training    the parts of a training step that `fit` fuses, in float32, for 8 images and ViT-S/16: output and gradient of a normalization
+                and of GELU, the update of AdamW, and the whole step, with Keras's operations and with ours
+    attention   6 heads of width 64, 2 images: all heads at once, and our layer's order; output, and gradient
+    calls       on torch, a small model of 12 blocks: sublayers called as Keras does, and by their `call` method directly
+    remat       a training step of ViT-Ti/16 on 32 images, without and with `remat`; the memory is that of the activations
 
-Every row is a process; the rows of a group take turns.
+Each row runs in a process of its own, and the rows of a group take turns.
 """
 
 import argparse
@@ -41,7 +42,7 @@ CASES = {
     "calls": ("forward", "training step"),
     "remat": ("training step",),
 }
-OF_ONE_BACKEND = {"norm": "tensorflow", "groups": "tensorflow", "training": "tensorflow", "calls": "torch"}
+ONLY_ON = {"norm": "tensorflow", "groups": "tensorflow", "training": "tensorflow", "calls": "torch"}
 BACKEND = os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 
 
@@ -193,7 +194,7 @@ def resident():
 
 @contextlib.contextmanager
 def peak(start):
-    """Yields a list. At the end it holds the peak memory of the process above `start`, in MiB."""
+    """Yields a list of one number: when the block ends, how far the memory of the process rose above `start` at its peak, in MiB."""
     found, ended = [0.0], threading.Event()
 
     def watch():
@@ -222,16 +223,16 @@ def work(group, form, case, steps):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    here = [group for group in FORMS if OF_ONE_BACKEND.get(group, BACKEND) == BACKEND]
+    here = [group for group in FORMS if ONLY_ON.get(group, BACKEND) == BACKEND]
     parser.add_argument("groups", nargs="*", default=here, metavar="GROUP", help=f"on {BACKEND}: {', '.join(here)}")
-    parser.add_argument("--steps", type=int, default=5, help="of each process")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps in each process")
     parser.add_argument("--rounds", type=int, default=3, help="processes of each row")
     parser.add_argument("--work", nargs=3, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.work:
         return work(*options.work, options.steps)
     if unknown := set(options.groups) - set(here):
-        parser.error(f"groups on {BACKEND} must be of {', '.join(here)}. Received: {', '.join(sorted(unknown))}")
+        parser.error(f"groups on {BACKEND} must be among {', '.join(here)}. Received: {', '.join(sorted(unknown))}")
     print("| | form | ms, median | ms, best | MiB |\n| --- | --- | --- | --- | --- |")
     for group in options.groups:
         for case in CASES[group]:

@@ -167,7 +167,7 @@ class HuggingFace:
         model.save_pretrained(folder)
 
     def open(self, folder):
-        # What MAE leaves after pre-training is a plain encoder.
+        # After pre-training, a MAE model is used as a plain encoder.
         mae = self.model_class is transformers.ViTMAEModel
         model_class, more = (transformers.ViTModel, {"add_pooling_layer": False}) if mae else (self.model_class, {})
         model, loading = model_class.from_pretrained(folder, output_loading_info=True, **more)
@@ -176,7 +176,7 @@ class HuggingFace:
         return model
 
     def outputs(self, model, pixels):
-        if isinstance(model, transformers.ViTMAEModel):  # it sorts its patches by this noise, even where it masks none
+        if isinstance(model, transformers.ViTMAEModel):  # it sorts its patches by this noise, even if it masks none
             return model(pixels, noise=torch.arange(196.0).tile(len(pixels), 1)).last_hidden_state[:, 0]
         found = model(pixels)
         if "logits" in found:
@@ -266,7 +266,7 @@ def main():
     parser.add_argument("--only", metavar="PATTERN", default="*", help='models whose name matches, such as "DINOv2*" or "*B/16*"')
     parser.add_argument("--markdown", action="store_true", help="print a Markdown table")
     parser.add_argument(
-        "--large", action="store_true", help="also the models of more than a billion parameters (17 GB of memory; the others take 8)"
+        "--large", action="store_true", help="also models of more than a billion parameters (needs 17 GB of memory instead of 8)"
     )
     options = parser.parse_args()
     transformers.logging.set_verbosity_error()

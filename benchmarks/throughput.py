@@ -8,9 +8,9 @@
 The floor is only the matrix products of the model's blocks: with these kernels, no implementation of the same work can be faster. keras_vit
 skips what no head reads in the last block, so this work has a second floor. The "full" rows compute everything.
 
-Every configuration is a process, which is stopped while another one is timed. The processes take turns, in reverse order every other
-round. Each turn records the share of the CPUs that other programs used meanwhile: turns below 3 % count, or the less disturbed half if
-that is more. Differences under 8 % are not significant.
+Each row runs in a process of its own, which is stopped while another one is timed. The processes take turns, in reverse order every other
+round. Each turn records how much of the CPUs other programs used meanwhile. Turns with less than 3 % count, or the less disturbed half of
+all turns if that is more. Differences under 8 % are not significant.
 """
 
 import argparse
@@ -40,13 +40,13 @@ def on_gpu():
 
 
 class Group(NamedTuple):
-    """Rows of one table: "who, runtime", then what differs from the group: a dtype or a form."""
+    """One table. `rows` are separated by semicolons: library, runtime, then the dtype or form if it is not that of the group."""
 
     kind: str
     model: str
     batch: int
     dtype: str
-    rows: str  # two of the floor and timm's, which the others are divided by, come in addition
+    rows: str  # besides the two floors and the anchor, which every table has
     size: int = 224
     anchor: str = "timm, torch"
 
@@ -65,7 +65,7 @@ class Group(NamedTuple):
 OURS = "keras_vit, JAX; keras_vit, torch; " if on_gpu() else "keras_vit, TF predict_on_batch; keras_vit, TF XLA; "
 KERAS_HUB = "keras-hub, JAX" if on_gpu() else "keras-hub, TF tf.function"
 PEERS = "timm, torch compile; " + ("" if on_gpu() else "openvino, CPU; ") + KERAS_HUB
-OPENVINO = () if on_gpu() else ("Ti", "S", "B")  # our models on OpenVINO beside timm's ONNX there
+OPENVINO = () if on_gpu() else ("Ti", "S", "B")  # our models run by OpenVINO, beside timm's ONNX files run by it
 GROUPS = {
     "quick": Group("inference", "B/16", 8, "float32", OURS.split("; ")[0]),
     "batch8": Group(
@@ -176,7 +176,7 @@ class Worker:
         os.killpg(self.process.pid, number)
 
     def pause(self):
-        if not on_gpu():  # there it waits for its next turn without work, and may hold what other processes need of the driver
+        if not on_gpu():  # on a GPU, a stopped process may hold a lock of the driver; an idle one disturbs nobody
             self.signal(signal.SIGSTOP)
 
     def turn(self, seconds):
@@ -234,7 +234,7 @@ def measure(workers, rounds, seconds):
 
 
 def start(rows, venvs, stack):
-    """Returns the rows' workers, entered into an ExitStack; without those that have no virtual environment."""
+    """Returns the workers of all rows that can run, entered into the ExitStack. Says which rows are left out, and why."""
     workers = []
     for row in rows:
         if not os.path.exists(os.path.join(venvs, row.venv, "bin", "python")):
@@ -249,14 +249,14 @@ def start(rows, venvs, stack):
 
 
 def table(group, workers):
-    """Returns the group's Markdown."""
+    """Returns the Markdown table of a group."""
     found = {name(worker.row): worker.seconds()[1] for worker in workers}
     floor, own_floor, anchor = (found.get(name(row)) for row in list(group.expand())[:3])
     work = {worker.row.form: worker.ready["work"] for worker in workers if worker.ready["work"]}
     title = f"{group.kind}, ViT-{group.model} at {group.size}, batch {group.batch}, {group.dtype}"
     if work:
         full, done = next(iter(work.values()))[0], min(done for _, done, _ in work.values())
-        title += f": {full:.2f} GFLOP an image forward, of which keras_vit does {done:.2f} where not full"
+        title += f": {full:.2f} GFLOP per image forward, of which keras_vit computes {done:.2f} except in its full rows"
     lines = [title, "", "| | images/s, median | best | ms (quartiles) | x timm | time / floor | / floor of own work | others' CPU |"]
     lines = [*lines[:2], lines[2] + " peak MB | first result, s |", "| --- " * 10 + "|"]
     for worker in workers:
@@ -269,16 +269,16 @@ def table(group, workers):
         cells = [name(worker.row, group.dtype), f"{group.batch / median:.2f}", f"{group.batch / least:.2f}", times, *cells]
         lines.append(f"| {' | '.join(cells)} | {100 * foreign:.0f} % | {worker.peak:.0f} | {worker.first:.1f} |")
     if max(worker.foreign() for worker in workers) > SPOILT:
-        # Threads that wait for each other, as OpenMP's do in torch, lose far more than the share that others take.
-        lines += ["", f"Not to be quoted: others took more than {100 * SPOILT:.0f} % of the processors."]
+        # Threads that wait for each other, such as torch's, lose far more time than other programs take.
+        lines += ["", f"Do not quote these numbers: other programs used more than {100 * SPOILT:.0f} % of the CPUs."]
     return "\n".join(lines) + "\n"
 
 
 def arguments(parser):
     """Adds the options that scaling.py and check.py share."""
-    parser.add_argument("--venvs", default=VENVS, help="what benchmarks/setup.sh made; or set KERAS_VIT_BENCHMARK_VENVS")
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=2.5, help="of a turn, which has two steps at least")
+    parser.add_argument("--venvs", default=VENVS, help="folder that benchmarks/setup.sh made (or KERAS_VIT_BENCHMARK_VENVS)")
+    parser.add_argument("--rounds", type=int, default=10, help="turns of each row")
+    parser.add_argument("--seconds", type=float, default=2.5, help="duration of a turn, which has at least two steps")
 
 
 def main():
@@ -287,7 +287,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments(parser)
     parser.add_argument("--groups", nargs="+", choices=[*GROUPS, *gpu.TABLES], metavar="NAME")
-    parser.add_argument("--only", type=re.compile, default="", metavar="REGEX", help="rows; the floor's and the first of timm stay")
+    parser.add_argument("--only", type=re.compile, default="", metavar="REGEX", help="only the floors, the anchor and matching rows")
     parser.add_argument("--gpu", action="store_true", help="the tables of a GPU, within five minutes: see gpu.py")
     parser.add_argument("--quick", action="store_true", help="one group of four rows, in a minute")
     parser.add_argument("--batch", type=int, help="in place of the groups' own")
