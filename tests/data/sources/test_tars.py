@@ -75,7 +75,7 @@ def test_an_archive_beside_class_folders_is_no_source(shards):
 def test_what_is_wrong_with_a_tar_file_is_said(tmp_path):
     for folder, options, rule in (
         ("label", {"label": lambda number: None}, "must have a label file, such as deep/000.cls"),
-        ("text", {"label": lambda number: "ant"}, "hold labels as numbers .*ant.*text/0.tar"),
+        ("text", {"label": lambda number: "ant"}, "numbers as labels .*ant.*text/0.tar"),
     ):
         write_tar(tmp_path / folder / "0.tar", range(4), **options)
         with pytest.raises(ValueError, match=rule):
