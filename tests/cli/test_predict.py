@@ -157,7 +157,7 @@ def test_wrong_input_is_one_line_and_code_2(capsys, photos, arguments, rule):
 def test_class_names_that_do_not_fit(capsys, photos, run):
     (run / "config.toml").write_text('class_names = ["cat", "dog"]\n')
     code, _, err = call(capsys, "--model", run, photos[0])
-    assert code == 2 and err == "keras-vit: The run's config.toml names 2 classes; its model has 3\n"
+    assert code == 2 and err == "keras-vit: The run's config.toml must name all classes of its model. Received: 2 names, 3 classes\n"
 
 
 def test_without_pillow(capsys, monkeypatch):
