@@ -18,7 +18,9 @@ def all_arguments(model):
         table = model.get_layer("position_embedding").table if a["position_embedding"] == "learned" else None
         size = [stride * p * n for p, n in zip(patch, table.shape)] if table is not None else [224, 224]
     elif any(side % (stride * p) for side, p in zip(size, patch)):
-        raise ValueError(f"Only in our own format can a model pad its images. Received: input_shape={shape}, patch_size={a['patch_size']}")
+        raise ValueError(
+            f"Other formats have no model that can pad its images. Received: input_shape={shape}, patch_size={a['patch_size']}"
+        )
     a |= dict(input_shape=(*size, channels), data_format="channels_last", patch_size=patch)
     own = model.config.table_grid if a["naflex"] and a["position_embedding"] == "learned" else None  # any other is resampled
     a["position_grid"] = own or ViTConfig.from_dict({**a, "position_grid": None, "class_names": None}).grid_size

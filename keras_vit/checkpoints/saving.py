@@ -32,9 +32,9 @@ def save(
     Weights are written in float32, with the configuration that the other library builds its model from. Where the other library has
     another form, the weights are converted so that the outputs stay equal: computed positions become a table, a bias that the model
     lacks becomes zeros, the position of a class token is added to the token. The names of the classes and the preprocessing are saved
-    too; in Google's format they stand in the archive's comment. Files appear when all of them are complete.
+    too; Google's format stores them in the archive's comment. No file appears before all are complete.
 
-    In the formats "huggingface" and "timm" a model card, README.md, lies beside the weights: what the model is, its data, recipe, metrics
+    In the formats "huggingface" and "timm" a model card, README.md, comes with the weights: what the model is, its data, recipe, metrics
     and license as far as `source` and `license` tell, and how to load it. A README.md of your own stays as it is.
 
     Args:
@@ -42,9 +42,9 @@ def save(
         path: str or path-like. A file `*.npz` for "google"; a folder for the others, created if it does not exist.
         format: str. "timm" (`timm.create_model("local-dir:PATH", pretrained=True)` opens it), "huggingface" (`from_pretrained` of the class
             that its config.json names; a model without a head has no pooler either, unless it has a `representation_size`: pass
-            `add_pooling_layer=False`), "google" (vit_jax, or big_vision where positions are on patches alone or pooling is "map") or
+            `add_pooling_layer=False`), "google" (vit_jax; big_vision if only patches have positions, or pooling is "map") or
             "perception_encoder" (the names of Meta's own code, for models of that family).
-        source: str, path-like or None. What the model card tells about: the folder of the run that trained the model, or `MODEL:TAG`.
+        source: str, path-like or None. Where the model comes from, for the card: the folder of the run that trained it, or `MODEL:TAG`.
             Defaults to None.
         license: str or None. Identifier of the license in the model card, such as "apache-2.0". Defaults to None, that of the published
             weights of `source`.

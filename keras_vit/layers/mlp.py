@@ -23,7 +23,7 @@ class MLP(KeepsSublayers, keras.layers.Layer):
         activation: str or callable. "gelu" (exact), "gelu_tanh" (flax's default), "quick_gelu" (OpenAI's CLIP), or any Keras activation.
             Defaults to "gelu".
         dropout_rate: float in [0, 1). Dropout after the activation and after `fc2`. Defaults to 0.0.
-        use_norm: bool. Whether a layer normalization stands before `fc2`, as in EVA-02 ("sub-LN"). Defaults to False.
+        use_norm: bool. Whether a layer normalization precedes `fc2`, as in EVA-02 ("sub-LN"). Defaults to False.
         norm_epsilon: float. What this normalization adds to the variance. Defaults to 1e-6.
 
     Input and output shape: `(..., D)`, unchanged.
@@ -113,7 +113,7 @@ class SwiGLU(MLP):
         mlp_dim: int. Width of the hidden layer, after gating.
         activation: str or callable. Activation of the gate. Defaults to "silu".
         dropout_rate: float in [0, 1). Dropout after gating and after `fc2`. Defaults to 0.0.
-        use_norm: bool. Whether a layer normalization stands before `fc2`, as in EVA-02 ("sub-LN"). Defaults to False.
+        use_norm: bool. Whether a layer normalization precedes `fc2`, as in EVA-02 ("sub-LN"). Defaults to False.
         norm_epsilon: float. What this normalization adds to the variance. Defaults to 1e-6.
 
     Input and output shape: `(..., D)`, unchanged.

@@ -35,7 +35,7 @@ class MultiHeadSelfAttention(TakesMask, KeepsSublayers, keras.layers.Layer):
         dropout_rate: float in [0, 1). Dropout after the projection. Defaults to 0.0.
         attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.0.
         norm_epsilon: float. What the normalizations add to the variance. Defaults to 1e-6.
-        output_norm: bool. Whether a layer normalization over all heads stands before the projection, as in EVA-02's CLIP. Defaults to
+        output_norm: bool. Whether a layer normalization over all heads precedes the projection, as in EVA-02's CLIP. Defaults to
             False.
 
     Call arguments:

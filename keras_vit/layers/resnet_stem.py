@@ -21,7 +21,7 @@ class ResNetStem(KeepsSublayers, keras.layers.Layer):
     `conv1`, `norm1`, `conv2`, `norm2`, `conv3`, `norm3` and, if a unit changes size or width, `shortcut` and `shortcut_norm`.
 
     Args:
-        block_counts: tuple of ints. Units in each stage: (3, 4, 9) for R50 at stride 16, (2, 2, 2, 2) for R26, () for the root alone.
+        block_counts: tuple of ints. Units in each stage: (3, 4, 9) for R50 at stride 16, (2, 2, 2, 2) for R26, () for only the root.
         width: int. Channels of the root; stage s has `4 * width * 2**s` channels. Defaults to 64.
         num_groups: int. Groups of each normalization; it must divide `width`. Defaults to 32.
         norm_epsilon: float. What group normalization adds to the variance: 1e-6 in vit_jax, 1e-5 in timm and Hugging Face. Defaults to

@@ -56,7 +56,7 @@ class RotaryPositionEmbedding(keras.layers.Layer):
         training: bool. Whether coordinates are shifted, jittered and rescaled, once for a call. Defaults to False.
 
     Output shape: `(2, num_prefix_tokens + rows * columns, head_dim)`, float32: the cosines, and the sines, whose first half is negative.
-        Learned frequencies add an axis of `num_heads` behind the first.
+        Learned frequencies add an axis of `num_heads` after the first.
 
     Raises:
         ValueError: if an argument is out of range or two contradict each other.
