@@ -57,7 +57,7 @@ class Arguments(TypedDict, total=False):
     drop_path_rate: float
     drop_path_schedule: Literal["linear", "constant"]
     patch_dropout_rate: float
-    position_embedding: Literal["learned", "sincos2d", "sincos2d_mae", "none"]
+    position_embedding: Literal["learned", "sincos2d", "sincos2d_mae", "sincos1d", "none"]
     prefix_positions: bool
     position_grid: tuple[int, int] | None
     position_resample: str

@@ -73,7 +73,7 @@ class ViTConfig:
     drop_path_rate: float = 0.0
     drop_path_schedule: Literal["linear", "constant"] = "linear"
     patch_dropout_rate: float = 0.0
-    position_embedding: Literal["learned", "sincos2d", "sincos2d_mae", "none"] = "learned"
+    position_embedding: Literal["learned", "sincos2d", "sincos2d_mae", "sincos1d", "none"] = "learned"
     prefix_positions: bool = True
     position_grid: tuple[int, int] | None = None
     position_resample: str = "bicubic_antialias"

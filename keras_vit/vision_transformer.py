@@ -78,8 +78,8 @@ class VisionTransformer(KeepsSublayers, ChecksImages, Trainer, keras.Model):
             "constant", as in DeiT-III. Defaults to "linear".
         patch_dropout_rate: float in [0, 1). Share of the patch tokens that are dropped in training.
             Defaults to 0.
-        position_embedding: "learned", "sincos2d" (big_vision), "sincos2d_mae" or "none". Defaults
-            to "learned".
+        position_embedding: "learned", "sincos2d" (big_vision), "sincos2d_mae", "sincos1d" (the
+            original Transformer's) or "none". Defaults to "learned".
         prefix_positions: bool. Whether class and distillation token have positions, too, as in the
             paper and DINOv2. If False, only patches have positions, as in big_vision, DeiT-III and
             FlexiViT. Defaults to True.

@@ -60,8 +60,8 @@ class VisionTransformer(keras.Model):
             "constant", as in DeiT-III. Defaults to "linear".
         patch_dropout_rate: float in [0, 1). Share of the patch tokens that are dropped in training.
             Defaults to 0.
-        position_embedding: "learned", "sincos2d" (big_vision), "sincos2d_mae" or "none". Defaults
-            to "learned".
+        position_embedding: "learned", "sincos2d" (big_vision), "sincos2d_mae", "sincos1d" (the
+            original Transformer's) or "none". Defaults to "learned".
         prefix_positions: bool. Whether class and distillation token have positions, too, as in the
             paper and DINOv2. If False, only patches have positions, as in big_vision, DeiT-III and
             FlexiViT. Defaults to True.
@@ -183,7 +183,7 @@ class VisionTransformer(keras.Model):
         drop_path_rate: float = 0.0,
         drop_path_schedule: Literal["linear", "constant"] = "linear",
         patch_dropout_rate: float = 0.0,
-        position_embedding: Literal["learned", "sincos2d", "sincos2d_mae", "none"] = "learned",
+        position_embedding: Literal["learned", "sincos2d", "sincos2d_mae", "sincos1d", "none"] = "learned",
         prefix_positions: bool = True,
         position_grid: tuple[int, int] | None = None,
         position_resample: str = "bicubic_antialias",

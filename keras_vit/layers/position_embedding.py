@@ -9,7 +9,7 @@ from keras import ops
 from keras_vit.layers import checks
 from keras_vit.layers.resampling import check_method, interpolation_weights, resample_grid
 
-KINDS = ("learned", "sincos2d", "sincos2d_mae")
+KINDS = ("learned", "sincos2d", "sincos2d_mae", "sincos1d")
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")
@@ -17,12 +17,13 @@ class PositionEmbedding(keras.layers.Layer):
     """Adds to each token the embedding of its position in the grid of patches.
 
     The weights of the learned kind are `table` (rows, columns, D) and, with entries for prefix tokens, `prefix_table`
-    (num_prefix_tokens, D). The table is resampled if it is loaded from another grid, or if the layer is called on another grid. The two
-    kinds of sines and cosines have no weights, and are computed for the grid of the input.
+    (num_prefix_tokens, D). The table is resampled if it is loaded from another grid, or if the layer is called on another grid. The
+    kinds of sines and cosines have no weights, and are computed for the input.
 
     Args:
-        kind: str. "learned"; "sincos2d", as in big_vision and MoCo v3; or "sincos2d_mae", as in MAE, which divides the exponents of the
-            frequencies by D / 4 rather than D / 4 - 1. Defaults to "learned".
+        kind: str. "learned"; "sincos2d", as in big_vision and MoCo v3; "sincos2d_mae", as in MAE, which divides the exponents of the
+            frequencies by D / 4 rather than D / 4 - 1; or "sincos1d", as in the original Transformer, by the place of a token in the
+            sequence, prefix tokens included, whatever the grid. Defaults to "learned".
         num_prefix_tokens: int. Number of tokens in front that are not patches and have their own entries. Defaults to 0.
         grid_size: pair of ints or None. Rows and columns of the table; None takes the grid that the layer is built on. Defaults to None.
         resample: str. How the table is resampled to another grid: a key of `layers.resampling.METHODS`. Defaults to
@@ -37,11 +38,13 @@ class PositionEmbedding(keras.layers.Layer):
     Output shape: that of `tokens`.
 
     Raises:
-        ValueError: if `kind` or `resample` is unknown, if the width of sines and cosines is not a multiple of 4, or if no grid is known.
+        ValueError: if `kind` or `resample` is unknown, if D is not a multiple of 4 for sines and cosines of two axes, or is odd for those
+            of one, or if no grid is known.
 
     Reference:
         Dosovitskiy et al., "An Image is Worth 16x16 Words", 2020, equation 1; Beyer et al., "Better plain ViT baselines for
-        ImageNet-1k", 2022; He et al., "Masked Autoencoders Are Scalable Vision Learners", 2021.
+        ImageNet-1k", 2022; He et al., "Masked Autoencoders Are Scalable Vision Learners", 2021; Vaswani et al., "Attention Is All You
+        Need", 2017, section 3.5.
 
     Example:
     >>> positions = keras_vit.layers.PositionEmbedding("sincos2d")
@@ -65,8 +68,10 @@ class PositionEmbedding(keras.layers.Layer):
 
     def build(self, tokens_shape: tuple, patches_shape: tuple | None = None, grid_shape: tuple | None = None) -> None:
         width = tokens_shape[-1]
+        if self.kind == "sincos1d" and width % 2:
+            raise ValueError(f"Sines and cosines need an even `hidden_dim`. Received: hidden_dim={width}")
         if self.kind != "learned":
-            if width % 4:
+            if self.kind != "sincos1d" and width % 4:
                 raise ValueError(f"Sines and cosines of two axes need a `hidden_dim` that is a multiple of 4. Received: hidden_dim={width}")
             return
         grid = self.grid_size or (tuple(patches_shape[1:3]) if patches_shape else (None, None))
@@ -83,6 +88,8 @@ class PositionEmbedding(keras.layers.Layer):
         return self.add_weight(name=name, shape=shape, initializer=keras.initializers.RandomNormal(stddev=0.02), autocast=False)
 
     def call(self, tokens: Any, patches: Any = None, grid: Any = None) -> Any:
+        if self.kind == "sincos1d":
+            return tokens + ops.cast(sincos1d(ops.shape(tokens)[1], tokens.shape[-1]), tokens.dtype)
         if grid is not None:
             return self._by_sample(tokens, grid)
         width = tokens.shape[-1]
@@ -142,6 +149,13 @@ class PositionEmbedding(keras.layers.Layer):
             "grid_size": self.grid_size,
             "resample": self.resample,
         }
+
+
+def sincos1d(length: Any, width: int, temperature: float = 10000.0) -> Any:
+    """Returns the table of the original Transformer, of shape `(length, width)`: sines in even columns, cosines in odd ones."""
+    omega = (temperature ** (-np.arange(0, width, 2) / width)).astype("float32")
+    angles = ops.cast(ops.arange(length), "float32")[:, None] * omega
+    return ops.reshape(ops.stack([ops.sin(angles), ops.cos(angles)], axis=-1), (-1, width))
 
 
 def sincos2d(grid: tuple, width: int, last_exponent: float, temperature: float = 10000.0) -> Any:

@@ -170,7 +170,8 @@ def _price(choice, bases):
         raise ValueError(f"A config cannot remove the stem of a model: start from a model without one. Received: stem={choice['stem']!r}")
     checks.divides("num_heads", changed["num_heads"], "hidden_dim", changed["hidden_dim"])
     if str(changed["position_embedding"]).startswith("sincos"):
-        checks.divides("4", 4, "hidden_dim", changed["hidden_dim"])
+        axes = 4 if "2d" in changed["position_embedding"] else 2
+        checks.divides(str(axes), axes, "hidden_dim", changed["hidden_dim"])
     frozen = choice.get("frozen_blocks", "none")
     if frozen not in ("none", "all") and not (checks.is_int(frozen, least=0) and frozen <= changed["num_layers"]):
         raise ValueError(f'`frozen_blocks` must be "none", "all", or at most `num_layers`. Received: frozen_blocks={frozen!r}')

@@ -124,6 +124,7 @@ IN_ANOTHER_FORM = {
     "positions of big_vision": (dict(prefix_positions=False), ("timm", "huggingface"), {"prefix_positions"}),
     "computed positions": (dict(position_embedding="sincos2d"), ("timm", "huggingface"), {"position_embedding"}),
     "computed positions of MAE": (dict(position_embedding="sincos2d_mae", **TANH), FORMATS, {"position_embedding"}),
+    "positions of the original Transformer": (dict(position_embedding="sincos1d", **TANH), FORMATS, {"position_embedding"}),
     "no positions": (dict(position_embedding="none", **TANH), FORMATS, {"position_embedding"}),
     "resampled positions": (dict(position_grid=(3, 5), **TANH), FORMATS, {"position_grid"}),
     "any size": (dict(input_shape=(None, None, 3), position_grid=(4, 4), **TANH), FORMATS, {"position_grid", "input_shape"}),

@@ -20,6 +20,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
         {"num_prefix_tokens": 1, "grid_size": (4, 4), "resample": "bilinear"},
         {"kind": "sincos2d"},
         {"kind": "sincos2d_mae", "num_prefix_tokens": 1},
+        {"kind": "sincos1d", "num_prefix_tokens": 1},
     ],
 )
 def test_layer(config, other_process):
@@ -59,6 +60,17 @@ def test_sines_and_cosines_of_mae(grid, width):
     assert_close(layer(tokens, patches)[0], np.load(GOLDEN / "meta" / "sincos.npz")[f"{grid}_{width}"], 1e-6)
 
 
+def test_sines_and_cosines_of_the_original_transformer():
+    """Equation by equation from the paper, section 3.5: the grid makes no difference, and the class token has place 0."""
+    place, column = np.mgrid[0:7, 0:10]
+    angle = place / 10000.0 ** (2 * (column // 2) / 10)
+    expected = np.where(column % 2, np.cos(angle), np.sin(angle))
+    layer = PositionEmbedding("sincos1d", num_prefix_tokens=1)
+    tokens = np.zeros((2, 7, 10), "float32")
+    for where in ({"patches": np.zeros((2, 2, 3, 1), "float32")}, {"grid": np.array([[2, 3], [1, 4]], "int32")}):
+        assert_close(layer(tokens, **where), np.stack([expected, expected]), 1e-6)
+
+
 def test_prefix_and_grid_have_their_own_entries():
     layer = PositionEmbedding(num_prefix_tokens=1)
     tokens, patches = random_inputs((2, 7, 8), (2, 2, 3, 8))
@@ -85,7 +97,9 @@ def test_called_on_another_grid(resample):
 
 
 @requires_tensorflow
-@pytest.mark.parametrize("kind, resample", [*(("learned", name) for name in METHODS), ("sincos2d", "bicubic"), ("sincos2d_mae", "bicubic")])
+@pytest.mark.parametrize(
+    "kind, resample", [*(("learned", name) for name in METHODS), *((kind, "bicubic") for kind in ("sincos2d", "sincos2d_mae", "sincos1d"))]
+)
 def test_sizes_known_at_run_time_only(kind, resample):
     import tensorflow as tf
 
@@ -141,6 +155,7 @@ def test_bad_arguments(config, argument):
     "layer, width, grid, message",
     [
         (PositionEmbedding("sincos2d"), 6, (2, 3), "a multiple of 4. Received: hidden_dim=6"),
+        (PositionEmbedding("sincos1d"), 5, (2, 3), "an even `hidden_dim`. Received: hidden_dim=5"),
         (PositionEmbedding(), 8, (None, None), "need `grid_size` .* Received: grid_size=None"),
     ],
 )
