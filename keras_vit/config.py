@@ -277,11 +277,6 @@ class ViTConfig:
         return 2 * self.hidden_dim if self.pooling == "token_gap" else self.hidden_dim
 
     @property
-    def mlp_activation(self) -> Any:
-        """The activation of the feed-forward networks: `activation`, or the default for `mlp`."""
-        return self.activation or ("silu" if self.mlp == "swiglu" else "gelu")
-
-    @property
     def drop_path_rates(self) -> tuple[float, ...]:
         """The drop-path rate of each block."""
         first = 0.0 if self.drop_path_schedule == "linear" else self.drop_path_rate

@@ -185,11 +185,7 @@ def load(
         else:  # image by image, so that all cores work on one batch
             batches = positions.map(read_image, AUTOTUNE, deterministic=True).batch(mine)
         batches = batches.map(finished).map(change_batch, AUTOTUNE, deterministic=True)
-        if count > 1:  # these batches are already this machine's shards
-            divided = tf.data.Options()
-            divided.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-            batches = batches.with_options(divided)
-        return batches.prefetch(AUTOTUNE)
+        return prefetched(batches, count)
 
     def train_from(step):
         return batches_at(tf.data.Dataset.counter(start=step * mine))
@@ -219,6 +215,15 @@ def load(
         train_from=train_from,
         splits={name: ordered[id(split)] for name, split in source.splits.items()},
     )
+
+
+def prefetched(batches, machines: int):
+    """Returns batches that are read ahead. With several machines they are the shards of one, so TensorFlow must not shard them again."""
+    if machines > 1:
+        options = tf.data.Options()
+        options.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
+        batches = batches.with_options(options)
+    return batches.prefetch(AUTOTUNE)
 
 
 def epoch_by_epoch(batches_at, steps: int, batch_size: int):

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vit.data.augmentation import Augmentation, flip, open_augmentation
-from keras_vit.data.pipeline import AUTOTUNE, Data, epoch_by_epoch
+from keras_vit.data.pipeline import AUTOTUNE, Data, epoch_by_epoch, prefetched
 from keras_vit.data.sequences import check_model, sequence_grid
 from keras_vit.data.sources import Source, open_source
 from keras_vit.layers import checks
@@ -112,12 +112,7 @@ def naflex(
         return batch_of(read, places, of_length[entry])
 
     def batches_at(numbers):
-        batches = numbers.map(train_batch, AUTOTUNE, deterministic=True)
-        if count > 1:  # these batches are already this machine's shards
-            divided = tf.data.Options()
-            divided.experimental_distribute.auto_shard_policy = tf.data.experimental.AutoShardPolicy.OFF
-            batches = batches.with_options(divided)
-        return batches.prefetch(AUTOTUNE)
+        return prefetched(numbers.map(train_batch, AUTOTUNE, deterministic=True), count)
 
     def in_order(split):
         length = tf.constant(max(lengths), tf.int64)

@@ -79,16 +79,6 @@ JOINED = Layout(lambda *a: np.concatenate(a).T, lambda a: _parted(a))  # separat
 JOINED_BIAS = Layout(lambda *a: np.concatenate(a), lambda a: tuple(np.split(a, 3)))
 JOINED_PAIR = Layout(JOINED.read, lambda a: _parted(a, 2))
 JOINED_PAIR_BIAS = Layout(JOINED_BIAS.read, lambda a: tuple(np.split(a, 2)))
-QUERY_VALUE_BIAS = JOINED_PAIR_BIAS  # `qkv_bias="query_value"`
-
-
-def _with_key_bias(bias):
-    query, value = np.split(bias, 2)
-    return np.concatenate([query, np.zeros_like(query), value])
-
-
-# `qkv_bias="query_value"` of a file that also has a bias of the keys, which its model masks.
-MASKED_BIAS = Layout(lambda bias: np.concatenate(np.split(bias, 3)[::2]), _with_key_bias)
 
 
 def positions(prefix: int, grid: tuple[int, int], lead: tuple[int, ...] = (1,)) -> Layout:
