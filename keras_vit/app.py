@@ -9,12 +9,13 @@ import numpy as np
 from keras import ops
 
 from keras_vit.checkpoints.imagenet import best
-from keras_vit.data.preprocessing import evaluation_transform, printable, read_image
+from keras_vit.data.preprocessing import evaluation_transform, open_image, printable, read_image
 from keras_vit.extras import install
 from keras_vit.features.embedding import embed
 from keras_vit.features.files import Features, fingerprint
 from keras_vit.features.search import images_of, similar
 from keras_vit.layers import checks
+from keras_vit.messages import say
 from keras_vit.vision_transformer import VisionTransformer
 from keras_vit.visualize import attention_distance, attention_maps, model_figure, patch_filters, position_similarity
 from keras_vit.visualize.explanation import METHODS, cell_of, explain
@@ -35,10 +36,8 @@ def read_upload(path: Any) -> Any:
     Raises:
         ValueError: if the file is not an image, is damaged, too large or too narrow. The message does not name the file.
     """
-    from PIL import Image
-
     try:
-        with Image.open(path) as file:
+        with open_image(path) as file:
             width, height = file.size
     except Exception:  # a decoder may raise anything on a damaged file
         raise ValueError("This file is not an image that can be read. Choose a JPEG, PNG or WebP file.") from None
@@ -242,7 +241,7 @@ def serve(show: Show, title: str, host: str = "127.0.0.1", port: int | None = No
 
 
 class LimitedBody:
-    """ASGI middleware that rejects requests of more than `MOST_BYTES` before they are read."""
+    """ASGI middleware that rejects requests of more than `MOST_BYTES` before they are read, and answers 400 where gradio fails."""
 
     def __init__(self, app):
         self.app = app
@@ -263,7 +262,20 @@ class LimitedBody:
             # If its header has no length, a request that is too long ends as if the client had disconnected.
             return message if received <= MOST_BYTES + 2**16 else {"type": "http.disconnect"}
 
-        await self.app(scope, limited, send)
+        begun = False
+
+        async def noticed(message):
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self.app(scope, limited, noticed)
+        except Exception as error:  # gradio may raise anything on a request that its page never sends; the server would log a traceback
+            say(f"A request failed: {scope['method']} {ascii(scope['path'])[1:81]} ({type(error).__name__})")
+            if not begun:
+                await send({"type": "http.response.start", "status": 400, "headers": [(b"content-length", b"0")]})
+                await send({"type": "http.response.body", "body": b""})
 
 
 def _image(figure):

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from keras_vit.checkpoints.download import resolve
+from keras_vit.checkpoints.formats.archives import read_npz
 from keras_vit.checkpoints.formats.files import open_tensors
 from keras_vit.vision_transformer import VisionTransformer
 
@@ -104,11 +105,11 @@ def zero_shot(
 def _texts(given, class_names):
     """Returns unit text embeddings `(classes, width)`, and the names of the classes or None."""
     if isinstance(given, (str, os.PathLike)):
-        with np.load(given, allow_pickle=False) as file:
-            if "embeddings" not in file:
-                raise ValueError(f"An npz file of text embeddings must hold the array 'embeddings'. Received: {', '.join(file)} in {given}")
-            class_names = list(map(str, file["class_names"])) if class_names is None and "class_names" in file else class_names
-            given = file["embeddings"]
+        file = read_npz(given)
+        if "embeddings" not in file:
+            raise ValueError(f"An npz file of text embeddings must hold the array 'embeddings'. Received: {', '.join(file)} in {given}")
+        class_names = list(map(str, file["class_names"].ravel())) if class_names is None and "class_names" in file else class_names
+        given = file["embeddings"]
     texts = np.asarray(given, "float64")
     if texts.ndim not in (2, 3) or 0 in texts.shape or not np.isfinite(texts).all() or not np.linalg.norm(texts, axis=-1).all():
         raise ValueError(

@@ -58,7 +58,10 @@ def images_in(folder):
     """Returns the sorted paths of the images in a folder and its subfolders, without hidden files and those of operating systems."""
     from PIL import Image
 
-    suffixes = {suffix for suffix, format in Image.registered_extensions().items() if format in Image.OPEN}
+    from keras_vit.data.preprocessing import formats
+
+    known = formats()
+    suffixes = {suffix for suffix, format in Image.registered_extensions().items() if format in known}
     found = []
     for path in sorted(pathlib.Path(folder).rglob("*")):
         hidden = any(part.startswith((".", "@", "__MACOSX")) for part in path.relative_to(folder).parts)

@@ -4,7 +4,6 @@ import pathlib
 import shlex
 import signal
 import sys
-import tomllib
 from typing import Annotated
 
 import typer
@@ -96,10 +95,9 @@ def tune(
 
 def read_space(path):
     """Returns the rows of a search space from a TOML file."""
-    try:
-        return tomllib.loads(pathlib.Path(path).read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"A search space must be a TOML file: {error}. Received: {path}") from None
+    from keras_vit.reading import read_toml
+
+    return read_toml(path, "A search space")
 
 
 def open_search(output, config, space, tuner, trials, wait, limits):

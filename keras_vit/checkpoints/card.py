@@ -1,15 +1,14 @@
 """Writes model cards: the README.md of a checkpoint, as the Hugging Face Hub reads it."""
 
-import json
 import os
 import pathlib
 import re
-import tomllib
 
 from keras_vit.checkpoints import catalogue
 from keras_vit.checkpoints.arguments import all_arguments
 from keras_vit.checkpoints.recognition import FORMATS
 from keras_vit.presets import PRESETS
+from keras_vit.reading import read_json, read_toml
 from keras_vit.version import __version__
 from keras_vit.vision_transformer import VisionTransformer
 
@@ -122,8 +121,8 @@ def _run(source):
     if source is None or not all((folder / name).is_file() for name in (CONFIG, MODEL)):
         return {}, {}
     results = folder / RESULTS
-    config = tomllib.loads((folder / CONFIG).read_text(encoding="utf-8"))
-    return config, json.loads(results.read_text(encoding="utf-8")) if results.is_file() else {}
+    config = read_toml(folder / CONFIG, "The config of a run")
+    return config, read_json(results, "The results of a run") if results.is_file() else {}
 
 
 def _base(config, source):

@@ -3,7 +3,6 @@
 import collections
 import concurrent.futures
 import contextlib
-import json
 import logging
 import os
 import pathlib
@@ -15,11 +14,12 @@ import numpy as np
 
 from keras_vit.checkpoints.download import resolve
 from keras_vit.checkpoints.formats.files import open_tensors
-from keras_vit.checkpoints.formats.tensors import ALIGNMENT, Scratch, aligned
+from keras_vit.checkpoints.formats.tensors import ALIGNMENT, Scratch, aligned, naming
 from keras_vit.checkpoints.recognition import recognize
 from keras_vit.config import ViTConfig
 from keras_vit.layers.patch_embedding import fit_kernel
 from keras_vit.layers.resampling import check_method, resample_grid
+from keras_vit.reading import read_json
 from keras_vit.runtime.keras_seams import create_with
 from keras_vit.vision_transformer import VisionTransformer
 
@@ -55,12 +55,14 @@ class Checkpoint:
         self.path = path
         self.tensors = tensors
         self._scratch = Scratch()
-        self.format, _, self.names, self.keys = recognize(tensors, ema)
+        with naming(path):
+            self.format, _, self.names, self.keys = recognize(tensors, ema)
         shapes = {name: tuple(tensors.shapes[key]) for name, key in self.names.items()}
         config = config or tensors.configuration
         if "rope_embed.periods" in self.names:  # Meta's models use what the file holds
             config = {**config, "rope_periods": np.asarray(tensors.read(self.names["rope_embed.periods"], None), "float32")}
-        arguments, self.details = self.format.architecture(self.keys, shapes, config, overrides, expected)
+        with naming(path):
+            arguments, self.details = self.format.architecture(self.keys, shapes, config, overrides, expected)
         self.assumed = self.details.pop("assumed", ())
         self.patch_resample = arguments.pop("patch_resample", "bicubic_antialias")
         self.arguments = {key: value for key, value in arguments.items() if value is not None or key in ("pooling", "stem", "rotary")}
@@ -116,13 +118,16 @@ def open_checkpoint(
 
 def _configuration(folder):
     """Returns the config.json of a folder, with the image processor's file under "image_processor"; empty if there is none."""
-    config = _json(folder / "config.json") if (folder / "config.json").is_file() else {}
+    config = read_json(folder / "config.json", "The config.json of a checkpoint") if (folder / "config.json").is_file() else {}
     if not isinstance(config, dict) or not config.keys() & {"architecture", "architectures", "model_type", "hidden_size"}:
         config = {}  # it does not describe a model
     for name in ("preprocessor_config.json", "processor_config.json"):
         if (folder / name).is_file():
-            processor = _json(folder / name)
-            return {**config, "image_processor": processor.get("image_processor", processor)}
+            processor = read_json(folder / name, f"The {name} of a checkpoint")
+            processor = processor.get("image_processor", processor) if isinstance(processor, dict) else None
+            if not isinstance(processor, dict):
+                raise ValueError(f"The {name} of a checkpoint must hold an object. Received: {folder / name}")
+            return {**config, "image_processor": processor}
     return config
 
 
@@ -290,10 +295,3 @@ def copied(array: np.ndarray, band: int = 128) -> np.ndarray:
     else:
         copy[...] = array
     return copy
-
-
-def _json(path):
-    try:
-        return json.loads(pathlib.Path(path).read_text())
-    except ValueError as error:
-        raise ValueError(f"{path} must be JSON: {error}. Received: {path}") from error

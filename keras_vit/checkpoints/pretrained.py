@@ -5,11 +5,12 @@ import re
 from typing import Any
 
 import h5py
-import keras
 
 from keras_vit.checkpoints import catalogue
 from keras_vit.checkpoints.download import resolve
 from keras_vit.checkpoints.formats.files import SUFFIXES
+from keras_vit.checkpoints.formats.keras_files import load_keras, open_h5
+from keras_vit.checkpoints.formats.tensors import naming, parsing
 from keras_vit.checkpoints.imagenet import NUM_CLASSES as IMAGENET_CLASSES
 from keras_vit.checkpoints.imagenet import imagenet_labels
 from keras_vit.checkpoints.loading import log, new_model, open_checkpoint
@@ -86,7 +87,7 @@ def load(
         return _load_keras(path, expected, overrides)
     if path.name.endswith(".weights.h5"):
         return _load_h5(path, expected, overrides)
-    with open_checkpoint(path, overrides, expected, ema) as checkpoint:
+    with open_checkpoint(path, overrides, expected, ema) as checkpoint, naming(path):
         # For what the file does not state, the preset is better than an assumption.
         known_better = set(checkpoint.assumed) & set(expected) - {"preprocessing", "position_grid"}
         found = {name: value for name, value in checkpoint.arguments.items() if name not in known_better}
@@ -175,9 +176,7 @@ def _comparable(value):
 
 
 def _load_keras(path, expected, overrides):
-    model = keras.saving.load_model(path, compile=False)
-    if not isinstance(model, VisionTransformer):
-        raise ValueError(f"A `.keras` file of weights must hold a VisionTransformer. Received: {path} with a {type(model).__name__}")
+    model = load_keras(path)
     _check_dimensions(expected, model.get_config(), overrides, path)
     return model.adapt(**overrides)
 
@@ -187,13 +186,14 @@ def _load_h5(path, expected, overrides):
         raise ValueError(f"A `.weights.h5` file does not say which model it is of: give it as `weights` of a preset. Received: {path}")
     arguments = _overridden(ViTConfig.of(expected).to_dict(), overrides)
     saved = VisionTransformer(**{**arguments, "num_classes": _saved_classes(path, arguments)})
-    saved.load_weights(path)
+    with parsing(path):
+        saved.load_weights(path)
     return saved.adapt(num_classes=arguments["num_classes"]) if saved.config.num_classes != arguments["num_classes"] else saved
 
 
 def _saved_classes(path, arguments):
     """Returns the number of classes in a Keras weights file, which names layers by class and number: the head is a "dense"."""
     head = "dense_1" if arguments["representation_size"] else "dense"
-    with h5py.File(path) as file:
-        bias = file.get(f"layers/{head}/vars/1")
-        return bias.shape[0] if bias is not None and arguments["include_top"] else arguments["num_classes"]
+    with open_h5(path) as file:
+        kernel = file.get(f"layers/{head}/vars/0") if arguments["include_top"] else None
+        return kernel.shape[1] if isinstance(kernel, h5py.Dataset) and len(kernel.shape) == 2 else arguments["num_classes"]

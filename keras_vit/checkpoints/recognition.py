@@ -12,6 +12,8 @@ from keras_vit.config import PREPROCESSING, ViTConfig
 
 log = logging.getLogger("keras_vit")
 
+MOST_MODELS = 64  # in one file: a model, its average, teachers, encoders of several views
+
 FORMATS = {format.NAME: format for format in (huggingface, timm, google, perception_encoder)}
 
 # Key parts of wrappers: data-parallel, compiled, sharded and checkpointed modules.
@@ -102,6 +104,8 @@ def _models(format, keys):
 def _roots(format, keys):
     """Returns the key prefix of each model, such as "" or "teacher.backbone."."""
     anchors = [match["root"] for key in keys if (match := re.fullmatch(rf"(?P<root>(?:.*[./])?){format.ANCHOR}", key))]
+    if len(anchors) > MOST_MODELS:  # each is compared with all keys
+        raise ValueError(f"A file may hold {MOST_MODELS} models at most. Received: {len(anchors)} of the format {format.NAME!r}")
     if format is google:
         return [""] if anchors else []  # `RENAMES` lists its few prefixes
     family = re.compile(rf"(?P<parent>(?:.*\.)?){format.FAMILY}")

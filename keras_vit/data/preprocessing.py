@@ -1,5 +1,6 @@
 """Prepares images for evaluation: resizes, crops and normalizes them as in the evaluation of the model's weights."""
 
+import functools
 import math
 import os
 import warnings
@@ -22,6 +23,8 @@ INTERPOLATIONS = {
     "area": "BOX",
 }
 CROP_MODES = ("center", "squash")
+FORMATS = ("JPEG", "MPO", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")  # of Pillow
+MOST_ASPECT = 100  # the middle of a longer image is taken: enlarged until its short side fits, it would take gigabytes
 EXIF_ORIENTATION = 0x0112
 # EXIF orientation -> name of the transposition of Pillow that turns the image upright.
 UPRIGHT = {
@@ -107,7 +110,7 @@ def read_image(image: Any, mode: str = "RGB"):
         if not os.path.exists(image):
             raise ValueError(f"No such image file. Received: {printable(image)}")
         try:
-            with Image.open(os.fsdecode(image)) as file:
+            with open_image(os.fsdecode(image)) as file:
                 file.load()
                 return read_image(file, mode)
         except Exception as error:  # a decoder may raise anything on a damaged file: struct.error, TypeError, SyntaxError ...
@@ -127,6 +130,33 @@ def read_image(image: Any, mode: str = "RGB"):
     image = image.convert(mode)
     image.info = {}  # without its EXIF data, which would turn the image again the next time
     return image
+
+
+@functools.cache
+def formats() -> tuple[str, ...]:
+    """Returns the names of the image formats that are read, of those that this Pillow can decode.
+
+    Its other formats are left out: some start programs, such as Ghostscript for EPS, whatever the name of the file.
+    """
+    from PIL import Image, features
+
+    Image.init()
+    lacking = {name.upper() for name in ("webp", "avif") if not features.check(name)}
+    return tuple(name for name in FORMATS if name in Image.OPEN and name not in lacking)
+
+
+def open_image(file: Any):
+    """Returns the Pillow image of a file, not decoded yet.
+
+    Args:
+        file: path or binary file.
+
+    Raises:
+        Exception: of any kind, as a decoder does on a damaged file; and if it declares more pixels than twice `PIL.Image.MAX_IMAGE_PIXELS`.
+    """
+    from PIL import Image
+
+    return Image.open(file, formats=formats())
 
 
 def orientation(image: Any):
@@ -186,9 +216,25 @@ def _bytes(image):
     return np.rint(array).astype("uint8")
 
 
+def middle(given: Any, xp=np):
+    """Returns the window (top, left, rows, columns) of a long image around its center, of which a crop to a model's input shows a part.
+
+    Args:
+        given: (rows, columns) of the image, as ints.
+        xp: module that computes: `numpy`, or `tensorflow` for use in a graph.
+    """
+    rows, columns = given
+    shown = xp.minimum(rows, MOST_ASPECT * columns), xp.minimum(columns, MOST_ASPECT * rows)
+    return (rows - shown[0]) // 2, (columns - shown[1]) // 2, *shown
+
+
 def _resized(image, target, preprocessing):
     from PIL import Image
 
+    if preprocessing["crop_mode"] == "center":
+        top, left, rows, columns = map(int, middle((image.height, image.width)))
+        if (rows, columns) != (image.height, image.width):
+            image = image.crop((left, top, left + columns, top + rows))
     size, corner = evaluation_geometry((np.float64(image.height), np.float64(image.width)), target, preprocessing)
     (rows, columns), (top, left) = ([int(value) for value in pair] for pair in (size, corner))
     image = image.resize((columns, rows), Image.Resampling[INTERPOLATIONS[preprocessing["interpolation"]]])

@@ -5,7 +5,6 @@ import json
 import os
 import pathlib
 import shutil
-import zipfile
 import zlib
 from typing import NamedTuple
 
@@ -14,6 +13,7 @@ from keras import ops
 from tqdm import tqdm
 
 from keras_vit.backbone import find_vision_transformer
+from keras_vit.checkpoints.formats.archives import read_npz
 from keras_vit.features.embedding import feature_model, features_of
 from keras_vit.features.parquet import check_text, read_parquet, require_pyarrow, write_parquet
 from keras_vit.features.unlabeled import batches_of_files, find_images, fingerprint_of_files, transform_of
@@ -146,10 +146,23 @@ def read_features(path) -> Features:
     if pathlib.Path(path).suffix == ".parquet":
         return Features(*read_parquet(path))
     found = _arrays(path)
-    if set(found) not in (KEYS | {"labels"}, KEYS | {"names"}):
+    kinds = {name: (array.dtype.kind, array.ndim) for name, array in found.items()}
+    settings, rows = _settings(found), {len(array) for name, array in found.items() if array.ndim and name != "class_names"}
+    wanted = {"features": ("f", 2), "splits": ("U", 1), "indices": ("i", 1), "class_names": ("U", 1), "names": ("U", 1)}
+    whole = set(found) in (KEYS | {"labels"}, KEYS | {"names"}) and len(rows) == 1 and settings is not None
+    if not whole or any(kinds[name] != wanted[name] for name in found.keys() & wanted.keys()):
         raise ValueError(f"A file of features must be one that `keras-vit embed` wrote. Received: {path}")
-    class_names, settings = tuple(map(str, found.pop("class_names"))), json.loads(str(found.pop("settings")))
+    class_names, _ = tuple(map(str, found.pop("class_names"))), found.pop("settings")
     return Features(**{"labels": None, **found}, class_names=class_names, settings=settings)
+
+
+def _settings(found):
+    """Returns the settings in the arrays of a file of features, or None."""
+    try:
+        settings = json.loads(str(found.get("settings")))
+    except (ValueError, RecursionError):
+        return None
+    return settings if isinstance(settings, dict) else None
 
 
 def check_path(path):
@@ -240,7 +253,6 @@ def _embed_split(folder, forward, vit, batches, name, steps, verbose):
 
 def _arrays(path):
     try:
-        with np.load(path, allow_pickle=False) as file:
-            return dict(file)
-    except (ValueError, EOFError, AttributeError, TypeError, zipfile.BadZipFile) as error:  # no zip, pickled objects, or a single array
-        raise ValueError(f"A file of features must be one that `keras-vit embed` wrote ({error}). Received: {path}") from None
+        return read_npz(path)
+    except ValueError as error:
+        raise ValueError(f"A file of features must be one that `keras-vit embed` wrote. {error}") from None

@@ -11,6 +11,7 @@ from typing import Any
 
 import keras
 
+from keras_vit.checkpoints.formats.keras_files import load_keras
 from keras_vit.config import ViTConfig
 from keras_vit.files import replacing
 from keras_vit.messages import counted, file_error
@@ -210,7 +211,7 @@ class Run:
     def model(self) -> keras.Model:
         """The trained model of a finished run, else the model that `train` trains."""
         if self._model is None:
-            self._model = keras.saving.load_model(self.output / MODEL) if self.finished else self._build()
+            self._model = load_keras(self.output / MODEL, compile=True) if self.finished else self._build()
         return self._model
 
     def _build(self):

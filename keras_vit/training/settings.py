@@ -3,13 +3,13 @@
 import dataclasses
 import os
 import pathlib
-import tomllib
 from typing import Any
 
 from keras_vit.checkpoints import catalogue
 from keras_vit.files import replacing
 from keras_vit.layers import checks
 from keras_vit.names import choose, nearest
+from keras_vit.reading import read_toml
 from keras_vit.training.folder import CONFIG
 from keras_vit.training.recipe import Recipe
 from keras_vit.training.recipes import RECIPES
@@ -45,15 +45,11 @@ def read_config(path: str | pathlib.Path) -> dict[str, Any]:
 
     Raises:
         ValueError: if the file is not TOML, or a setting is unknown or has the wrong type.
+        OSError: if there is no such file.
     """
     path = pathlib.Path(path)
     path = path / CONFIG if path.is_dir() else path
-    try:
-        config = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"A config must be a TOML file: {error}. Received: {path}") from None
-    except UnicodeDecodeError:
-        raise ValueError(f"A config must be a TOML file. Received: {path}") from None
+    config = read_toml(path, "A config")
     check(config, f" in {path}")
     return config
 
@@ -78,7 +74,7 @@ def check(config: dict[str, Any], where: str = "") -> None:
     """
     for key, value in config.items():
         if key not in KEYS:
-            raise ValueError(f"Unknown setting; there is {', '.join(nearest(key, KEYS))}. Received: {key}{where}")
+            raise ValueError(f"Unknown setting; there is {', '.join(nearest(key, KEYS))}. Received: {ascii(key)[1:81]}{where}")
         kind, least = KEYS[key]
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise ValueError(f"`{key}` must be of type {kind.__name__}. Received: {key}={value!r}{where}")
@@ -86,7 +82,7 @@ def check(config: dict[str, Any], where: str = "") -> None:
             checks.integer(key, value, least)
     if unknown := sorted(set(config.get("training", {})) - set(RECIPE_VALUES)):
         names = ", ".join(nearest(unknown[0], RECIPE_VALUES))
-        raise ValueError(f"`training` has the values of a recipe, such as {names}. Received: {', '.join(unknown)}{where}")
+        raise ValueError(f"`training` has the values of a recipe, such as {names}. Received: {ascii(', '.join(unknown))[1:201]}{where}")
     if not all(isinstance(name, str) for name in config.get("class_names", ())):
         raise ValueError(f"`class_names` must be strings. Received: {config['class_names']}{where}")
 
@@ -187,6 +183,8 @@ def agree(config: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
         ValueError: if a given setting differs from the run's.
     """
     check({key: value for key, value in given.items() if key not in RECIPE_VALUES})
+    if "training" not in config:
+        raise ValueError("The settings of a run must hold its recipe under `training`, as a run writes them. Received: no `training`")
     config, given = absolute(config), absolute(given)
     settings = config | config["training"]
     for name, value in (given.get("training", {}) | given).items():

@@ -2,12 +2,12 @@
 
 import pathlib
 import re
-import tomllib
 
 import keras
 
 from keras_vit import zoo
 from keras_vit.checkpoints import catalogue, from_pretrained
+from keras_vit.reading import read_toml
 from keras_vit.training.folder import CONFIG, MODEL
 
 
@@ -30,7 +30,7 @@ def open_model(source: str, weights: str | None = None) -> keras.Model:
         if not (model := _model_of_run(weights)):
             return zoo.create(source, weights=weights)
         config = model.with_name(CONFIG)
-        trained = tomllib.loads(config.read_text(encoding="utf-8")).get("model", source) if config.is_file() else source
+        trained = read_toml(config, "A config").get("model", source) if config.is_file() else source
         if trained != source:
             raise ValueError(f"The run in {weights} trained a {trained}. Received: model={source!r}, weights={str(weights)!r}")
         return from_pretrained(model)  # not `zoo.create`: the run's architecture may differ from the preset's

@@ -8,11 +8,12 @@ import pathlib
 import pickletools
 import re
 import zipfile
+from typing import Any
 
 import ml_dtypes
 import numpy as np
 
-from keras_vit.checkpoints.formats.tensors import MAX_HEADER, CheckpointError, Tensors
+from keras_vit.checkpoints.formats.tensors import MOST_TENSORS, CheckpointError, Tensors, parsing
 
 _DEFLATE_RATIO = 1032  # the largest ratio of deflate (zlib's technical note); a larger one is false
 _UNPACKED_RATIO, _UNPACKED_FLOOR = 100, 256 << 20  # weights hardly compress: a larger ratio is a zip bomb
@@ -26,17 +27,18 @@ _TORCH_NAMES = re.compile(
     r"|numpy\._?core\.multiarray scalar|numpy dtype|numpy\.dtypes \w+DType|_codecs encode"
 )
 _MAX_DEPTH = 8  # of nested dicts in a torch file, because a dict may contain itself
+_MAX_PICKLE = 4 << 20  # bytes: an empty list takes one there and a hundred in memory
 
 
 def open_zip(path: pathlib.Path) -> Tensors:
     """Opens an npz file or a torch file."""
     with contextlib.ExitStack() as stack:
         archive = stack.enter_context(zipfile.ZipFile(path))
-        members = _checked_members(path, archive)
+        members = checked_members(path, archive)
         pickles = [name for name in members if pathlib.PurePosixPath(name).name == "data.pkl"]
         if pickles:
             return _open_torch(path, archive, members, *pickles)
-        shapes = {name.removesuffix(".npy"): _npy_shape(path, archive, info) for name, info in members.items()}
+        shapes = {name.removesuffix(".npy"): _npy_shape(path, archive, info, "biuf") for name, info in members.items()}
 
         def read(key, scratch):
             with archive.open(members[key + ".npy"]) as member:
@@ -44,6 +46,27 @@ def open_zip(path: pathlib.Path) -> Tensors:
             return array.view(ml_dtypes.bfloat16) if array.dtype.kind == "V" else array
 
         return Tensors(path, shapes, read, close=stack.pop_all().close, configuration=_comment(archive))
+
+
+def read_npz(path: Any) -> dict[str, np.ndarray]:
+    """Returns the arrays of numbers and text in an npz file, after checking that the file holds what it declares.
+
+    Args:
+        path: str or path-like.
+
+    Raises:
+        CheckpointError: (a `ValueError`) if the file is damaged or hostile.
+    """
+    path = pathlib.Path(path)
+    with parsing(path), zipfile.ZipFile(path) as archive:
+        members = checked_members(path, archive)
+        for info in members.values():
+            _npy_shape(path, archive, info, "biufU")
+        arrays = {}
+        for name, info in members.items():
+            with archive.open(info) as member:
+                arrays[name.removesuffix(".npy")] = np.lib.format.read_array(member, allow_pickle=False)
+        return arrays
 
 
 def _comment(archive):
@@ -54,19 +77,21 @@ def _comment(archive):
     return {}
 
 
-def _checked_members(path, archive):
+def checked_members(path: pathlib.Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
     """Returns {name: ZipInfo} after checking that all stated sizes are possible for a file of this size."""
     members = {}
     for info in archive.infolist():
         parts = pathlib.PurePosixPath(info.filename).parts
         if info.filename in members or ".." in parts or parts[:1] == ("/",) or "\\" in info.filename:
-            raise CheckpointError(f"The members of a zip must have distinct relative names. Received: {info.filename!r} in path={path}")
+            raise CheckpointError(
+                f"The members of a zip must have distinct relative names. Received: {info.filename[:80]!r} in path={path}"
+            )
         stored = info.compress_type == zipfile.ZIP_STORED and info.file_size == info.compress_size
         deflated = info.compress_type == zipfile.ZIP_DEFLATED and info.file_size <= _DEFLATE_RATIO * info.compress_size
         if info.flag_bits & 1 or not (stored or deflated):
             raise CheckpointError(
                 "The members of a zip must be stored or deflated, unencrypted, and of a size that their bytes can hold. "
-                f"Received: {info.filename!r} of {info.file_size} bytes from {info.compress_size} in path={path}"
+                f"Received: {info.filename[:80]!r} of {info.file_size} bytes from {info.compress_size} in path={path}"
             )
         members[info.filename] = info
     packed, unpacked = (sum(getattr(i, size) for i in members.values()) for size in ("compress_size", "file_size"))
@@ -78,32 +103,32 @@ def _checked_members(path, archive):
     return members
 
 
-def _npy_shape(path, archive, info):
+def _npy_shape(path, archive, info, kinds):
     if not info.filename.endswith(".npy"):
-        raise CheckpointError(f"The members of an npz must be .npy arrays. Received: {info.filename!r} in path={path}")
+        raise CheckpointError(f"The members of an npz must be .npy arrays. Received: {info.filename[:80]!r} in path={path}")
     with archive.open(info) as member:
         version = np.lib.format.read_magic(member)
         header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
         shape, _, dtype = header(member)
         start = member.tell()
     # NumPy saves arrays of bfloat16, which it does not know, as raw pairs of bytes: V2.
-    if not (dtype.kind in "biuf" or dtype == np.dtype("V2")):
+    if not (dtype.kind in kinds or dtype == np.dtype("V2")):
         raise CheckpointError(
             "The arrays of an npz must be numbers; an object array is a pickle, which can run code and is never opened. "
-            f"Received: dtype {dtype} in {info.filename!r} of path={path}"
+            f"Received: dtype {ascii(dtype)[:80]} in {info.filename[:80]!r} of path={path}"
         )
     if min(shape, default=0) < 0 or start + math.prod(shape) * dtype.itemsize != info.file_size:
         raise CheckpointError(
             "The shape in an npy header must account for the member's bytes exactly. "
-            f"Received: shape {shape} of {dtype} in {info.file_size} bytes of {info.filename!r} in path={path}"
+            f"Received: shape {shape} of {dtype} in {info.file_size} bytes of {info.filename[:80]!r} in path={path}"
         )
     return shape
 
 
 def _open_torch(path, archive, members, name, *others):
-    if others or any(info.compress_type != zipfile.ZIP_STORED for info in members.values()) or members[name].file_size > MAX_HEADER:
+    if others or any(info.compress_type != zipfile.ZIP_STORED for info in members.values()) or members[name].file_size > _MAX_PICKLE:
         raise CheckpointError(
-            f"A torch file must store its members unpacked, with one data.pkl of at most {MAX_HEADER} bytes. Received: path={path}"
+            f"A torch file must store its members unpacked, with one data.pkl of at most {_MAX_PICKLE} bytes. Received: path={path}"
         )
     wanted = set()
     for opcode, argument, _ in pickletools.genops(archive.read(name)):
@@ -115,7 +140,7 @@ def _open_torch(path, archive, members, name, *others):
     if refused:
         raise CheckpointError(
             "A torch file may hold only tensors and plain values; this one wants to run code and was refused. "
-            f"Received: {', '.join(refused)} in path={path}"
+            f"Received: {ascii(', '.join(refused))[1:201]} in path={path}"
         )
     try:
         import torch
@@ -128,7 +153,7 @@ def _open_torch(path, archive, members, name, *others):
     def load():
         with torch.serialization.safe_globals(_safe_globals()):
             content = torch.load(path, weights_only=True, mmap=True, map_location="cpu")
-        return dict(_named(content, torch.Tensor)) if isinstance(content, dict) else {}
+        return dict(_named(content, torch.Tensor, path)) if isinstance(content, dict) else {}
 
     tensors, touched = load(), 0
     if not tensors:
@@ -136,6 +161,8 @@ def _open_torch(path, archive, members, name, *others):
     for key, tensor in tensors.items():
         if tensor.layout != torch.strided or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
             raise CheckpointError(f"A tensor must be dense and held in full by the file. Received: {key!r} in path={path}")
+        if tensor.is_complex() or tensor.is_quantized:
+            raise CheckpointError(f"A tensor must hold real numbers. Received: {key!r} of {tensor.dtype} in path={path}")
 
     def read(key, scratch):
         nonlocal tensors, touched
@@ -155,18 +182,36 @@ def _open_torch(path, archive, members, name, *others):
     return Tensors(path, {key: tuple(tensor.shape) for key, tensor in tensors.items()}, read, close=close)
 
 
+class _Ignored:
+    """Stands for NumPy's scalars beside a model, and their dtypes: made of them, they allocate as much memory as the file states."""
+
+    def __init__(self, *arguments):
+        pass
+
+    def __setstate__(self, state):
+        pass
+
+
 def _safe_globals():
     """Returns what `_TORCH_NAMES` allows beyond torch's own list."""
-    multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
-    scalars = [(multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")]  # before numpy 2, and since
-    kinds = {type(np.dtype(kind)) for kind in ("f8", "f4", "f2", "i8", "i4", "?")}
-    return [argparse.Namespace, np.dtype, *scalars, *kinds]
+    kinds = [kind.__name__ for kind in {type(np.dtype(kind)) for kind in ("f8", "f4", "f2", "i8", "i4", "?")}]
+    names = ["numpy.dtype", *(f"numpy.{core}.multiarray.scalar" for core in ("core", "_core")), *(f"numpy.dtypes.{kind}" for kind in kinds)]
+    return [argparse.Namespace, *((_Ignored, name) for name in names)]
 
 
-def _named(content, tensor_type, prefix="", depth=0):
+def _named(content, tensor_type, path):
     """Yields (key, tensor) of a dict and its nested dicts, whose names become prefixes, as in "model.cls_token"."""
-    for key, value in content.items():
-        if isinstance(key, str) and isinstance(value, tensor_type):
-            yield prefix + key, value
-        elif isinstance(key, str) and isinstance(value, dict) and depth < _MAX_DEPTH:
-            yield from _named(value, tensor_type, f"{prefix}{key}.", depth + 1)
+    seen = 0
+
+    def walk(content, prefix, depth):
+        nonlocal seen
+        for key, value in content.items():
+            seen += 1
+            if seen > MOST_TENSORS:  # the same dict may be in many places
+                raise CheckpointError(f"A torch file may hold {MOST_TENSORS:,} entries at most. Received: path={path}")
+            if isinstance(key, str) and isinstance(value, tensor_type):
+                yield prefix + key, value
+            elif isinstance(key, str) and isinstance(value, dict) and depth < _MAX_DEPTH:
+                yield from walk(value, f"{prefix}{key}.", depth + 1)
+
+    return walk(content, "", 0)

@@ -2,6 +2,7 @@
 
 import collections.abc
 import contextlib
+import errno
 import math
 import mmap
 import pathlib
@@ -13,6 +14,9 @@ import numpy as np
 # A header or a pickle of names takes about 100 bytes per tensor; a megabyte is enough for the largest known models.
 MAX_HEADER = 10 << 20
 ALIGNMENT = 64  # bytes, of tensors in TensorFlow and JAX
+MOST_TENSORS = 50_000  # the largest known checkpoints, with optimizer and running average, have some thousands
+MOST_LETTERS, MOST_AXES = 500, 16  # of a tensor's name and shape
+MOST_OF_A_REASON = 500  # letters of a parser's message, which may quote the file
 
 
 class CheckpointError(ValueError):
@@ -45,6 +49,7 @@ class Tensors(collections.abc.Mapping):
         close: Any = None,
         configuration: dict[str, Any] | None = None,
     ):
+        check_names(path, shapes)
         self.path = path
         self.shapes = shapes
         self.metadata = metadata or {}
@@ -115,7 +120,49 @@ def parsing(path: pathlib.Path):
     """Turns the many errors that parsers raise for a damaged file into one clear error."""
     try:
         yield
-    except (CheckpointError, ImportError, OSError):
+    except (CheckpointError, ImportError):
         raise
     except Exception as error:
-        raise CheckpointError(f"A checkpoint file must be complete and well formed: {error}. Received: path={path}") from error
+        if isinstance(error, OSError) and error.errno not in (
+            None,
+            errno.EINVAL,
+        ):  # those are of HDF5, and of a position outside of the file
+            error.filename = error.filename or str(path)
+            raise
+        raise CheckpointError(f"A checkpoint file must be complete and well formed: {reason(error)}. Received: path={path}") from error
+
+
+@contextlib.contextmanager
+def naming(path: pathlib.Path):
+    """Adds the file's name to errors about what it says, and makes a `ValueError` of those that values of a wrong type raise."""
+    try:
+        yield
+    except ValueError as error:
+        if str(path) in str(error):
+            raise
+        raise ValueError(f"{reason(error, 2000)}, in {path}") from error
+    except (LookupError, TypeError, AttributeError, ArithmeticError, RecursionError) as error:
+        raise CheckpointError(
+            f"A checkpoint must be described by values of the right types: {reason(error)}. Received: path={path}"
+        ) from error
+
+
+def reason(error: Exception, most: int = MOST_OF_A_REASON) -> str:
+    """Returns what an error says, in one line of printable letters: it may quote the file."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return "".join(letter if letter.isprintable() else "?" for letter in text[:most])
+
+
+def check_names(path: pathlib.Path, shapes: dict[str, tuple]) -> None:
+    """Refuses more tensors, longer names and more axes than any model has: what compares names would take hours.
+
+    Names are shown to the user, so they must be printable.
+    """
+    if len(shapes) > MOST_TENSORS:
+        raise CheckpointError(f"A checkpoint may hold {MOST_TENSORS:,} tensors at most. Received: {len(shapes):,} in path={path}")
+    for name, shape in shapes.items():
+        if not (isinstance(name, str) and len(name) <= MOST_LETTERS and name.isprintable() and len(shape) <= MOST_AXES):
+            raise CheckpointError(
+                f"The name of a tensor must be at most {MOST_LETTERS} printable letters, and its shape at most {MOST_AXES} axes. "
+                f"Received: {ascii(name)[:80]} of {len(shape)} axes in path={path}"
+            )

@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from keras_vit.data.preprocessing import CROP_MODES, covering, evaluation_geometry
+from keras_vit.data.preprocessing import CROP_MODES, covering, evaluation_geometry, middle
 from keras_vit.layers import checks
 
 # Names of `model.preprocessing` -> names of tf.image.resize.
@@ -49,6 +49,11 @@ def cut(image: Any, window: Callable | None) -> Any:
         return image
     top, left, rows, columns = tf.unstack(window(tf.shape(image)[:2]))
     return image[top : top + rows, left : left + columns]
+
+
+def to_middle(shape: Any) -> Any:
+    """Returns the window of `middle` as an int32 tensor."""
+    return tf.stack(middle(tf.unstack(shape), tf))
 
 
 def inception_crop(area: tuple[float, float] = (0.05, 1.0), ratio: tuple[float, float] = (0.75, 1.33)) -> Callable:
@@ -133,6 +138,7 @@ def simple_random_crop(padding: int = 4) -> Callable:
     """
 
     def crop(image, seed, size):
+        image = cut(image, to_middle)
         image = resized(image, shorter_side_to(image, size), "bicubic")
         pads = [[padding, padding], [padding, padding], [0, 0]]
         return window(tf.pad(image, pads, mode="REFLECT"), seed, size)
@@ -152,6 +158,8 @@ def evaluation_crop(preprocessing: dict[str, Any] | None = None) -> Callable:
     checks.one_of("crop_mode", preprocessing["crop_mode"], CROP_MODES)
 
     def crop(image, seed, size):
+        if preprocessing["crop_mode"] == "center":
+            image = cut(image, to_middle)
         given = tf.unstack(tf.cast(tf.shape(image)[:2], tf.float64))
         larger, corner = evaluation_geometry(given, size, preprocessing, tf)
         # In a graph, TensorFlow 2.21 reads a constant size that was cast to int32 as the float that it was before.

@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from keras_vit.data.augmentation.crops import cut
-from keras_vit.data.preprocessing import orientation, read_image
+from keras_vit.data.preprocessing import open_image, orientation, read_image
 
 
 def decode(contents, plain, window=None):
@@ -34,10 +34,8 @@ def decode(contents, plain, window=None):
 
 
 def decode_by_pillow(contents):
-    from PIL import Image
-
     # As an object, because NumPy's bytes type drops zero bytes at the end.
-    with Image.open(io.BytesIO(np.asarray(contents, object).item())) as image:
+    with open_image(io.BytesIO(np.asarray(contents, object).item())) as image:
         image.load()
         return np.array(read_image(image))
 
@@ -64,10 +62,8 @@ def is_plain(file):
     Args:
         file: path or binary file of the image. For a damaged file the result is False.
     """
-    from PIL import Image
-
     try:
-        with Image.open(file) as image:
+        with open_image(file) as image:
             return plain_form(image) and orientation(image) == 1
     except Exception:  # a decoder may raise anything on a damaged file
         return False

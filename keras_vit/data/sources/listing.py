@@ -7,7 +7,7 @@ import os
 import re
 import stat
 
-from keras_vit.data.preprocessing import printable
+from keras_vit.data.preprocessing import formats, printable
 
 SPLITS = {
     "train": "train",
@@ -19,7 +19,6 @@ SPLITS = {
     "test": "test",
     "testing": "test",
 }
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "DIB", "GIF", "TIFF", "AVIF", "JPEG2000", "PPM")  # Pillow's names
 # Files and folders of operating systems and programs, in lower case. They are skipped, as are hidden ones.
 LEFTOVERS = {
     b"__macosx",
@@ -58,11 +57,10 @@ class Files:
 @functools.cache
 def suffixes():
     """Returns the file suffixes that the installed Pillow reads, as lower-case bytes."""
-    from PIL import Image, features
+    from PIL import Image
 
-    Image.init()
-    built = {name.upper() for name in ("webp", "avif") if features.check(name)} | {*FORMATS} - {"WEBP", "AVIF"}
-    return frozenset(suffix.encode() for suffix, kind in Image.registered_extensions().items() if kind in built and kind in Image.OPEN)
+    known = formats()
+    return frozenset(suffix.encode() for suffix, kind in Image.registered_extensions().items() if kind in known)
 
 
 def list_files(root):

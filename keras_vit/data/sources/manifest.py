@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow as tf
 from tqdm import tqdm
 
-from keras_vit.data.preprocessing import orientation, printable, read_image
+from keras_vit.checkpoints.formats.archives import read_npz
+from keras_vit.data.preprocessing import open_image, orientation, printable, read_image
 from keras_vit.data.sources.decode import plain_form
 from keras_vit.files import cache_folder, replacing
 
@@ -70,14 +71,14 @@ class Manifest:
     def read(self):
         """Returns the `Table` of the last check, or None."""
         try:
-            with np.load(self.path) as file:
-                if int(file["version"]) != VERSION:
-                    return None
-                columns = [file[name] for name in ("sizes", "times", "verdicts", "shapes")]
-                return Table(file["folders"].tobytes().split(b"\0"), file["counts"], file["names"].tobytes(), *columns)
+            file = read_npz(self.path)
+            if int(file["version"]) != VERSION:
+                return None
+            columns = [file[name] for name in ("sizes", "times", "verdicts", "shapes")]
+            return Table(file["folders"].tobytes().split(b"\0"), file["counts"], file["names"].tobytes(), *columns)
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, KeyError, EOFError) as error:  # damaged, for instance by a full disk
+        except (OSError, ValueError, KeyError) as error:  # damaged, for instance by a full disk
             log.warning(f"The manifest cannot be read, and all files are checked again ({error}): {self.path}")
             return None
 
@@ -183,12 +184,10 @@ def inspect(path):
         (verdict, (rows, columns), reason). `reason` is None if the file can be read. The verdict is BY_TENSORFLOW where TensorFlow decodes
         as Pillow does, but faster, and where Pillow fails on metadata, such as a large text in a PNG, and TensorFlow does not.
     """
-    from PIL import Image
-
     shape, form, plain, reason = (0, 0), None, False, None
     refused = (OSError, ValueError)  # Pillow's errors for contents that it does not accept
     try:
-        with Image.open(os.fsdecode(path)) as image:
+        with open_image(os.fsdecode(path)) as image:
             shape, form = (image.height, image.width), image.format
             upright = orientation(image) == 1
             plain = upright and plain_form(image)

@@ -2,16 +2,15 @@
 
 import hashlib
 import io
-import json
 import os
 import pathlib
 import tarfile
-import zipfile
 
 import filelock
 import numpy as np
 import tensorflow as tf
 
+from keras_vit.checkpoints.formats.archives import read_npz
 from keras_vit.data.preprocessing import printable
 from keras_vit.data.sources.decode import decode, is_plain
 from keras_vit.data.sources.guard import guarded
@@ -20,6 +19,9 @@ from keras_vit.data.sources.manifest import progress
 from keras_vit.data.sources.source import Source, Split, held_out
 from keras_vit.files import cache_folder, replacing
 from keras_vit.layers import checks
+from keras_vit.reading import read_json
+
+MOST_CLASSES, MOST_DIGITS = 1_000_000, 20
 
 
 def tars(
@@ -102,7 +104,12 @@ def find_tars(path):
     """
     root, counts = pathlib.Path(path), {}
     if (root / "sizes.json").is_file():
-        counts = {str(root / name): int(count) for name, count in json.loads((root / "sizes.json").read_text()).items()}
+        sizes = read_json(root / "sizes.json", "The sizes.json of tar files")
+        if not isinstance(sizes, dict) or not all(checks.is_int(count, 0) and is_inside(name) for name, count in sizes.items()):
+            raise ValueError(
+                f"sizes.json must give the number of images of tar files beside it. Received: {printable(root / 'sizes.json')}"
+            )
+        counts = {str(root / name): count for name, count in sizes.items()}
     names = sorted({*counts, *map(str, root.glob("*.tar")), *map(str, root.glob("*/*.tar"))})
     files = {}
     for name in names:
@@ -111,6 +118,11 @@ def find_tars(path):
         split = split_of(os.fsencode(inside.parent.name)) or split_of(os.fsencode(begin)) or "train"
         files.setdefault(split, []).append(name)
     return files, counts
+
+
+def is_inside(name):
+    """Whether a relative path leads to nothing outside of the folder that it is relative to."""
+    return not os.path.isabs(name) and ".." not in pathlib.PurePath(name).parts
 
 
 def holds_tars(path):
@@ -135,10 +147,10 @@ def index(path):
     home = cache_folder("tars")
     kept, state = home / f"{hashlib.sha256(os.fsencode(path)).hexdigest()[:24]}.npz", [status.st_size, status.st_mtime_ns]
     try:
-        with np.load(kept) as file:
-            if file["state"].tolist() == state:
-                return file["rows"]
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):  # missing or damaged
+        file = read_npz(kept)
+        if file["state"].tolist() == state:
+            return file["rows"]
+    except (OSError, ValueError, KeyError):  # missing or damaged
         pass
     rows = read_headers(path)
     home.mkdir(parents=True, exist_ok=True)
@@ -158,7 +170,10 @@ def read_headers(path):
                 key, _, suffix = name.partition(".")
                 if member.isfile() and not name.startswith("."):
                     if suffix == "cls":
-                        labels[folder, key] = int(tar.extractfile(member).read())
+                        label = int(tar.extractfile(member).read(MOST_DIGITS))
+                        if not 0 <= label < MOST_CLASSES:
+                            raise ValueError(f"a label of {label}")
+                        labels[folder, key] = label
                     elif suffix_of(os.fsencode(name)) in suffixes():
                         images[folder, key] = member.offset_data, member.size
     except (tarfile.TarError, OSError, ValueError) as error:

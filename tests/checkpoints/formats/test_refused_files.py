@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from checkpoints.formats.test_tensors import FLOATS, assert_refused, entry, npy, write_safetensors, write_zip
 
+from keras_vit.checkpoints.formats import tensors as tensors_module
 from keras_vit.checkpoints.formats.files import open_tensors
 from keras_vit.checkpoints.formats.tensors import CheckpointError
 
@@ -181,3 +182,49 @@ def test_torch_not_installed(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     with pytest.raises(ImportError, match="pip install torch.*safetensors"):
         open_tensors(write_pickle_as_torch(tmp_path / "x.pth", pickle.dumps({}, 2)))
+
+
+def test_torch_dicts_in_dicts_and_scalars_that_want_memory(tmp_path):
+    torch = pytest.importorskip("torch")
+    inner = {"w": torch.ones(2)}
+    for _ in range(7):
+        inner = {str(number): inner for number in range(50)}  # 50**7 tensors in a file of some kilobytes
+    torch.save(inner, tmp_path / "x.pth")
+    assert_refused(tmp_path / "x.pth", "50,000 entries at most", most=64 << 20)
+    scalar = b"\x80\x02cnumpy.core.multiarray\nscalar\ncnumpy\ndtype\nX\x0b\x00\x00\x00V2000000000\x85R\x85R."
+    assert_refused(write_pickle_as_torch(tmp_path / "y.pth", scalar), "must hold a dict of tensors")
+    torch.save({"w": torch.ones(2, dtype=torch.complex64)}, tmp_path / "z.pth")
+    assert_refused(tmp_path / "z.pth", "must hold real numbers")
+
+
+def test_names_that_no_model_has(tmp_path, monkeypatch):
+    for name in ("a\nb", "\x1b[2Jx", "x" * 501):
+        assert_refused(write_safetensors(tmp_path / "x", {name: entry([1], 0, 4)}, b"1234"), "printable letters")
+    monkeypatch.setattr(tensors_module, "MOST_TENSORS", 100)
+    many = {f"{number}.weight": entry([0], 0, 0) for number in range(101)}
+    assert_refused(write_safetensors(tmp_path / "x", many), "100 tensors at most")
+
+
+def test_odd_values_in_a_configuration(tmp_path):
+    import keras_vit
+    from keras_vit.checkpoints import open_checkpoint, save
+
+    save(keras_vit.VisionTransformer((16, 16, 3), 8, 16, 1, 2, 32, num_classes=3), tmp_path, "huggingface")
+    whole = (tmp_path / "config.json").read_text()
+    for old, new in (
+        ('"hidden_size": 16', '"hidden_size": "16"'),
+        ('"image_size": 16', '"image_size": {"a": 1}'),
+        ('"patch_size": 8', '"patch_size": ["a"]'),
+        ('"id2label": {', '"id2label": [], "x": {'),
+        ('"num_attention_heads": 2', '"num_attention_heads": "two"'),
+        ("{", "[" * 100_000),
+    ):
+        assert old in whole
+        (tmp_path / "config.json").write_text(whole.replace(old, new, 1))
+        with pytest.raises(ValueError) as raised, open_checkpoint(tmp_path) as checkpoint:
+            keras_vit.VisionTransformer(**checkpoint.arguments)
+            pytest.fail(f"{new} is accepted")
+        assert "\n" not in str(raised.value)
+    with pytest.raises(ValueError, match="64 models at most"):
+        keys = {f"m{i}.patch_embed.proj.weight": entry([0], 0, 0) for i in range(70)}
+        keras_vit.from_pretrained(write_safetensors(tmp_path / "many.safetensors", keys))
