@@ -23,7 +23,7 @@ def read_json(path: Any, what: str) -> Any:
 
 def read_toml(path: Any, what: str) -> dict[str, Any]:
     """Returns the content of a TOML file. Arguments and errors as those of `read_json`."""
-    return _parsed(path, what, "TOML", tomllib.loads)
+    return _parsed(path, what, "a TOML file", tomllib.loads)
 
 
 def _parsed(path, what, format, parse):
@@ -36,4 +36,4 @@ def _parsed(path, what, format, parse):
         return parse(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:  # RecursionError: brackets within brackets
         reason = "not UTF-8" if isinstance(error, UnicodeDecodeError) else f"{error}"[:200]
-        raise ValueError(f"{what} must be a {format} file: {reason}. Received: {path}") from None
+        raise ValueError(f"{what} must be {format}: {reason}. Received: {path}") from None

@@ -9,8 +9,8 @@ def test_refused(tmp_path):
     path = tmp_path / "x"
     for content in (b"=", b"a = 1\na = 2", b"\xff\xfe", b"x = " + b"[" * 50_000):
         path.write_bytes(content)
-        for read, format in ((read_toml, "TOML"), (read_json, "JSON")):
-            with pytest.raises(ValueError, match=f"^A config must be a {format} file: .*Received: ") as raised:
+        for read, format in ((read_toml, "a TOML file"), (read_json, "JSON")):
+            with pytest.raises(ValueError, match=f"^A config must be {format}: .*Received: ") as raised:
                 read(path, "A config")
             assert str(path) in str(raised.value) and "\n" not in str(raised.value)
     with path.open("wb") as file:

@@ -118,15 +118,15 @@ def open_checkpoint(
 
 def _configuration(folder):
     """Returns the config.json of a folder, with the image processor's file under "image_processor"; empty if there is none."""
-    config = read_json(folder / "config.json", "The config.json of a checkpoint") if (folder / "config.json").is_file() else {}
+    config = read_json(folder / "config.json", "A config.json") if (folder / "config.json").is_file() else {}
     if not isinstance(config, dict) or not config.keys() & {"architecture", "architectures", "model_type", "hidden_size"}:
         config = {}  # it does not describe a model
     for name in ("preprocessor_config.json", "processor_config.json"):
         if (folder / name).is_file():
-            processor = read_json(folder / name, f"The {name} of a checkpoint")
+            processor = read_json(folder / name, f"A {name}")
             processor = processor.get("image_processor", processor) if isinstance(processor, dict) else None
             if not isinstance(processor, dict):
-                raise ValueError(f"The {name} of a checkpoint must hold an object. Received: {folder / name}")
+                raise ValueError(f"A {name} must hold an object. Received: {folder / name}")
             return {**config, "image_processor": processor}
     return config
 

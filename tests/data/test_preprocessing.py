@@ -1,12 +1,14 @@
 import json
 import pathlib
 import struct
+import tracemalloc
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import keras_vit
+from keras_vit.data.augmentation.crops import evaluation_crop
 from keras_vit.data.preprocessing import evaluation_transform, read_image
 
 GOLDEN = dict(np.load(pathlib.Path(__file__).parents[1] / "golden" / "evaluation.npz"))
@@ -194,3 +196,23 @@ def test_without_pillow(monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "PIL", None)
     with pytest.raises(ImportError, match="pip install pillow"):
         read_image("photo.png")
+
+
+def test_images_that_would_cost_gigabytes(tmp_path):
+    """A narrow image is cut to its middle before it is enlarged, and a file of another kind starts no other program."""
+    from PIL import Image
+
+    columns = np.arange(30_000) // 200
+    narrow = Image.fromarray(np.broadcast_to(columns.astype("uint8"), (1, 30_000)))
+    narrow.save(tmp_path / "narrow.png")
+    transform = evaluation_transform(model_for(16, 16))
+    tracemalloc.start()
+    for turned in (narrow, narrow.transpose(Image.Transpose.TRANSPOSE), tmp_path / "narrow.png"):
+        assert np.abs(transform(turned) - 75).max() <= 1  # the column in the middle
+    assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    tracemalloc.stop()
+    crop = evaluation_crop({"interpolation": "bicubic", "crop_mode": "center", "crop_fraction": 1.0})
+    assert np.abs(crop(np.broadcast_to(columns[None, :, None], (1, 30_000, 3)).astype("uint8"), None, (16, 16)).numpy() - 75.0).max() <= 1
+    (tmp_path / "x.png").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
+    with pytest.raises(ValueError, match="of a format that Pillow reads"):
+        transform(tmp_path / "x.png")

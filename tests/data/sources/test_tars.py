@@ -76,6 +76,7 @@ def test_what_is_wrong_with_a_tar_file_is_said(tmp_path):
     for folder, options, rule in (
         ("label", {"label": lambda number: None}, "must have a label file, such as deep/000.cls"),
         ("text", {"label": lambda number: "ant"}, "numbers as labels .*ant.*text/0.tar"),
+        ("huge", {"label": lambda number: 10**12}, "numbers as labels .*a label of 1000000000000.*huge/0.tar"),
     ):
         write_tar(tmp_path / folder / "0.tar", range(4), **options)
         with pytest.raises(ValueError, match=rule):
