@@ -86,7 +86,7 @@ def test_what_is_wrong_with_a_tar_file_is_said(tmp_path):
     for content, rule in (
         (b"nothing" * 200, "must be complete and uncompressed"),
         (b"\0" * 10240, "must hold images"),
-        (whole[:700], "must be whole"),
+        (whole[:700], "must be complete and uncompressed"),
     ):
         (tmp_path / "cut" / "0.tar").write_bytes(content)
         with pytest.raises(ValueError, match=rule):
