@@ -75,6 +75,17 @@ TIMM = {
     "DINOv3-S+/16, 256 px": "vit_small_plus_patch16_dinov3_qkvb",
     "DINOv3-B/16, 256 px": "vit_base_patch16_dinov3_qkvb",
     "DINOv3-L/16, 256 px": "vit_large_patch16_dinov3_qkvb",
+    "EVA-02-Ti/14, 336 px": "eva02_tiny_patch14_336",
+    "EVA-02-S/14, 336 px": "eva02_small_patch14_336",
+    "EVA-02-B/14, 224 px": "eva02_base_patch14_224",
+    "EVA-02-L/14, 224 px": "eva02_large_patch14_224",
+    "EVA-02-CLIP-B/16": "eva02_base_patch16_clip_224",
+    "PE-Core-Ti/16, 384 px": "vit_pe_core_tiny_patch16_384",
+    "PE-Core-S/16, 384 px": "vit_pe_core_small_patch16_384",
+    "PE-Core-B/16": "vit_pe_core_base_patch16_224",
+    "PE-Spatial-B/16, 512 px": "vit_pe_spatial_base_patch16_512",
+    "TIPSv2-B/14, 448 px": "vit_base_patch14_reg1_tipsv2",
+    "AIMv2-L/14": "aimv2_large_patch14_224",
     "RoPE-ViT-S/16": "vit_small_patch16_rope_224",
     "RoPE-ViT-B/16 mixed": "vit_base_patch16_rope_mixed_224",
     "RoPE-ViT-B/16 mixed, APE": "vit_base_patch16_rope_mixed_ape_224",
@@ -106,6 +117,10 @@ HUGGING_FACE = {
     "DINOv2-B/14 reg4": ("Dinov2WithRegistersModel", {"patch_size": 14}),
     "DINOv3-S/16": ("DINOv3ViTModel", {"num_register_tokens": 4}),
     "DINOv3-S+/16": ("DINOv3ViTModel", {"num_register_tokens": 4, "use_gated_mlp": True, "hidden_act": "silu"}),
+    "TIPSv2-B/14, 448 px": ("Tipsv2VisionModel", {}),
+    "I-JEPA-B/16": ("IJepaModel", {}),
+    "AIMv2-L/14": ("Aimv2VisionModel", {"use_head": False}),
+    "AIMv2-L/14 native": ("Aimv2VisionModel", {"use_head": False, "is_native": True}),
     "SigLIP-B/16": ("SiglipVisionModel", {}),
     "CLIP-B/16": ("CLIPVisionModel", {"patch_size": 16}),
     "CLIP-L/14": ("CLIPVisionModel", {**LARGE, "intermediate_size": 4096, "patch_size": 14}),
@@ -135,8 +150,9 @@ class Timm:
         self.architecture = architecture
 
     def build(self):
-        classes = 0 if re.search("dinov[23]|siglip", self.architecture) else 1000
-        return timm.create_model(self.architecture, num_classes=classes)
+        projects = re.search("eva02.*clip|_pe_core_", self.architecture)
+        classes = 0 if re.search("dinov[23]|siglip|tipsv2|aimv2|_pe_", self.architecture) else 1000
+        return timm.create_model(self.architecture, **({} if projects else {"num_classes": classes}))
 
     def save(self, model, folder):
         save_file(model.state_dict(), folder / "model.safetensors", metadata={"format": "pt"})
@@ -181,7 +197,10 @@ class HuggingFace:
         found = model(pixels)
         if "logits" in found:
             return found.logits
-        has_pooler = found.get("pooler_output") is not None and not type(model).__name__.startswith(("Dinov2", "DINOv3"))
+        name = type(model).__name__
+        if name.startswith(("IJepa", "Aimv2")):  # without a class token
+            return found.last_hidden_state.mean(1)
+        has_pooler = found.get("pooler_output") is not None and not name.startswith(("Dinov2", "DINOv3", "Tipsv2"))
         return found.pooler_output if has_pooler else found.last_hidden_state[:, 0]
 
     def image_size(self, model):

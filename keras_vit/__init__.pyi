@@ -69,11 +69,13 @@ class Arguments(TypedDict, total=False):
     mlp: Literal["mlp", "swiglu"]
     activation: Any
     qkv_bias: bool | Literal["query_value"]
+    projection_bias: bool
     patch_bias: bool
     qk_norm: bool
     norm_first: bool
+    norm: Literal["layer", "rms"]
     norm_epsilon: float
-    norm_embeddings: bool
+    norm_embeddings: bool | Literal["patches"]
     norm_after_pooling: bool
     mlp_norm: bool
     attention_norm: bool
@@ -1874,6 +1876,181 @@ def IJEPAg16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
 
     Example:
     >>> model = keras_vit.IJEPAg16(num_classes=10)  # doctest: +SKIP
+    """
+
+def AIMv2L14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns AIMv2L14: patch_size 14, hidden_dim 1024, num_layers 24, num_heads 8, mlp_dim 2816.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("AIMv2L14")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (224, 224, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'gap'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.AIMv2L14(num_classes=10)  # doctest: +SKIP
+    """
+
+def AIMv2H14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns AIMv2H14: patch_size 14, hidden_dim 1536, num_layers 24, num_heads 12, mlp_dim 4096.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("AIMv2H14")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (224, 224, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'gap'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.AIMv2H14(num_classes=10)  # doctest: +SKIP
+    """
+
+def AIMv2_1B14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns AIMv2_1B14: patch_size 14, hidden_dim 2048, num_layers 24, num_heads 16, mlp_dim 5632.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("AIMv2_1B14")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (224, 224, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'gap'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.AIMv2_1B14(num_classes=10)  # doctest: +SKIP
+    """
+
+def AIMv2_3B14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns AIMv2_3B14: patch_size 14, hidden_dim 3072, num_layers 24, num_heads 24, mlp_dim 8192.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("AIMv2_3B14")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (224, 224, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'gap'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.AIMv2_3B14(num_classes=10)  # doctest: +SKIP
+    """
+
+def AIMv2L14Native(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
+    """Returns AIMv2L14Native: patch_size 14, hidden_dim 1024, num_layers 24, num_heads 8, mlp_dim 2816.
+
+    Every argument is given by its name.
+
+    Args:
+        weights: str, path-like or None. A tag of `keras_vit.list_weights("AIMv2L14Native")`; "imagenet" for the one with the
+            best accuracy on ImageNet-1k; or a file, a folder, `hf://owner/repository[@revision]` or an https URL. Defaults to None,
+            newly initialized weights.
+        num_classes: int. Number of classes of the head; the preset itself has none.
+            A head for another number of classes than the weights' starts at zero. Defaults to 1000.
+        input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
+            divides. Positions are resampled. Defaults to (224, 224, 3).
+        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
+            Defaults to 'gap'.
+        classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
+        include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
+        dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
+        attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.
+        drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
+        class_names: sequence of str. Names of the classes, which are saved with the model.
+        dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
+        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+
+    Returns:
+        A `keras_vit.VisionTransformer`, a functional Keras model.
+
+    Raises:
+        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+
+    Example:
+    >>> model = keras_vit.AIMv2L14Native(num_classes=10)  # doctest: +SKIP
     """
 
 def EVAg14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:

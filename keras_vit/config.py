@@ -11,6 +11,7 @@ import numpy as np
 
 from keras_vit.inputs import check_combinations
 from keras_vit.layers import activations, checks
+from keras_vit.layers.layer_normalization import NORMS
 from keras_vit.layers.multi_head_self_attention import QKV_BIASES
 from keras_vit.layers.position_embedding import KINDS
 from keras_vit.layers.resampling import METHODS
@@ -85,11 +86,13 @@ class ViTConfig:
     mlp: Literal["mlp", "swiglu"] = "mlp"
     activation: Any = None
     qkv_bias: bool | Literal["query_value"] = True
+    projection_bias: bool = True
     patch_bias: bool = True
     qk_norm: bool = False
     norm_first: bool = True
+    norm: Literal["layer", "rms"] = "layer"
     norm_epsilon: float = 1e-6
-    norm_embeddings: bool = False
+    norm_embeddings: bool | Literal["patches"] = False
     norm_after_pooling: bool = False
     mlp_norm: bool = False
     attention_norm: bool = False
@@ -341,6 +344,8 @@ def _check(c):
     checks.one_of("position_resample", c.position_resample, METHODS)
     checks.one_of("mlp", c.mlp, ("mlp", "swiglu"))
     checks.one_of("qkv_bias", c.qkv_bias, QKV_BIASES)
+    checks.one_of("norm", c.norm, NORMS)
+    checks.one_of("norm_embeddings", c.norm_embeddings, (True, False, "patches"))
     for name in FUNCTIONS:
         activations.get(getattr(c, name), name)
     check_combinations(c)

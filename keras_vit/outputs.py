@@ -3,7 +3,8 @@
 import keras
 from keras import ops
 
-from keras_vit.layers import AttentionPooling, LayerNormalization, activations, checks
+from keras_vit.layers import AttentionPooling, activations, checks
+from keras_vit.layers.layer_normalization import NORMS
 from keras_vit.layers.masks import TokenMask, masked_mean
 from keras_vit.runtime import precision
 
@@ -32,7 +33,7 @@ def check_tokens(c):
 def pool(c, policy, tokens, mask=None):
     """Returns the feature that the head reads: a vector per image, two vectors for two heads, or all tokens without pooling."""
     if c.final_norm:
-        norm = LayerNormalization(epsilon=c.norm_epsilon, name="norm", dtype=policy)
+        norm = NORMS[c.norm](epsilon=c.norm_epsilon, name="norm", dtype=policy)
     else:
         norm = keras.layers.Activation("linear", name="norm", dtype=policy)
     if c.pooling is None:
@@ -46,7 +47,7 @@ def pool(c, policy, tokens, mask=None):
         mask = TokenMask(c.num_prefix_tokens if pooled is read else 0, name="patch_mask")(mask, pooled)
     if c.pooling == "map":
         dims = c.pooling_num_heads or c.num_heads, c.pooling_mlp_dim or c.mlp_dim
-        pooling = AttentionPooling(*dims, c.activation or "gelu", c.norm_epsilon, name="attention_pooling", dtype=policy)
+        pooling = AttentionPooling(*dims, c.activation or "gelu", c.norm_epsilon, c.norm, name="attention_pooling", dtype=policy)
         feature = pooling(pooled, mask=mask)
     else:
         feature = ops.mean(patch_tokens, axis=1) if mask is None else masked_mean(patch_tokens, mask)

@@ -10,7 +10,6 @@ from keras_vit.inputs import model_inputs, patches_of, rotations_of
 from keras_vit.layers import (
     ClassToken,
     Dropout,
-    LayerNormalization,
     PatchDropout,
     PositionEmbedding,
     RegisterTokens,
@@ -18,6 +17,7 @@ from keras_vit.layers import (
     TransformerEncoderBlock,
     UnmergeTokens,
 )
+from keras_vit.layers.layer_normalization import NORMS
 from keras_vit.layers.masks import TokenMask
 from keras_vit.layers.sublayers import KeepsSublayers, carry_over, kept_changes, unshared
 from keras_vit.outputs import class_feature, classify, pool
@@ -103,13 +103,18 @@ class VisionTransformer(KeepsSublayers, ChecksImages, Trainer, keras.Model):
             "mlp".
         qkv_bias: bool or "query_value". Whether queries, keys and values have biases;
             with "query_value", keys have none (EVA, DINOv3). Defaults to True.
+        projection_bias: bool. Whether attention's projections and the feed-forward networks have
+            biases. Defaults to True.
         patch_bias: bool. Whether the patch embedding has a bias. Defaults to True.
         qk_norm: bool. Whether queries and keys are normalized. Defaults to False.
         norm_first: bool. Whether a block normalizes the input of each branch (pre-norm). If False,
             it normalizes the sum (post-norm). Defaults to True.
-        norm_epsilon: float. Epsilon of every layer normalization. Defaults to 1e-6.
-        norm_embeddings: bool. Whether tokens are normalized before the first block (CLIP). Defaults
-            to False.
+        norm: "layer" or "rms". Kind of every normalization: by mean and variance, or by the mean
+            square alone (AIMv2). Defaults to "layer".
+        norm_epsilon: float. Epsilon of every normalization. Defaults to 1e-6.
+        norm_embeddings: bool or "patches". Whether tokens are normalized before the first block
+            (CLIP); "patches" normalizes the patches before positions are added to them (AIMv2).
+            Defaults to False.
         norm_after_pooling: bool. Whether the last normalization comes after pooling (timm's
             `fc_norm`) instead of before. Defaults to False.
         mlp_norm: bool. Whether feed-forward networks normalize their hidden layer before the last
@@ -286,7 +291,12 @@ def _add_prefix_and_positions(c, policy, patches, grid):
         )
         return layer(tokens, grid=grid) if c.naflex else layer(tokens, patches)
 
+    def normalized(tokens):
+        return NORMS[c.norm](epsilon=c.norm_epsilon, name="embedding_norm", dtype=policy)(tokens)
+
     tokens = patches if c.naflex else keras.layers.Reshape((-1, c.hidden_dim), name="tokens", dtype=policy)(patches)
+    if c.norm_embeddings == "patches":
+        tokens = normalized(tokens)
     if not c.prefix_positions:
         tokens = with_positions(tokens, 0)
     if c.num_class_tokens:
@@ -301,8 +311,8 @@ def _add_prefix_and_positions(c, policy, patches, grid):
     if c.patch_dropout_rate:
         dropout = PatchDropout(c.patch_dropout_rate, c.num_prefix_tokens, name="patch_dropout", dtype=policy)
         tokens, rotations = dropout(tokens, rotations=rotations) if rotations else (dropout(tokens), [])
-    if c.norm_embeddings:
-        tokens = LayerNormalization(epsilon=c.norm_epsilon, name="embedding_norm", dtype=policy)(tokens)
+    if c.norm_embeddings is True:
+        tokens = normalized(tokens)
     return tokens, rotations
 
 
@@ -343,6 +353,8 @@ def _block(c, policy, i):
         mlp_norm=c.mlp_norm,
         attention_norm=c.attention_norm,
         norm_branches=c.norm_branches,
+        norm=c.norm,
+        use_projection_bias=c.projection_bias,
         name=f"block_{i}",
         dtype=policy,
     )

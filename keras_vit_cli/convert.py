@@ -15,6 +15,7 @@ class Format(enum.StrEnum):
     HUGGINGFACE = "huggingface"
     GOOGLE = "google"
     PERCEPTION_ENCODER = "perception_encoder"
+    DINOV3 = "dinov3"
 
 
 def convert(

@@ -106,6 +106,8 @@ PUBLISHED = [
     ("DINOv3S16", 21_596_160, None, {}),
     ("RoPEViTS16Mixed", 21_988_840, None, {}),
     ("RoPEViTBase16Reg1", 86_425_576, 23.22, {}),
+    # AIMv2
+    ("AIMv2L14", 309_197_824, 82.3, {}),
     # SigLIP's image towers
     ("SigLIPB16", 92_884_224, 17.708, {}),
     ("SigLIPB16", 92_930_304, None, {"input_shape": (256, 256, 3)}),
@@ -160,7 +162,7 @@ def parameters_of_the_built_model(name, **overrides):
     return count
 
 
-# Not built, which takes seconds; those of EVA, TIPSv2 and I-JEPA are timm's.
+# Not built, which takes seconds; those of EVA, TIPSv2, I-JEPA and AIMv2 are timm's.
 BY_FORMULA = [
     ("TIPSv2L14", 304_014_336, {"prefix_positions": False}),
     ("TIPSv2So400m14", 413_391_600, {"prefix_positions": False}),
@@ -217,6 +219,11 @@ BY_FORMULA = [
     ("RoPEViTMedium16Reg1", 38_743_016, {}),
     ("RoPEViTMediumD16Reg1", 63_945_704, {}),
     ("RoPEViTBetwixt16Reg4", 60_226_920, {}),
+    ("AIMv2L14", 309_525_504, {"input_shape": (336, 336, 3)}),
+    ("AIMv2H14", 680_851_968, {}),
+    ("AIMv2_1B14", 1_234_958_336, {}),
+    ("AIMv2_3B14", 2_720_658_432, {}),
+    ("AIMv2L14Native", 308_935_680, {}),
 ]
 
 

@@ -5,7 +5,7 @@ import io
 import pathlib
 
 import keras_vit
-from keras_vit.presets import CLIP, IMAGENET
+from keras_vit.families import CLIP, IMAGENET
 
 DOCS = pathlib.Path(__file__).parents[1] / "docs"
 ZOO = """# Model zoo

@@ -13,11 +13,14 @@ from keras import ops
 
 from keras_vit.checkpoints.arguments import all_arguments
 from keras_vit.checkpoints.card import CARDS, README, is_ours, model_card
+from keras_vit.checkpoints.formats import dinov3_meta
 from keras_vit.checkpoints.loading import _variables, log
-from keras_vit.checkpoints.recognition import FORMATS
+from keras_vit.checkpoints.recognition import FORMATS as READ
 from keras_vit.files import replacing, require_space
 from keras_vit.layers import checks
 from keras_vit.vision_transformer import VisionTransformer
+
+FORMATS = {**READ, dinov3_meta.NAME: dinov3_meta}  # Meta's files of DINOv3 are read as timm's are
 
 
 def save(
@@ -42,8 +45,9 @@ def save(
         path: str or path-like. A file `*.npz` for "google"; a folder for the others, created if it does not exist.
         format: str. "timm" (`timm.create_model("local-dir:PATH", pretrained=True)` opens it), "huggingface" (`from_pretrained` of the class
             that its config.json names; a model without a head has no pooler either, unless it has a `representation_size`: pass
-            `add_pooling_layer=False`), "google" (vit_jax; big_vision if only patches have positions, or pooling is "map") or
-            "perception_encoder" (the names of Meta's own code, for models of that family).
+            `add_pooling_layer=False`), "google" (vit_jax; big_vision if only patches have positions, or pooling is "map"),
+            "perception_encoder" or "dinov3" (the names of Meta's own code, for models of those families: `load_state_dict` of what
+            `safetensors.torch.load_file` reads).
         source: str, path-like or None. Where the model comes from, for the card: the folder of the run that trained it, or `MODEL:TAG`.
             Defaults to None.
         license: str or None. Identifier of the license in the model card, such as "apache-2.0". Defaults to None, that of the published

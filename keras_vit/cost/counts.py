@@ -69,14 +69,15 @@ def cost_by_part(model: Any, bytes_per_value: int = 4, **overrides: Any) -> dict
     table = math.prod(c.table_grid) * d if c.position_embedding == "learned" else 0
     positions = table + (c.num_class_tokens * d if table and c.prefix_positions else 0)
     positions += c.num_layers * d if c.rotary is not None and c.rotary.learned else 0
-    parts["tokens"] = Cost(c.num_prefix_tokens * d + positions + 2 * d * c.norm_embeddings, 0, n * d * c.norm_embeddings)
+    norm, normed = _weights_of_norm(c), bool(c.norm_embeddings)
+    parts["tokens"] = Cost(c.num_prefix_tokens * d + positions + norm * d * normed, 0, n * d * normed)
     parts["blocks"] = Cost(0, 0, 0)
     for r in c.merged_tokens:
         left = n - merged_tokens(n, r, c.num_prefix_tokens)
         parts["blocks"] += _block_cost(c, n, left)
         n = left
     n = c.num_tokens
-    parts["norm"] = Cost(2 * d, 0, n * d) if c.final_norm else Cost(0, 0, 0)
+    parts["norm"] = Cost(norm * d, 0, n * d) if c.final_norm else Cost(0, 0, 0)
     feature = c.feature_dim
     if c.pooling == "map":
         pooled, heads = n if c.pooling_prefix_tokens else patches, c.pooling_num_heads or c.num_heads
@@ -84,7 +85,7 @@ def cost_by_part(model: Any, bytes_per_value: int = 4, **overrides: Any) -> dict
         mlp = _dense(d, hidden, 1) + _dense(hidden, d, 1)
         products = Cost(d, 2 * pooled * d, heads * pooled, heads * pooled + d)
         attention = _dense(d, d, 1) + _dense(d, 2 * d, pooled) + _dense(d, d, 1) + products
-        parts["pooling"] = mlp + attention + Cost(2 * d, 0, d)
+        parts["pooling"] = mlp + attention + Cost(norm * d, 0, d)
     if c.representation_size:
         parts["representation"] = _dense(feature, c.representation_size, 1, c.representation_bias)
         feature = c.representation_size
@@ -107,20 +108,25 @@ def _dense(inputs, outputs, rows, bias=True):
     return Cost(inputs * outputs + outputs * bias, rows * inputs * outputs, rows * inputs, rows * outputs)
 
 
+def _weights_of_norm(c):
+    """Factors and, of a layer normalization, offsets for each channel."""
+    return 2 if c.norm == "layer" else 1
+
+
 def _block_cost(c, n, left):
     """Returns the cost of a block with `n` tokens in attention, and `left` tokens, after merging, in the feed-forward network."""
-    d, heads, mlp_dim = c.hidden_dim, c.num_heads, c.mlp_dim
-    norms = Cost(2 * 2 * d, 0, (n + left) * d)
+    d, heads, mlp_dim, bias, norm = c.hidden_dim, c.num_heads, c.mlp_dim, c.projection_bias, _weights_of_norm(c)
+    norms = Cost(2 * norm * d, 0, (n + left) * d)
     # Kept: the scores after the softmax, and queries, keys and values in the layout of the matrix products.
     attention = Cost(0, 2 * n * n * d, heads * n * n + 3 * n * d, heads * n * n + n * d)
-    products = _dense(d, 3 * d, n, bool(c.qkv_bias)) + _dense(d, d, n)
+    products = _dense(d, 3 * d, n, bool(c.qkv_bias)) + _dense(d, d, n, bias)
     products += Cost(-d * (c.qkv_bias == "query_value"), 0, 0)  # keys have no bias
     gated = 2 if c.mlp == "swiglu" else 1
-    mlp = _dense(d, gated * mlp_dim, left) + _dense(mlp_dim, d, left) + Cost(0, 0, gated * left * mlp_dim)
+    mlp = _dense(d, gated * mlp_dim, left, bias) + _dense(mlp_dim, d, left, bias) + Cost(0, 0, gated * left * mlp_dim)
     extra = Cost(2 * d, 0, (n + left) * d) if c.layer_scale_init is not None else Cost(0, 0, 0)
-    qk_norm = Cost(4 * c.head_dim, 0, 2 * n * d) if c.qk_norm else Cost(0, 0, 0)
+    qk_norm = Cost(2 * norm * c.head_dim, 0, 2 * n * d) if c.qk_norm else Cost(0, 0, 0)
     inner = c.mlp_dim * c.mlp_norm + d * c.attention_norm
-    block = norms + attention + products + mlp + extra + qk_norm + Cost(2 * inner, 0, n * inner)
+    block = norms + attention + products + mlp + extra + qk_norm + Cost(norm * inner, 0, n * inner)
     # With remat only a block's input is kept.
     return block._replace(activation_bytes=n * d) if c.remat else block
 

@@ -10,6 +10,7 @@ import time
 import keras
 import numpy as np
 
+from keras_vit.backbone import of_images
 from keras_vit.data.preprocessing import INTERPOLATIONS
 from keras_vit.export import predict_exported
 from keras_vit.export.formats import FORMATS
@@ -92,6 +93,7 @@ def export_model(
     """
     if not isinstance(model, VisionTransformer):
         raise ValueError(f"`model` must be a VisionTransformer. Received: model={model}")
+    of_images(model)
     checks.one_of("format", format, FORMATS)
     checks.one_of("precision", precision, BOUNDS)
     form, path = FORMATS[format], pathlib.Path(path).expanduser()

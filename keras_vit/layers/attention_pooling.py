@@ -6,6 +6,7 @@ import keras
 from keras import ops
 
 from keras_vit.layers import activations, checks
+from keras_vit.layers.layer_normalization import NORMS
 from keras_vit.layers.masks import TakesMask, as_bias
 from keras_vit.layers.mlp import MLP
 from keras_vit.layers.multi_head_self_attention import QKVInitializer
@@ -25,7 +26,8 @@ class AttentionPooling(TakesMask, KeepsSublayers, keras.layers.Layer):
         num_heads: int. Number of attention heads; it must divide D, the width of a token.
         mlp_dim: int. Width of the feed-forward network's hidden layer.
         activation: str or callable. Activation of the feed-forward network. Defaults to "gelu".
-        norm_epsilon: float. What layer normalization adds to the variance. Defaults to 1e-6.
+        norm_epsilon: float. What the normalization adds to the variance. Defaults to 1e-6.
+        norm: "layer" or "rms". Kind of the normalization. Defaults to "layer".
 
     Call arguments:
         tokens: tensor of shape `(batch, tokens, D)`.
@@ -34,7 +36,7 @@ class AttentionPooling(TakesMask, KeepsSublayers, keras.layers.Layer):
     Output shape: `(batch, D)`.
 
     Raises:
-        ValueError: if `num_heads` does not divide D, `mlp_dim` is less than 1, or `activation` is unknown.
+        ValueError: if `num_heads` does not divide D, `mlp_dim` is less than 1, or `activation` or `norm` is unknown.
 
     Reference:
         Zhai et al., "Scaling Vision Transformers", 2021, section 3.2; `MAPHead` of big_vision.
@@ -44,13 +46,16 @@ class AttentionPooling(TakesMask, KeepsSublayers, keras.layers.Layer):
     (2, 192)
     """
 
-    def __init__(self, num_heads: int, mlp_dim: int, activation: Any = "gelu", norm_epsilon: float = 1e-6, **kwargs: Any):
+    def __init__(
+        self, num_heads: int, mlp_dim: int, activation: Any = "gelu", norm_epsilon: float = 1e-6, norm: str = "layer", **kwargs: Any
+    ):
         super().__init__(**kwargs)
         self.num_heads = checks.integer("num_heads", num_heads)
         self.mlp_dim = checks.integer("mlp_dim", mlp_dim)
         activations.get(activation)
         self.activation = activation
         self.norm_epsilon = norm_epsilon
+        self.norm_kind = checks.one_of("norm", norm, NORMS)
 
     def build(self, input_shape: tuple) -> None:
         width = input_shape[-1]
@@ -60,7 +65,8 @@ class AttentionPooling(TakesMask, KeepsSublayers, keras.layers.Layer):
         self.query = keras.layers.Dense(width, name="query", **policy)
         self.key_value = keras.layers.Dense(2 * width, kernel_initializer=QKVInitializer(), name="key_value", **policy)
         self.projection = keras.layers.Dense(width, name="projection", **policy)
-        self.norm = keras.layers.LayerNormalization(epsilon=self.norm_epsilon, name="norm", **policy)
+        norm = keras.layers.LayerNormalization if self.norm_kind == "layer" else NORMS[self.norm_kind]
+        self.norm = norm(epsilon=self.norm_epsilon, name="norm", **policy)
         self.mlp = MLP(self.mlp_dim, self.activation, name="mlp", **policy)
         for layer in (self.query, self.key_value, self.projection, self.norm, self.mlp):
             layer.build((None, width))
@@ -90,4 +96,5 @@ class AttentionPooling(TakesMask, KeepsSublayers, keras.layers.Layer):
             "mlp_dim": self.mlp_dim,
             "activation": activations.config(self.activation),
             "norm_epsilon": self.norm_epsilon,
+            "norm": self.norm_kind,
         }

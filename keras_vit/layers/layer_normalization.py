@@ -1,4 +1,4 @@
-"""Layer normalization with fewer kernels on TensorFlow's CPU."""
+"""Layer normalization with fewer kernels on TensorFlow's CPU, and the kinds of normalization by name."""
 
 from typing import Any
 
@@ -39,3 +39,6 @@ class LayerNormalization(keras.layers.LayerNormalization):
         plain = self.center and self.scale and self.axis == [-1]
         outputs = normalization.layer_normalization(inputs, self.gamma, self.beta, self.epsilon) if plain else None
         return super().call(inputs) if outputs is None else ops.cast(outputs, self.compute_dtype)
+
+
+NORMS = {"layer": LayerNormalization, "rms": keras.layers.RMSNormalization}

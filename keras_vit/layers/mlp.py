@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_vit.layers import activations, checks
 from keras_vit.layers.dropout import Dropout
-from keras_vit.layers.layer_normalization import LayerNormalization
+from keras_vit.layers.layer_normalization import NORMS
 from keras_vit.layers.sublayers import KeepsSublayers
 from keras_vit.runtime.calls import bare
 
@@ -16,7 +16,7 @@ from keras_vit.runtime.calls import bare
 class MLP(KeepsSublayers, keras.layers.Layer):
     """Applies the paper's feed-forward network: `fc2(activation(fc1(x)))`.
 
-    Its sublayers are `fc1` (D, mlp_dim) and `fc2` (mlp_dim, D), with biases, and, with `use_norm`, `norm` (mlp_dim).
+    Its sublayers are `fc1` (D, mlp_dim) and `fc2` (mlp_dim, D), and, with `use_norm`, `norm` (mlp_dim).
 
     Args:
         mlp_dim: int. Width of the hidden layer.
@@ -25,11 +25,13 @@ class MLP(KeepsSublayers, keras.layers.Layer):
         dropout_rate: float in [0, 1). Dropout after the activation and after `fc2`. Defaults to 0.0.
         use_norm: bool. Whether a layer normalization precedes `fc2`, as in EVA-02 ("sub-LN"). Defaults to False.
         norm_epsilon: float. What this normalization adds to the variance. Defaults to 1e-6.
+        norm: "layer" or "rms". Kind of this normalization. Defaults to "layer".
+        use_bias: bool. Whether `fc1` and `fc2` have biases. Defaults to True.
 
     Input and output shape: `(..., D)`, unchanged.
 
     Raises:
-        ValueError: if `mlp_dim` is less than 1, `activation` is unknown, or `dropout_rate` lies outside [0, 1).
+        ValueError: if `mlp_dim` is less than 1, `activation` or `norm` is unknown, or `dropout_rate` lies outside [0, 1).
 
     Reference:
         Dosovitskiy et al., "An Image is Worth 16x16 Words", 2020, equation 3.
@@ -48,6 +50,8 @@ class MLP(KeepsSublayers, keras.layers.Layer):
         dropout_rate: float = 0.0,
         use_norm: bool = False,
         norm_epsilon: float = 1e-6,
+        norm: str = "layer",
+        use_bias: bool = True,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -57,6 +61,8 @@ class MLP(KeepsSublayers, keras.layers.Layer):
         self.dropout_rate = checks.rate("dropout_rate", dropout_rate)
         self.use_norm = use_norm
         self.norm_epsilon = norm_epsilon
+        self.norm_kind = checks.one_of("norm", norm, NORMS)
+        self.use_bias = use_bias
 
     def build(self, input_shape: tuple) -> None:
         self.fc1 = self._dense(self.hidden_factor * self.mlp_dim, "fc1")
@@ -66,13 +72,13 @@ class MLP(KeepsSublayers, keras.layers.Layer):
         self.fc1.build(input_shape)
         self.fc2.build((*input_shape[:-1], self.mlp_dim))
         if self.use_norm:
-            self.norm = LayerNormalization(epsilon=self.norm_epsilon, name="norm", dtype=self.dtype_policy)
+            self.norm = NORMS[self.norm_kind](epsilon=self.norm_epsilon, name="norm", dtype=self.dtype_policy)
             self.norm.build((*input_shape[:-1], self.mlp_dim))
         self.sublayers_built()
 
     def _dense(self, units, name):
-        bias = keras.initializers.RandomNormal(stddev=1e-6)
-        return keras.layers.Dense(units, kernel_initializer="glorot_uniform", bias_initializer=bias, name=name, dtype=self.dtype_policy)
+        initial = dict(kernel_initializer="glorot_uniform", bias_initializer=keras.initializers.RandomNormal(stddev=1e-6))
+        return keras.layers.Dense(units, use_bias=self.use_bias, name=name, dtype=self.dtype_policy, **initial)
 
     def call(self, inputs: Any, training: bool = False) -> Any:
         hidden = self.activated(bare(self.fc1)(inputs))
@@ -97,6 +103,8 @@ class MLP(KeepsSublayers, keras.layers.Layer):
             "dropout_rate": self.dropout_rate,
             "use_norm": self.use_norm,
             "norm_epsilon": self.norm_epsilon,
+            "norm": self.norm_kind,
+            "use_bias": self.use_bias,
         }
 
 
@@ -104,10 +112,9 @@ class MLP(KeepsSublayers, keras.layers.Layer):
 class SwiGLU(MLP):
     """Applies a gated feed-forward network: `fc2(silu(gate) * value)`, where `gate, value = fc1(x)`.
 
-    DINOv2's largest model and EVA-02 use it.
+    DINOv2's largest model, EVA-02 and AIMv2 use it.
 
-    Its sublayers are `fc1` (D, 2 mlp_dim), with the gate's columns first, and `fc2` (mlp_dim, D), with biases, and, with `use_norm`,
-    `norm` (mlp_dim).
+    Its sublayers are `fc1` (D, 2 mlp_dim), with the gate's columns first, and `fc2` (mlp_dim, D), and, with `use_norm`, `norm` (mlp_dim).
 
     Args:
         mlp_dim: int. Width of the hidden layer, after gating.
@@ -115,11 +122,13 @@ class SwiGLU(MLP):
         dropout_rate: float in [0, 1). Dropout after gating and after `fc2`. Defaults to 0.0.
         use_norm: bool. Whether a layer normalization precedes `fc2`, as in EVA-02 ("sub-LN"). Defaults to False.
         norm_epsilon: float. What this normalization adds to the variance. Defaults to 1e-6.
+        norm: "layer" or "rms". Kind of this normalization. Defaults to "layer".
+        use_bias: bool. Whether `fc1` and `fc2` have biases. Defaults to True.
 
     Input and output shape: `(..., D)`, unchanged.
 
     Raises:
-        ValueError: if `mlp_dim` is less than 1, `activation` is unknown, or `dropout_rate` is not in [0, 1).
+        ValueError: if `mlp_dim` is less than 1, `activation` or `norm` is unknown, or `dropout_rate` is not in [0, 1).
 
     Reference:
         Shazeer, "GLU Variants Improve Transformer", 2020.

@@ -8,7 +8,7 @@ from keras import ops
 from keras_vit.layers import checks
 from keras_vit.layers.dense import Dense, QueryValueBiasDense
 from keras_vit.layers.dropout import Dropout
-from keras_vit.layers.layer_normalization import LayerNormalization
+from keras_vit.layers.layer_normalization import NORMS
 from keras_vit.layers.masks import TakesMask, as_bias
 from keras_vit.layers.sublayers import KeepsSublayers
 from keras_vit.runtime.attention import scaled_dot_product_attention
@@ -31,12 +31,13 @@ class MultiHeadSelfAttention(TakesMask, KeepsSublayers, keras.layers.Layer):
         num_heads: int. Number of attention heads; it must divide D, the width of a token.
         use_qkv_bias: bool or "query_value". Whether queries, keys and values have biases; "query_value" gives none to the keys. Defaults
             to True.
-        qk_norm: bool. Whether queries and keys go through a layer normalization. Defaults to False.
+        qk_norm: bool. Whether queries and keys go through a normalization. Defaults to False.
         dropout_rate: float in [0, 1). Dropout after the projection. Defaults to 0.0.
         attention_dropout_rate: float in [0, 1). Dropout of attention weights. Defaults to 0.0.
         norm_epsilon: float. What the normalizations add to the variance. Defaults to 1e-6.
-        output_norm: bool. Whether a layer normalization over all heads precedes the projection, as in EVA-02's CLIP. Defaults to
-            False.
+        output_norm: bool. Whether a normalization over all heads precedes the projection, as in EVA-02's CLIP. Defaults to False.
+        norm: "layer" or "rms". Kind of the normalizations. Defaults to "layer".
+        use_projection_bias: bool. Whether the projection has a bias. Defaults to True.
 
     Call arguments:
         tokens: tensor of shape `(batch, tokens, D)`, or `(batch * tokens, D)` if `batch_size` is given. With two axes, TensorFlow fuses
@@ -53,7 +54,7 @@ class MultiHeadSelfAttention(TakesMask, KeepsSublayers, keras.layers.Layer):
     Output shape: that of `tokens`; with `num_queries`, it replaces the number of tokens.
 
     Raises:
-        ValueError: if `num_heads` does not divide D, `use_qkv_bias` is unknown, or a rate lies outside [0, 1).
+        ValueError: if `num_heads` does not divide D, `use_qkv_bias` or `norm` is unknown, or a rate lies outside [0, 1).
 
     Reference:
         Vaswani et al., "Attention Is All You Need", 2017, section 3.2; Dosovitskiy et al., "An Image is Worth 16x16 Words", 2020,
@@ -73,6 +74,8 @@ class MultiHeadSelfAttention(TakesMask, KeepsSublayers, keras.layers.Layer):
         attention_dropout_rate: float = 0.0,
         norm_epsilon: float = 1e-6,
         output_norm: bool = False,
+        norm: str = "layer",
+        use_projection_bias: bool = True,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -83,6 +86,8 @@ class MultiHeadSelfAttention(TakesMask, KeepsSublayers, keras.layers.Layer):
         self.attention_dropout_rate = checks.rate("attention_dropout_rate", attention_dropout_rate)
         self.norm_epsilon = norm_epsilon
         self.output_norm = output_norm
+        self.norm_kind = checks.one_of("norm", norm, NORMS)
+        self.use_projection_bias = use_projection_bias
 
     def build(self, input_shape: tuple) -> None:
         width = input_shape[-1]
@@ -90,18 +95,20 @@ class MultiHeadSelfAttention(TakesMask, KeepsSublayers, keras.layers.Layer):
         policy = dict(dtype=self.dtype_policy)
         dense = QueryValueBiasDense if self.use_qkv_bias == "query_value" else Dense
         self.qkv = dense(3 * width, use_bias=bool(self.use_qkv_bias), kernel_initializer=QKVInitializer(), name="qkv", **policy)
-        self.projection = Dense(width, kernel_initializer="glorot_uniform", name="projection", **policy)
+        projection = dict(use_bias=self.use_projection_bias, kernel_initializer="glorot_uniform")
+        self.projection = Dense(width, name="projection", **projection, **policy)
         self.attention_dropout = Dropout(self.attention_dropout_rate, name="attention_dropout", **policy)
         self.dropout = Dropout(self.dropout_rate, name="dropout", **policy)
         self.qkv.build((None, width))
         self.projection.build((None, width))
         if self.qk_norm:
-            self.query_norm = keras.layers.LayerNormalization(epsilon=self.norm_epsilon, name="query_norm", **policy)
-            self.key_norm = keras.layers.LayerNormalization(epsilon=self.norm_epsilon, name="key_norm", **policy)
+            by_head = keras.layers.LayerNormalization if self.norm_kind == "layer" else NORMS[self.norm_kind]
+            self.query_norm = by_head(epsilon=self.norm_epsilon, name="query_norm", **policy)
+            self.key_norm = by_head(epsilon=self.norm_epsilon, name="key_norm", **policy)
             self.query_norm.build((None, head_dim))
             self.key_norm.build((None, head_dim))
         if self.output_norm:
-            self.norm = LayerNormalization(epsilon=self.norm_epsilon, name="norm", **policy)
+            self.norm = NORMS[self.norm_kind](epsilon=self.norm_epsilon, name="norm", **policy)
             self.norm.build((None, width))
         self.sublayers_built()
 
@@ -203,6 +210,8 @@ class MultiHeadSelfAttention(TakesMask, KeepsSublayers, keras.layers.Layer):
             "attention_dropout_rate": self.attention_dropout_rate,
             "norm_epsilon": self.norm_epsilon,
             "output_norm": self.output_norm,
+            "norm": self.norm_kind,
+            "use_projection_bias": self.use_projection_bias,
         }
 
 

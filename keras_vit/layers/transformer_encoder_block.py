@@ -7,7 +7,7 @@ from keras import ops
 
 from keras_vit.layers import activations, checks
 from keras_vit.layers.drop_path import DropPath
-from keras_vit.layers.layer_normalization import LayerNormalization
+from keras_vit.layers.layer_normalization import NORMS
 from keras_vit.layers.layer_scale import LayerScale
 from keras_vit.layers.masks import TakesMask
 from keras_vit.layers.mlp import MLP, SwiGLU
@@ -41,17 +41,20 @@ class TransformerEncoderBlock(TakesMask, KeepsSublayers, keras.layers.Layer):
         layer_scale_init: float or None. Initial value of the factors of both branches; None means no LayerScale. Defaults to None.
         use_qkv_bias: bool or "query_value". Whether queries, keys and values have biases; "query_value" gives none to the keys. Defaults
             to True.
-        qk_norm: bool. Whether queries and keys go through a layer normalization. Defaults to False.
+        qk_norm: bool. Whether queries and keys go through a normalization. Defaults to False.
         norm_first: bool. If False, normalization follows the sum, `x = norm1(x + attention(x))`, as in the original Transformer. Defaults
             to True.
-        norm_epsilon: float. What layer normalization adds to the variance: 1e-6 in vit_jax, timm, DeiT and DINOv2; 1e-5 in CLIP; 1e-12
-            in Hugging Face's ViT. Defaults to 1e-6.
+        norm_epsilon: float. What normalization adds to the variance: 1e-6 in vit_jax, timm, DeiT and DINOv2; 1e-5 in CLIP; 1e-12 in
+            Hugging Face's ViT. Defaults to 1e-6.
         remat: bool. If True, the backward pass recomputes the block's activations instead of keeping them, which saves memory. Defaults
             to False.
         mlp_norm: bool. Whether the feed-forward network normalizes its hidden layer before the last product. Defaults to False.
         attention_norm: bool. Whether attention's output is normalized before its projection. Defaults to False.
         norm_branches: bool. If True, normalization ends each branch, `x = x + norm1(attention(x))`, as in EVA-02-E. It needs
             `norm_first=False`. Defaults to False.
+        norm: "layer" or "rms". Kind of all normalizations, by mean and variance or by the mean square alone, as in AIMv2. Defaults to
+            "layer".
+        use_projection_bias: bool. Whether attention's projection and the feed-forward network have biases. Defaults to True.
 
     Call arguments:
         tokens: tensor of shape `(batch, tokens, D)`.
@@ -65,8 +68,8 @@ class TransformerEncoderBlock(TakesMask, KeepsSublayers, keras.layers.Layer):
     Output shape: that of `tokens`; with `num_queries`, it replaces the number of tokens.
 
     Raises:
-        ValueError: if `num_heads` does not divide D, `mlp_dim` is less than 1, a rate lies outside [0, 1), or `mlp`, `activation` or
-            `use_qkv_bias` is unknown, or `norm_branches` and `norm_first` are both True.
+        ValueError: if `num_heads` does not divide D, `mlp_dim` is less than 1, a rate lies outside [0, 1), or `mlp`, `activation`, `norm`
+            or `use_qkv_bias` is unknown, or `norm_branches` and `norm_first` are both True.
 
     Reference:
         Dosovitskiy et al., "An Image is Worth 16x16 Words", 2020, equations 2 and 3.
@@ -94,6 +97,8 @@ class TransformerEncoderBlock(TakesMask, KeepsSublayers, keras.layers.Layer):
         mlp_norm: bool = False,
         attention_norm: bool = False,
         norm_branches: bool = False,
+        norm: str = "layer",
+        use_projection_bias: bool = True,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -114,10 +119,12 @@ class TransformerEncoderBlock(TakesMask, KeepsSublayers, keras.layers.Layer):
         self.mlp_norm = mlp_norm
         self.attention_norm = attention_norm
         self.norm_branches = checks.norm_branches(norm_branches, norm_first)
+        self.norm_kind = checks.one_of("norm", norm, NORMS)
+        self.use_projection_bias = use_projection_bias
 
     def build(self, tokens_shape: tuple) -> None:
-        policy = dict(dtype=self.dtype_policy)
-        self.norm1 = LayerNormalization(epsilon=self.norm_epsilon, name="norm1", **policy)
+        policy, normalization = dict(dtype=self.dtype_policy), NORMS[self.norm_kind]
+        self.norm1 = normalization(epsilon=self.norm_epsilon, name="norm1", **policy)
         self.attention = MultiHeadSelfAttention(
             self.num_heads,
             use_qkv_bias=self.use_qkv_bias,
@@ -126,13 +133,15 @@ class TransformerEncoderBlock(TakesMask, KeepsSublayers, keras.layers.Layer):
             attention_dropout_rate=self.attention_dropout_rate,
             norm_epsilon=self.norm_epsilon,
             output_norm=self.attention_norm,
+            norm=self.norm_kind,
+            use_projection_bias=self.use_projection_bias,
             name="attention",
             **policy,
         )
-        self.norm2 = LayerNormalization(epsilon=self.norm_epsilon, name="norm2", **policy)
+        self.norm2 = normalization(epsilon=self.norm_epsilon, name="norm2", **policy)
         activation = {} if self.activation is None else {"activation": self.activation}
-        norm = dict(use_norm=self.mlp_norm, norm_epsilon=self.norm_epsilon)
-        self.mlp = FEED_FORWARD[self.mlp_kind](self.mlp_dim, dropout_rate=self.dropout_rate, name="mlp", **activation, **norm, **policy)
+        more = dict(use_norm=self.mlp_norm, norm_epsilon=self.norm_epsilon, norm=self.norm_kind, use_bias=self.use_projection_bias)
+        self.mlp = FEED_FORWARD[self.mlp_kind](self.mlp_dim, dropout_rate=self.dropout_rate, name="mlp", **activation, **more, **policy)
         for layer in (self.norm1, self.attention, self.norm2, self.mlp):
             layer.build(tokens_shape)
         self.layer_scale1 = self.layer_scale2 = _identity
@@ -229,6 +238,8 @@ class TransformerEncoderBlock(TakesMask, KeepsSublayers, keras.layers.Layer):
             "mlp_norm": self.mlp_norm,
             "attention_norm": self.attention_norm,
             "norm_branches": self.norm_branches,
+            "norm": self.norm_kind,
+            "use_projection_bias": self.use_projection_bias,
         }
 
 

@@ -19,14 +19,15 @@ FIXTURES = {f"{path.parent.parent.name}/{path.parent.name}": path.parent for pat
 FORMATS = ("huggingface", "timm", "google")  # "perception_encoder" holds that family alone
 FORMAT = {"timm": "timm", "meta": "timm", "original": "timm", "transformers": "huggingface", "google": "google"}
 
-# What their format has no place for: the rounded periods of Meta's DINOv3, and no more: timm's hybrids are of one width, and its
-# representation layer is gone, as the hybrid of transformers is.
+# What their format has no place for any more: timm's hybrids are of one width, and its representation layer is gone, as the hybrid of
+# transformers is.
 UNSAVED = {"timm/conv_stem_xiao", "timm/hybrid_r26", "timm/hybrid_r50", "timm/pre_logits", "transformers/vit_hybrid"}
-UNSAVED |= {"meta/dinov3", "meta/dinov3_swiglu", "meta/eupe"}
+# Forms of a family alone: its own names, and positions that timm has not.
+OWN = {"original/pe": "perception_encoder", "meta/dinov3": "dinov3", "meta/eupe": "dinov3", "original/aimv2_native": "huggingface"}
 # Files whose names are other than those that are written: version 5's, both towers', DINOv2's of Meta, all blocks in one tensor.
 OTHER_NAMES = re.compile(
-    r".*_new|meta/rope_vit.*|transformers/(clip|siglip|deit|mae_pretraining|tipsv2.*)|google/(.*scan|.*gap|siglip|vit_(opt|par).*)|meta/(di|.*3).*|"
-    r"original/(eva|tips).*"
+    r".*_new|meta/rope_vit.*|transformers/(clip|siglip|deit|mae_pretraining|tipsv2.*)|google/(.*scan|.*gap|siglip|vit_(opt|par).*)|meta/(deit3|dinov2.*)|"
+    r"original/(aimv2|eva|tips).*"
 )
 # Registers with positions; group normalization of linen's.
 OTHER_SHAPES = {
@@ -35,7 +36,7 @@ OTHER_SHAPES = {
     "google/hybrid_root": {"gn_root/scale", "gn_root/bias"},
 }
 # Of pre-training, of another tower, and the attention pooling that SigLIP's classifier leaves unused.
-IGNORED = re.compile(r"mask_token|decoder.*|visual_projection.*|vision_model\.head\..*")
+IGNORED = re.compile(r"mask_token|projectors.*|local_cls_norm.*|decoder.*|visual_projection.*|vision_model\.head\..*")
 
 TINY = dict(input_shape=(32, 32, 3), patch_size=8, hidden_dim=32, num_layers=2, num_heads=2, mlp_dim=64, num_classes=5)
 GAP = dict(class_token=False, pooling="gap")
@@ -48,7 +49,7 @@ TIMM_STEM = dict(
 
 
 def path_of(folder):
-    files = [path for path in folder.iterdir() if path.suffix in (".npz", ".pth") and path.name != "expected.npz"]
+    files = [path for path in folder.iterdir() if path.suffix in (".npz", ".pth") and path.name not in ("expected.npz", "gradients.npz")]
     if files and files[0].suffix == ".pth" or (folder / "pytorch_model.bin").is_file():
         pytest.importorskip("torch")
     return files[0] if files else folder
@@ -88,14 +89,15 @@ def names_and_shapes(path):
 
 @pytest.mark.parametrize("name", sorted(set(FIXTURES) - UNSAVED))
 def test_golden_files_are_written_anew(name, tmp_path):
-    folder, format = FIXTURES[name], "perception_encoder" if "original/pe" in name else FORMAT[name.split("/")[0]]
+    own = (format for start, format in OWN.items() if name.startswith(start))
+    folder, format = FIXTURES[name], next(own, FORMAT[name.split("/")[0]])
     source, path = path_of(folder), target(tmp_path, format)
     ours = json.loads((folder / "ours.json").read_text())
     size = {"input_shape": ours["input_shape"]} if "position_embedding" in ours else {}  # sines and cosines are in no file
     model = keras_vit.from_pretrained(source, num_heads=ours["num_heads"], include_preprocessing=False, **size)
     save(model, path, format)
 
-    size |= {"num_heads": ours["num_heads"]} if format == "perception_encoder" else {}  # a format without a configuration
+    size |= {"num_heads": ours["num_heads"]} if format in ("perception_encoder", "dinov3") else {}  # a format without a configuration
     again = keras_vit.from_pretrained(path, include_preprocessing=False, **size)
     assert_same_outputs(again, model)
     wanted, found = ViTConfig.of(model).to_dict(), ViTConfig.of(again).to_dict()

@@ -1,12 +1,14 @@
-"""Makes tests/golden/original: tiny random checkpoints of EVA, EVA-02, Perception Encoder and TIPSv2, with what their own code computes.
+"""Makes tests/golden/original: tiny random checkpoints of EVA, EVA-02, Perception Encoder, TIPSv2 and AIMv2, with what
+their own code computes.
 
     git clone https://github.com/baaivision/EVA                          # made at 5623d08
     git clone https://github.com/facebookresearch/perception_models      # made at 3e352cc
     git clone https://github.com/google-deepmind/tips                    # made at 4db271d
+    git clone https://github.com/apple/ml-aim                            # made at bd9e068
     pip install einops                                                   # make_timm.py says what else
-    python tests/golden/make_original.py EVA perception_models tips
+    python tests/golden/make_original.py EVA perception_models tips ml-aim [names of fixtures, default all]
 
-The last line gets the folders of the three checkouts. Runs are repeatable. EVA-02's code imports apex and xformers: it gets torch's layer
+The last line gets the folders of the four checkouts. Runs are repeatable. EVA-02's code imports apex and xformers: it gets torch's layer
 normalization for apex's, and its own attention without xformers', whose SwiGLU is written out here.
 """
 
@@ -18,12 +20,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from make_timm import OURS, generator, random_images, timm, to_torch, write_json, write_npz
+from gradients import write_gradients
+from make_timm import AIMV2, OURS, generator, random_images, timm, to_torch, write_json, write_npz
 from safetensors.torch import save_file
 from torch import nn
 
 ROOT = Path(__file__).parent / "original"
-EVA, PERCEPTION, TIPS = map(Path, sys.argv[1:4])
+EVA, PERCEPTION, TIPS, AIM = map(Path, sys.argv[1:5])
 
 
 def module(name, path, *imports):
@@ -64,6 +67,8 @@ eva01 = module("eva01", EVA / "EVA-01/eva/modeling_finetune.py").VisionTransform
 eva02 = module("eva02", EVA / "EVA-02/asuka/modeling_finetune.py", EVA / "EVA-02/asuka").VisionTransformer
 perception = module("perception", PERCEPTION / "core/vision_encoder/pe.py", PERCEPTION).VisionTransformer
 tips = module("tips", TIPS / "pytorch/image_encoder.py").VisionTransformer
+sys.path[:0] = [f"{AIM}/aim-v1", f"{AIM}/aim-v2"]
+aimv2 = importlib.import_module("aim.v2.torch.models").AIMv2VisionEncoder
 
 SHAPE = dict(img_size=32, patch_size=8, embed_dim=32, depth=2, num_heads=4)
 EVA_TINY = dict(
@@ -73,6 +78,7 @@ EVA02 = dict(**EVA_TINY, mlp_ratio=4 * 2 / 3, rope=True, pt_hw_seq_len=16, intp_
 PE = dict(image_size=32, patch_size=8, width=32, layers=2, heads=4, mlp_ratio=4.0)
 TIPS_TINY = dict(**{**SHAPE, "img_size": 40}, num_register_tokens=1, block_chunks=0, init_values=1.0)
 TIPS_TINY.update(interpolate_antialias=True, interpolate_offset=0.0)
+AIM_TINY = dict(img_size=32, patch_size=8, embed_dim=32, mlp_hidden_dim=64, num_blocks=2, num_heads=4)
 
 ROTARY = {"coordinates": "index", "base": 10000.0, "axes": "yx", "offset": 0.0, "native_grid": [16, 16]}
 PE_ROTARY = {**ROTARY, "axes": "xy", "native_grid": None}
@@ -80,6 +86,7 @@ OURS_EVA = {"pooling": "gap", "norm_after_pooling": True, "qkv_bias": "query_val
 OURS_EVA02 = {**OURS_EVA, "mlp": "swiglu", "mlp_dim": 85, "rotary": ROTARY}
 OURS_PE = {"num_classes": 0, "norm_embeddings": True, "patch_bias": False, "position_resample": "bilinear"}
 MAP = {"pooling": "map", "pooling_num_heads": 8, "pooling_mlp_dim": 128, "pooling_prefix_tokens": True}
+OURS_AIM = {"num_classes": 0, **AIMV2}
 OURS_TIPS = {"num_classes": 0, "input_shape": [40, 40, 3], "num_register_tokens": 1, "position_resample": "bilinear_antialias"}
 
 # name: (model, its arguments, what differs from OURS, another image size)
@@ -100,6 +107,8 @@ FIXTURES = {
         (48, 40),
     ),
     "tipsv2": (tips, TIPS_TINY, OURS_TIPS, (32, 56)),
+    "aimv2": (aimv2, AIM_TINY, OURS_AIM, None),
+    "aimv2_native": (aimv2, {**AIM_TINY, "pos_embed_type": "sincos"}, {**OURS_AIM, "position_embedding": "sincos2d_mae"}, (24, 48)),
 }
 
 
@@ -118,16 +127,28 @@ def randomize(model, name):
             drawn = 1 + 0.1 * normal
         elif tensor.ndim >= 2 and key.endswith(("weight", "proj")):
             fan_in = tensor.shape[0] if key == "proj" else tensor[0].numel()
-            scale = 0.1 if key.startswith(("patch_embed", "conv1")) else 2.0 if "qkv" in key or "in_proj" in key else 1.0
+            scale = 0.1 if key.startswith(("patch_embed", "conv1", "preprocessor")) else 2.0 if "qkv" in key or "in_proj" in key else 1.0
             drawn = scale * normal * fan_in**-0.5
         else:
             drawn = 0.1 * normal  # tokens, positions, the probe
         tensor.copy_(drawn)
 
 
+def pooled(name, model, images):
+    """What a model without classes ends with here, or its logits."""
+    model, images = model.double(), to_torch(np.asarray(images, "float64"))
+    if name == "pe_lang":
+        return model.forward_features(images, norm=True).mean(1)
+    if name == "tipsv2":
+        return model(images)[0].reshape(len(images), -1)
+    return model(images).mean(1) if name.startswith("aimv2") else model(images)
+
+
 @torch.no_grad()
 def outputs(name, model, images):
     model, images = model.double(), to_torch(np.asarray(images, "float64"))
+    if name.startswith("aimv2"):
+        return {"features": model(images)}
     if name.startswith("pe"):
         found = {"features": model.forward_features(images, norm=True)}
         return found | ({"logits": model(images)} if name == "pe_core" else {})
@@ -162,22 +183,11 @@ def make(name):
         found["features_other"] = outputs(name, model, found["images_other"])["features"]
     write_npz(folder / "expected.npz", {key: np.asarray(value, "float32") for key, value in found.items()})
     write_json(folder / "ours.json", ours)
+    write_gradients(folder, model, pooled(name, model, images))
     print(name, sum(file.stat().st_size for file in folder.iterdir()))
-
-
-def make_gradients(name):
-    torch.manual_seed(0)
-    model = FIXTURES[name][0](**FIXTURES[name][1]).eval()
-    randomize(model, name)
-    images = to_torch(np.load(ROOT / name / "expected.npz")["images"])
-    loss = nn.functional.cross_entropy(model(images), torch.tensor([1, 3]))
-    loss.backward()
-    gradients = {key: parameter.grad for key, parameter in model.named_parameters()}
-    write_npz(ROOT / "gradients.npz", {"loss": loss.detach(), **gradients})
 
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    for fixture in FIXTURES:
+    for fixture in sys.argv[5:] or FIXTURES:
         make(fixture)
-    make_gradients("eva02_sub_ln")

@@ -20,6 +20,7 @@ import make_timm  # isort: skip
 import numpy as np
 import timm
 import torch
+from gradients import write_gradients
 from make_timm import OURS, check, generator, random_images, randomize, to_torch, write_json, write_npz
 from torch import nn
 
@@ -154,6 +155,10 @@ def make_own(name):
     write_npz(folder / "expected.npz", arrays | found)
     write_json(folder / "ours.json", ours)
     check(np.load(folder / "expected.npz"), own_outputs(again, arrays["images"]))
+    images = to_torch(arrays["images"])
+    if not isinstance(again, DinoVisionTransformer):
+        again, images = again.double(), images.double()  # it rotates in place, unless that is in another precision
+    write_gradients(folder, again, again(images))
 
 
 def _other(model, images):
@@ -192,17 +197,11 @@ def make_transformers(name):
     found = {f"tokens{end}": each.last_hidden_state for end, each in seen.items()} | {"pooled": seen[""].pooler_output}
     write_npz(folder / "expected.npz", arrays | found)
     write_json(folder / "ours.json", {**ours, "rotary": {**DINOV3, "rescale": 2.0}})
+    write_gradients(folder, again, again(to_torch(arrays["images"])).pooler_output)
 
 
-def make_gradients():
-    """A training step of a model with learned frequencies, and the outputs of timm's DINOv3 on another grid."""
-    model = timm.create_model(f"local-dir:{HERE / 'timm' / 'rope_vit_mixed'}", pretrained=True).eval()
-    images = np.load(HERE / "timm" / "rope_vit_mixed" / "expected.npz")["images"]
-    labels = torch.tensor([1, 3])
-    loss = nn.functional.cross_entropy(model(to_torch(images)), labels)
-    loss.backward()
-    gradients = {key: parameter.grad for key, parameter in model.named_parameters()}
-    write_npz(HERE / "timm" / "gradients_rotary.npz", {"labels": labels, "loss": loss.detach(), **gradients})
+def make_other_grid():
+    """The outputs of timm's DINOv3 on another grid."""
     for name in ("dinov3", "dinov3_swiglu"):
         path = HERE / "timm" / name
         model = timm.create_model(f"local-dir:{path}", pretrained=True).eval()
@@ -219,4 +218,4 @@ if __name__ == "__main__":
         make_own(fixture)
     for fixture in TRANSFORMERS:
         make_transformers(fixture)
-    make_gradients()
+    make_other_grid()

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from gradients import write_gradients
 from torch import nn
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
@@ -51,6 +52,8 @@ PE_ROTARY = {**ROTARY, "axes": "xy", "offset": 1.0}
 PE_TINIER = {**OURS_TINIER, **CLIP, "num_classes": 0, "rotary": {**PE_ROTARY, "native_grid": [32, 32]}}
 PE_G = {**PE_TINIER, **PE_POOLING, "class_token": False, "mlp_dim": 93, "rotary": {**PE_TINIER["rotary"], "offset": 0.0}}
 PE_LANG = {**PE_TINIER, "pooling": "gap", "final_norm": False, "layer_scale_init": 0.1}
+AIMV2 = {"class_token": False, "prefix_positions": False, "pooling": "gap", "norm": "rms", "norm_embeddings": "patches"}
+AIMV2.update({"norm_epsilon": 1e-5, "mlp": "swiglu", "mlp_dim": 64, "qkv_bias": False, "projection_bias": False})
 
 # name: (timm's model, what differs from TINY, what differs from OURS)
 FIXTURES = {
@@ -151,6 +154,7 @@ FIXTURES = {
         {"patch_size": 1},
         {"patch_size": 1, "norm_epsilon": 1e-5, "stem": {"kind": "conv", "filters": [8, 12, 12, 16], "strides": [2, 2, 1, 2]}},
     ),
+    "aimv2": ("aimv2_large_patch14_224", {"mlp_ratio": 2.0}, AIMV2),
     # timm's class `Eva`
     "eva01": ("eva_giant_patch14_224", {}, {**EVA, "mlp_dim": 139}),
     "eva02": ("eva02_tiny_patch14_224", {}, {**EVA, **EVA02}),
@@ -303,6 +307,9 @@ def write_npz(path, arrays):
     np.savez_compressed(path, **{key: np.asarray(value) for key, value in arrays.items()})
 
 
+WITH_GRADIENTS = r"eva|pe_|dinov3|rope|aimv2"
+
+
 def check(expected, found):
     for key, value in found.items():
         np.testing.assert_allclose(value, expected[key], rtol=1e-5, atol=1e-5, err_msg=key)
@@ -325,6 +332,8 @@ def make(name):
     images = random_images(name, *ours["input_shape"])
     write_npz(folder / "expected.npz", {"images": images, **outputs(model, images)})
     write_json(folder / "ours.json", ours)
+    if re.match(WITH_GRADIENTS, name):
+        write_gradients(folder, model, model(to_torch(images.astype("float64"))))
 
     if size or ours.get("stem", {}).get("width") != 64 and "stem" in ours:
         again = build(name)

@@ -1,7 +1,7 @@
 """Makes `transformers/`: tiny random Hugging Face checkpoints, with what transformers itself computes from them.
 
     pip install torch==2.13.0 transformers==5.24.0 safetensors pillow
-    python make_transformers.py
+    python make_transformers.py [names of fixtures, default all]
 
 makes all but the few that version 5 cannot make, or writes with other names than the published files have (BY_VERSION_4):
 
@@ -22,12 +22,14 @@ tokens), DeiT without teacher the class token alone. CLIP normalizes only its cl
 
 import json
 import shutil
+import sys
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
 import torch
 import transformers
+from gradients import write_gradients
 from safetensors.torch import load_file
 
 HERE = Path(__file__).parent / "transformers"
@@ -61,6 +63,7 @@ DINO = {**SHAPE, "mlp_ratio": 2, "num_labels": 7}
 GIANT = {**SHAPE, "mlp_ratio": 4, "use_swiglu_ffn": True}
 TIPS = {**DINO, "num_register_tokens": 1}
 IJEPA = {**PLAIN, "layer_norm_eps": 1e-6}
+AIMV2 = {**PLAIN, "use_head": False}
 MAE = {
     **PLAIN,
     "layer_norm_eps": 1e-6,
@@ -116,6 +119,8 @@ OURS_SIGLIP = {**NO_CLASS, "pooling": "map"}
 OURS_CLIP = {"norm_embeddings": True, "patch_bias": False, "activation": "quick_gelu", "norm_epsilon": 1e-5}
 OURS_TIPS = {"layer_scale_init": 1.0, "num_register_tokens": 1, "position_resample": "bilinear_antialias"}
 OURS_IJEPA = {"class_token": False, "prefix_positions": False, "pooling": "gap", "position_resample": "bicubic"}
+OURS_AIMV2 = {"class_token": False, "prefix_positions": False, "pooling": "gap", "norm": "rms", "norm_embeddings": "patches"}
+OURS_AIMV2.update({"norm_epsilon": 1e-5, "mlp": "swiglu", "qkv_bias": False, "projection_bias": False})
 OURS_HYBRID = {
     "num_classes": 7,
     "input_shape": [64, 64, 3],
@@ -153,6 +158,15 @@ FIXTURES = {
     "tipsv2_swiglu": ("Tipsv2VisionModel", {**TIPS, **GIANT}, {**OURS_TIPS, "mlp": "swiglu", "mlp_dim": 88}, "tipsv2", {}, None),
     "ijepa": ("IJepaModel", IJEPA, OURS_IJEPA, "vit", {}, OTHER),
     "ijepa_new": ("IJepaModel", IJEPA, OURS_IJEPA, "vit", NEW, None),
+    "aimv2": ("Aimv2VisionModel", AIMV2, OURS_AIMV2, "clip", {}, None),
+    "aimv2_native": (
+        "Aimv2VisionModel",
+        {**AIMV2, "is_native": True},
+        {**OURS_AIMV2, "position_embedding": "sincos2d_mae"},
+        "clip",
+        {},
+        OTHER,
+    ),
     "siglip_vision": ("SiglipVisionModel", PLAIN, OURS_SIGLIP, "siglip", {}, None),
     "siglip_vision_new": ("SiglipVisionModel", PLAIN, OURS_SIGLIP, "siglip", NEW, None),
     "siglip": ("SiglipModel", SIGLIP, OURS_SIGLIP, "siglip", {}, None),
@@ -173,6 +187,9 @@ FIXTURES = {
 
 # Version 5 has no hybrid, writes SigLIP's and CLIP's vision models without the prefix `vision_model.`, and renames MAE's decoder.
 BY_VERSION_4 = ("vit_hybrid", "siglip_vision", "clip_vision", "mae_pretraining")
+
+# Whose gradients are kept: fixtures that hold the parameters under their names in the model.
+WITH_GRADIENTS = ("tipsv2_new", "ijepa_new", "aimv2", "aimv2_native")
 
 GRIDS = ((7, 7), (2, 2), (5, 3), (6, 9))
 POSITIONS = {"vit": "ViT", "dinov2": "Dinov2", "dinov2_with_registers": "Dinov2WithRegisters"}
@@ -213,7 +230,7 @@ def outputs(model, images, interpolate=False):
     if type(tower).__name__ == "ViTMAEModel":
         # MAE sorts its patches by this noise, even where it masks none.
         arguments["noise"] = torch.arange(16.0).tile(2, 1)
-    if interpolate and "Dinov2" not in type(tower).__name__:  # Dinov2 always interpolates
+    if interpolate and not type(tower).__name__.startswith(("Dinov2", "Aimv2")):  # which always interpolate or compute positions
         arguments["interpolate_pos_encoding"] = True
     with torch.no_grad():
         seen = tower(**arguments)
@@ -258,6 +275,10 @@ def make(name):
         expected |= {"tokens_other": outputs(model, expected["images_other"], interpolate=True)["tokens"]}
     np.savez_compressed(folder / "expected.npz", **expected)
     (folder / "ours.json").write_text(json.dumps(ours, indent=2) + "\n")
+    if name in WITH_GRADIENTS:
+        pixels = torch.tensor(images.transpose(0, 3, 1, 2))
+        tokens = model(pixels).last_hidden_state
+        write_gradients(folder, model, tokens[:, 0] if "tips" in name else tokens.mean(1))
     check(folder, model_class)
 
 
@@ -290,8 +311,8 @@ def make_positions():
 if __name__ == "__main__":
     torch.set_num_threads(1)
     version_4 = transformers.__version__.startswith("4.")
-    for name in FIXTURES:
+    for name in sys.argv[1:] or FIXTURES:
         if (name in BY_VERSION_4) == version_4:
             make(name)
-    if not version_4:
+    if not version_4 and not sys.argv[1:]:
         make_positions()

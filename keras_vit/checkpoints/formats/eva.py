@@ -24,7 +24,8 @@ from keras_vit.checkpoints.formats.mapping import (
 )
 from keras_vit.checkpoints.formats.preprocessing import from_timm, timm_config
 from keras_vit.checkpoints.formats.qkv import qkv_rows
-from keras_vit.presets import CLIP, IMAGENET, num_heads_of
+from keras_vit.families import CLIP, IMAGENET
+from keras_vit.presets import num_heads_of
 
 POOLINGS = {"token": "token", "gap": "avg", "map": "map", None: ""}
 GLOBAL_POOLS = {ours: name for name, ours in POOLINGS.items()}

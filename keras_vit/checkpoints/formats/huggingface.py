@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from keras_vit.checkpoints.formats import dinov3
-from keras_vit.checkpoints.formats.huggingface_names import FORMS
+from keras_vit.checkpoints.formats import aimv2, dinov3
+from keras_vit.checkpoints.formats.huggingface_names import FAMILIES, FORMS, HEADLESS_POOLINGS, POOLINGS
 from keras_vit.checkpoints.formats.mapping import (
     ACTIVATIONS,
     CONV,
@@ -41,7 +41,7 @@ NAME = "huggingface"
 IS_FOLDER = True
 
 # The first tensor of a model, maybe after the name that the family's classifier gives to its backbone.
-ANCHOR = r"embeddings\.(patch_embeddings?|patch_embeddings\.projection|patch_embeddings\.backbone\.bit\.embedder\.convolution)\.weight"
+ANCHOR = r"embeddings\.(patch_embed(?:dings?)?|patch_embeddings\.projection|patch_embeddings\.backbone\.bit\.embedder\.convolution)\.weight"
 FAMILY = r"(vit|deit|dinov2|dinov2_with_registers|ijepa|vision_model|siglip2?)\."
 # Keys that may stand beside such a backbone in files of transformers.
 BESIDE = r"(cls_|distillation_)?classifier\.(weight|bias)"
@@ -50,6 +50,7 @@ BESIDE = r"(cls_|distillation_)?classifier\.(weight|bias)"
 RENAMES = [
     (rf"^{FAMILY}", ""),
     (r"^(model\.)?(encoder\.)?layers?\.", "encoder.layer."),
+    *aimv2.TRANSFORMERS_RENAMES,
     (r"\.self_attn\.", ".attention."),
     (r"\.attention\.attention\.", ".attention."),
     (r"\.attention\.([qkv])_proj\.", lambda m: f".attention.{dict(q='query', k='key', v='value')[m[1]]}."),
@@ -83,6 +84,8 @@ def recognizes(names: Any) -> bool:
 
 def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expected: dict) -> tuple[dict, dict]:
     """Returns the same as `timm.architecture`. `config` is config.json, with preprocessor_config.json under "image_processor"."""
+    if aimv2.recognizes(shapes, aimv2.TRANSFORMERS):
+        return aimv2.architecture(shapes, aimv2.TRANSFORMERS, config, overrides, expected)
     if dinov3.recognizes(shapes, config):
         return dinov3.architecture(shapes, config, overrides, expected)
     processor = config.get("image_processor")
@@ -197,6 +200,8 @@ def rows(a: dict[str, Any], split_gate: bool = False, unused_map: bool = False, 
         unused_head: bool. Whether the file has one head on the class token beside a distillation token, unlike DeiT's classes.
         matrix: bool. Whether positions are a matrix although there is no attention pooling, as in SigLIP's classifiers.
     """
+    if aimv2.needed(a):
+        return aimv2.rows(a, aimv2.TRANSFORMERS)
     if a["rotary"]:
         return dinov3.rows(a)
     patches = cut_patches(a["patch_size"], True) if a["naflex"] else CONV
@@ -260,23 +265,6 @@ ALLOWED = dict(
     unit_feature=(False,),
     activation=tuple(ACTIVATIONS.values()),
 )
-_PLAIN = dict(mlp=("mlp",), layer_scale_init=(None,), num_register_tokens=(0,))
-FAMILIES = {
-    "vit": dict(**_PLAIN, distillation_token=(False,)),
-    "deit": dict(**_PLAIN, representation_size=(None,)),
-    "dinov2": dict(layer_scale_init=lambda init: init is not None, distillation_token=(False,), representation_size=(None,)),
-    "siglip": dict(**_PLAIN, norm_embeddings=(False,), representation_size=(None,)),
-    "clip": dict(**_PLAIN, distillation_token=(False,), representation_size=(None,), patch_bias=(False,), include_top=(False,)),
-}
-FAMILIES["dinov2_with_registers"] = FAMILIES["dinov2"]
-FAMILIES["tipsv2"] = {**FAMILIES["dinov2"], "include_top": (False,)}
-FAMILIES["ijepa"] = FAMILIES["siglip"]
-# The pooling before each classifier. Models without a classifier end with the tokens, except SigLIP and CLIP.
-POOLINGS: dict[str, tuple] = {"vit": ("token",), "deit": ("token",), "siglip": ("gap",), "ijepa": ("gap",)}
-FAMILIES["siglip2"], POOLINGS["siglip2"] = FAMILIES["siglip"], POOLINGS["siglip"]
-POOLINGS["dinov2"] = POOLINGS["dinov2_with_registers"] = ("token", "gap", "token_gap")
-HEADLESS_POOLINGS = {"siglip": ("map", "gap", None), "siglip2": ("map", "gap", None), "clip": ("token",)}
-HEADLESS_POOLINGS["ijepa"] = ("gap", None)
 
 
 def _family(a):
@@ -297,6 +285,8 @@ def _family(a):
 
 def lacks(a: dict[str, Any]) -> list[str]:
     """Returns the arguments of a model that transformers does not support, a list of str such as "norm_first=False"."""
+    if aimv2.needed(a):
+        return aimv2.lacks(a, aimv2.TRANSFORMERS)
     if a["rotary"]:
         return dinov3.lacks(a)
     family, top = _family(a), a["include_top"]
@@ -325,6 +315,8 @@ def _mlp_ratio(a):
 
 def file(a: dict[str, Any]) -> File:
     """Returns the `File` of a transformers model with the full set of arguments `a`."""
+    if aimv2.needed(a):
+        return aimv2.file(a, aimv2.TRANSFORMERS)
     if a["rotary"]:
         return dinov3.file(a)
     family, top = _family(a), a["include_top"]

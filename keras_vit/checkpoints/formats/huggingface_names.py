@@ -1,4 +1,5 @@
-"""The names that transformers gives to the weights of each family, from the canonical ones of huggingface.py, and its classes."""
+"""The names that transformers gives to the weights of each family, from the canonical ones of huggingface.py, its classes, and what they
+support."""
 
 _EMBEDDINGS = [
     (r"^embeddings\.patch\.", "embeddings.patch_embeddings.projection."),
@@ -40,3 +41,22 @@ FORMS = {
     "tipsv2": (_TIPS, None, "Tipsv2VisionModel"),
     "clip": (_TOWER, "CLIPForImageClassification", "CLIPVisionModel"),
 }
+
+# The values that each family supports of arguments that others support too.
+_PLAIN = dict(mlp=("mlp",), layer_scale_init=(None,), num_register_tokens=(0,))
+FAMILIES = {
+    "vit": dict(**_PLAIN, distillation_token=(False,)),
+    "deit": dict(**_PLAIN, representation_size=(None,)),
+    "dinov2": dict(layer_scale_init=lambda init: init is not None, distillation_token=(False,), representation_size=(None,)),
+    "siglip": dict(**_PLAIN, norm_embeddings=(False,), representation_size=(None,)),
+    "clip": dict(**_PLAIN, distillation_token=(False,), representation_size=(None,), patch_bias=(False,), include_top=(False,)),
+}
+FAMILIES["dinov2_with_registers"] = FAMILIES["dinov2"]
+FAMILIES["tipsv2"] = {**FAMILIES["dinov2"], "include_top": (False,)}
+FAMILIES["ijepa"] = FAMILIES["siglip"]
+# The pooling before each classifier. Models without a classifier end with the tokens, except SigLIP and CLIP.
+POOLINGS: dict[str, tuple] = {"vit": ("token",), "deit": ("token",), "siglip": ("gap",), "ijepa": ("gap",)}
+FAMILIES["siglip2"], POOLINGS["siglip2"] = FAMILIES["siglip"], POOLINGS["siglip"]
+POOLINGS["dinov2"] = POOLINGS["dinov2_with_registers"] = ("token", "gap", "token_gap")
+HEADLESS_POOLINGS = {"siglip": ("map", "gap", None), "siglip2": ("map", "gap", None), "clip": ("token",)}
+HEADLESS_POOLINGS["ijepa"] = ("gap", None)

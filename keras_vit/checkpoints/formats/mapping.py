@@ -358,6 +358,9 @@ PLAIN = dict(
     token_merging=(None, 0),
     unit_feature=(False,),
     naflex=(False,),
+    norm=("layer",),
+    norm_embeddings=(False, True),
+    projection_bias=(True,),
 )
 
 

@@ -7,7 +7,7 @@ import logging
 import re
 from typing import Any
 
-from keras_vit.presets import CLIP, IMAGENET
+from keras_vit.families import CLIP, IMAGENET
 
 log = logging.getLogger("keras_vit")
 
@@ -49,6 +49,8 @@ MODEL_TYPES = {
     "siglip_vision_model": ("Siglip", HALF),
     "siglip2": ("Siglip2", HALF),
     "siglip2_vision_model": ("Siglip2", HALF),
+    "aimv2": ("CLIP", CLIP),
+    "aimv2_vision_model": ("CLIP", CLIP),
     "clip": ("CLIP", CLIP),
     "clip_vision_model": ("CLIP", CLIP),
 }

@@ -80,18 +80,23 @@ def _of_tensors(shapes, periods, swiglu, wanted):
     return dict(base=100.0, axes="xy")
 
 
-def _of_periods(periods):
-    """Returns base and type of the periods in a file of Meta's, `base ** (i / count)`."""
-    count = len(periods)
-    for base in (100.0, float(periods[-1]) ** (count / (count - 1)) if count > 1 else 100.0):
-        exact = np.float32(base) ** (np.arange(count, dtype="float32") / np.float32(count))
+def periods(rotary: dict[str, Any], head_dim: int) -> np.ndarray:
+    """Returns the periods that Meta's DINOv3 keeps in its files, `base ** (i / count)`, of shape `(head_dim / 4,)` in float32."""
+    count = head_dim // 4
+    exact = np.float32(rotary["base"]) ** (np.arange(count, dtype="float32") / np.float32(count))
+    return exact.astype(ml_dtypes.bfloat16).astype("float32") if rotary["period_dtype"] == "bfloat16" else exact
+
+
+def _of_periods(found):
+    """Returns base and type of the periods in a file of Meta's."""
+    count = len(found)
+    for base in (100.0, float(found[-1]) ** (count / (count - 1)) if count > 1 else 100.0):
         for dtype in ("float32", "bfloat16"):
-            rounded = exact if dtype == "float32" else exact.astype(ml_dtypes.bfloat16).astype("float32")
-            if np.allclose(periods, rounded, rtol=1e-6, atol=0.0):
+            if np.allclose(found, periods(dict(base=base, period_dtype=dtype), 4 * count), rtol=1e-6, atol=0.0):
                 return dict(base=base, period_dtype=dtype)
     raise ValueError(
         "The periods of rotary positions must be powers of one base, in float32 or rounded to bfloat16. "
-        f"Received: rope_embed.periods={np.round(periods, 4).tolist()}"
+        f"Received: rope_embed.periods={np.round(found, 4).tolist()}"
     )
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from keras_vit.checkpoints.formats import eva
+from keras_vit.checkpoints.formats import aimv2, eva, naflex
 from keras_vit.checkpoints.formats.mapping import (
     ACTIVATIONS,
     CONV,
@@ -34,16 +34,18 @@ from keras_vit.checkpoints.formats.mapping import (
     tokens_with_positions,
 )
 from keras_vit.checkpoints.formats.preprocessing import from_timm, timm_config
-from keras_vit.presets import IMAGENET, TIPS, num_heads_of
+from keras_vit.families import IMAGENET, TIPS
+from keras_vit.presets import num_heads_of
 
 NAME = "timm"
 IS_FOLDER = True
 
 # The first tensor of a model: everything before this in its key is a wrapper's prefix.
-ANCHOR = r"(?:patch_embed|embeds)\.proj\.weight"
+ANCHOR = r"(?:patch_embed|embeds|preprocessor\.patchifier)\.proj\.weight"
 FAMILY = r"(?!)"  # no family prefix between the two
 
 RENAMES = [
+    *aimv2.APPLE_RENAMES,
     (r"\.gamma_1$", ".ls1.gamma"),  # DeiT-III
     (r"\.gamma_2$", ".ls2.gamma"),
     (r"^(register|storage)_tokens$", "reg_token"),  # DINOv2, DINOv3
@@ -103,6 +105,8 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
     Raises:
         ValueError: if the configuration has an unsupported value or belongs to another model, or if the file is ambiguous.
     """
+    if aimv2.recognizes(shapes, aimv2.TIMM):
+        return aimv2.architecture(shapes, aimv2.TIMM, config, overrides, expected)
     config = {key: value for key, value in config.items() if key != "image_processor"}
     config = {} if "model_type" in config and "architecture" not in config else config  # TIPSv2's repositories: transformers' config
     if eva.recognizes(shapes, config) or (not config and (overrides.get("rotary") or expected.get("rotary"))):
@@ -144,7 +148,7 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
     else:
         stem, channels, stride = None, shapes["patch_embed.proj.weight"][1], 1
     patch = tuple(shapes["patch_embed.proj.weight"][2:])
-    if naflex := not patch:
+    if of_patches := not patch:
         channels = given.get("in_chans") or 3
         patch = (side_of_patch(shapes["patch_embed.proj.weight"][1], channels),) * 2
 
@@ -175,8 +179,9 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
     if head and head[1] not in (width, *shapes.get("pre_logits.weight", ())[:1]):
         raise ValueError(f"A head must read features of {width}. Received: {names['head.weight']} of shape {tuple(head)}")
     clip = "norm_pre.weight" in shapes
-    tanh = re.search(GELU_TANH, arch) or (naflex and "siglip" in arch)
+    tanh = re.search(GELU_TANH, arch) or (of_patches and "siglip" in arch)
     activation = "quick_gelu" if "quickgelu" in arch else "gelu_tanh" if tanh else "gelu"
+    mode = "bilinear" if of_patches and "siglip" in arch else "bicubic"
     if given.get("act_layer") is not None:
         activation = known("act_layer", given["act_layer"], ACTIVATIONS)
     arguments = dict(
@@ -207,8 +212,8 @@ def architecture(names: Any, shapes: dict, config: dict, overrides: dict, expect
         norm_after_pooling=after_pooling,
         stem=stem,
         preprocessing={} if "preprocessing" in overrides else from_timm(trained) if config else IMAGENET,
-        position_resample="bilinear_antialias" if naflex and "siglip" in arch else "bicubic_antialias",
-        naflex=naflex,
+        position_resample=f"{given.get('pos_embed_interp_mode') or mode}_antialias",
+        naflex=of_patches,
     )
     details = dict(register_positions=registers > 0 and prefix == class_tokens + registers)
     if not config:  # Meta's files, and timm's without a configuration
@@ -236,6 +241,8 @@ def rows(a: dict[str, Any], register_positions: bool = False, **details: Any) ->
             are constants. Defaults to False.
         **details: keyword arguments of `eva.rows`, for a model of timm's class `Eva`.
     """
+    if aimv2.needed(a):
+        return aimv2.rows(a, aimv2.TIMM)
     if details:
         return eva.rows(a, **details)
     table = []
@@ -292,7 +299,6 @@ ALLOWED = dict(
     pooling=("token", "gap", "map", None),
     norm_epsilon=(1e-6, 1e-5),
     unit_feature=(False,),
-    naflex=(False,),
     activation=("gelu", "gelu_tanh", "quick_gelu", "silu", "relu"),
 )
 POOLINGS = {"token": "token", "gap": "avg", "map": "map", None: ""}
@@ -300,6 +306,10 @@ POOLINGS = {"token": "token", "gap": "avg", "map": "map", None: ""}
 
 def lacks(a: dict[str, Any]) -> list[str]:
     """Returns the arguments of a model that timm does not support, a list of str such as "norm_first=False"."""
+    if aimv2.needed(a):
+        return aimv2.lacks(a, aimv2.TIMM)
+    if naflex.needed(a):
+        return naflex.lacks(a)
     if _of_eva(a):
         return eva.lacks(a)
     stem, swiglu, distilled = a["stem"], a["mlp"] == "swiglu", a["distillation_token"]
@@ -319,6 +329,10 @@ def lacks(a: dict[str, Any]) -> list[str]:
 
 def file(a: dict[str, Any]) -> File:
     """Returns the `File` of a timm model with the full set of arguments `a`."""
+    if aimv2.needed(a):
+        return aimv2.file(a, aimv2.TIMM)
+    if naflex.needed(a):
+        return naflex.file(a)
     if _of_eva(a):
         return eva.file(a)
     has_class, distilled = a["class_token"], a["distillation_token"]
