@@ -71,7 +71,8 @@ def stages(vit: keras.Model) -> list:
     found.append(Stage("patch embedding", f"{down} × {across} patches,\nprojected to {width}", _shape((rows, columns, width))))
     kind = config["position_embedding"]
     positions = {"none": "no positions", "learned": "+ learned positions"}.get(kind, "+ positions of sines")
-    found.append(Stage("tokens", positions + ("\nnorm" if config["norm_embeddings"] else ""), _shape((tokens, width))))
+    order = ["norm", positions] if config["norm_embeddings"] == "patches" else [positions, *["norm"] * config["norm_embeddings"]]
+    found.append(Stage("tokens", "\n".join(order), _shape((tokens, width))))
     found.append(Stage("encoder", f"{config['num_layers']} blocks", _shape((tokens, width))))
     if config["pooling"] is None:
         return [*found, *([Stage("norm", "", _shape((tokens, width)))] if config["final_norm"] else [])]
@@ -107,7 +108,7 @@ def block_parts(config: Any) -> list[str]:
     mlp = f"{'SwiGLU' if config['mlp'] == 'swiglu' else 'MLP'}\n{config['hidden_dim']} → {config['mlp_dim']} → {config['hidden_dim']}"
     mlp += "\nnormalized hidden layer" if config["mlp_norm"] else ""
     scale = ["layer\nscale"] if config["layer_scale_init"] is not None else []
-    norm = ["norm"]
+    norm = ["RMS\nnorm" if config["norm"] == "rms" else "norm"]
     order = lambda branch: (  # noqa: E731
         [norm, [branch], scale, ["+"]]
         if config["norm_first"]
