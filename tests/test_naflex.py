@@ -108,7 +108,7 @@ def test_golden(folder):
     assert len(compared) == len(found)
 
 
-@pytest.mark.parametrize("name, format", [("map", "huggingface"), ("map", "google"), ("gap", "huggingface"), ("gap", "google")])
+@pytest.mark.parametrize("name, format", [(name, format) for name in ("map", "gap") for format in ("huggingface", "google", "timm")])
 def test_written_files_are_read_back(tmp_path, name, format):
     folder = GOLDEN / {"map": "transformers_Siglip2VisionModel", "gap": "big_vision_gap"}[name]
     model = load(folder)[1]
@@ -118,6 +118,7 @@ def test_written_files_are_read_back(tmp_path, name, format):
     golden = np.load(folder / "expected.npz")
     inputs = {key: golden[key] for key in ("patches", "grid", "mask")}
     assert_close(again(inputs), model(inputs), 1e-6)
+    assert again.config.position_resample == model.config.position_resample
     if format == "huggingface":
         wanted = {"map": "Siglip2VisionModel", "gap": "Siglip2ForImageClassification"}[name]
         assert json.loads((path / "config.json").read_text())["architectures"] == [wanted]
