@@ -197,7 +197,7 @@ def make_transformers(name):
     found = {f"tokens{end}": each.last_hidden_state for end, each in seen.items()} | {"pooled": seen[""].pooler_output}
     write_npz(folder / "expected.npz", arrays | found)
     write_json(folder / "ours.json", {**ours, "rotary": {**DINOV3, "rescale": 2.0}})
-    write_gradients(folder, again, again(to_torch(arrays["images"])).pooler_output)
+    write_gradients(folder, again, again(to_torch(arrays["images"])).pooler_output, prefix="model.")
 
 
 def make_other_grid():
