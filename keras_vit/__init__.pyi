@@ -1881,7 +1881,7 @@ def IJEPAg16(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
 def AIMv2L14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns AIMv2L14: patch_size 14, hidden_dim 1024, num_layers 24, num_heads 8, mlp_dim 2816.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("AIMv2L14")`; "imagenet" for the one with the
@@ -1891,9 +1891,9 @@ def AIMv2L14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'gap'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'gap'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -1901,13 +1901,13 @@ def AIMv2L14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.AIMv2L14(num_classes=10)  # doctest: +SKIP
@@ -1916,7 +1916,7 @@ def AIMv2L14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
 def AIMv2H14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns AIMv2H14: patch_size 14, hidden_dim 1536, num_layers 24, num_heads 12, mlp_dim 4096.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("AIMv2H14")`; "imagenet" for the one with the
@@ -1926,9 +1926,9 @@ def AIMv2H14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'gap'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'gap'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -1936,13 +1936,13 @@ def AIMv2H14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.AIMv2H14(num_classes=10)  # doctest: +SKIP
@@ -1951,7 +1951,7 @@ def AIMv2H14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpa
 def AIMv2_1B14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns AIMv2_1B14: patch_size 14, hidden_dim 2048, num_layers 24, num_heads 16, mlp_dim 5632.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("AIMv2_1B14")`; "imagenet" for the one with the
@@ -1961,9 +1961,9 @@ def AIMv2_1B14(*, weights: str | os.PathLike[str] | None = None, **overrides: Un
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'gap'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'gap'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -1971,13 +1971,13 @@ def AIMv2_1B14(*, weights: str | os.PathLike[str] | None = None, **overrides: Un
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.AIMv2_1B14(num_classes=10)  # doctest: +SKIP
@@ -1986,7 +1986,7 @@ def AIMv2_1B14(*, weights: str | os.PathLike[str] | None = None, **overrides: Un
 def AIMv2_3B14(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns AIMv2_3B14: patch_size 14, hidden_dim 3072, num_layers 24, num_heads 24, mlp_dim 8192.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("AIMv2_3B14")`; "imagenet" for the one with the
@@ -1996,9 +1996,9 @@ def AIMv2_3B14(*, weights: str | os.PathLike[str] | None = None, **overrides: Un
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'gap'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'gap'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -2006,13 +2006,13 @@ def AIMv2_3B14(*, weights: str | os.PathLike[str] | None = None, **overrides: Un
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.AIMv2_3B14(num_classes=10)  # doctest: +SKIP
@@ -2021,7 +2021,7 @@ def AIMv2_3B14(*, weights: str | os.PathLike[str] | None = None, **overrides: Un
 def AIMv2L14Native(*, weights: str | os.PathLike[str] | None = None, **overrides: Unpack[Arguments]) -> VisionTransformer:
     """Returns AIMv2L14Native: patch_size 14, hidden_dim 1024, num_layers 24, num_heads 8, mlp_dim 2816.
 
-    Every argument is given by its name.
+    All arguments are keyword arguments.
 
     Args:
         weights: str, path-like or None. A tag of `keras_vit.list_weights("AIMv2L14Native")`; "imagenet" for the one with the
@@ -2031,9 +2031,9 @@ def AIMv2L14Native(*, weights: str | os.PathLike[str] | None = None, **overrides
             A head for another number of classes than the weights' starts at zero. Defaults to 1000.
         input_shape: tuple, (height, width, channels) in pixels. Height and width may be None, for images of any size that the patch
             divides. Positions are resampled. Defaults to (224, 224, 3).
-        include_top: bool. Whether the model ends with its head, and not with the pooled feature. Defaults to False.
-        pooling: "token", "gap", "token_gap", "map" or None: what the head reads. None, which needs `include_top=False`, returns all tokens.
-            Defaults to 'gap'.
+        include_top: bool. Whether the model ends with its head. If False, it returns the pooled feature. Defaults to False.
+        pooling: "token", "gap", "token_gap", "map" or None. The feature that the head reads. None returns all tokens, and needs
+            `include_top=False`. Defaults to 'gap'.
         classifier_activation: str, callable or None. Activation of the output; None returns logits. Defaults to "softmax".
         include_preprocessing: bool. Whether the model takes pixels from 0 to 255 and normalizes them itself. Defaults to True.
         dropout_rate: float in [0, 1). Dropout after the position embedding and at the end of every branch. Defaults to 0.
@@ -2041,13 +2041,13 @@ def AIMv2L14Native(*, weights: str | os.PathLike[str] | None = None, **overrides
         drop_path_rate: float in [0, 1). Probability that a sample's branch is dropped in the last block. Defaults to 0.
         class_names: sequence of str. Names of the classes, which are saved with the model.
         dtype: str. Policy of the layers, such as "mixed_bfloat16". Defaults to Keras's.
-        **overrides: any other argument of `keras_vit.VisionTransformer` in place of the preset's and the weights'.
+        **overrides: any other arguments of `keras_vit.VisionTransformer`. They override those of the preset and the weights.
 
     Returns:
         A `keras_vit.VisionTransformer`, a functional Keras model.
 
     Raises:
-        ValueError: if an argument is wrong, or the weights are unknown or of another model.
+        ValueError: if an argument is wrong, or the weights are unknown or belong to another model.
 
     Example:
     >>> model = keras_vit.AIMv2L14Native(num_classes=10)  # doctest: +SKIP

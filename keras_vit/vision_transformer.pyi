@@ -85,13 +85,18 @@ class VisionTransformer(keras.Model):
             "mlp".
         qkv_bias: bool or "query_value". Whether queries, keys and values have biases;
             with "query_value", keys have none (EVA, DINOv3). Defaults to True.
+        projection_bias: bool. Whether attention's projections and the feed-forward networks have
+            biases. Defaults to True.
         patch_bias: bool. Whether the patch embedding has a bias. Defaults to True.
         qk_norm: bool. Whether queries and keys are normalized. Defaults to False.
         norm_first: bool. Whether a block normalizes the input of each branch (pre-norm). If False,
             it normalizes the sum (post-norm). Defaults to True.
-        norm_epsilon: float. Epsilon of every layer normalization. Defaults to 1e-6.
-        norm_embeddings: bool. Whether tokens are normalized before the first block (CLIP). Defaults
-            to False.
+        norm: "layer" or "rms". Kind of every normalization: by mean and variance, or by the mean
+            square alone (AIMv2). Defaults to "layer".
+        norm_epsilon: float. Epsilon of every normalization. Defaults to 1e-6.
+        norm_embeddings: bool or "patches". Whether tokens are normalized before the first block
+            (CLIP); "patches" normalizes the patches before positions are added to them (AIMv2).
+            Defaults to False.
         norm_after_pooling: bool. Whether the last normalization comes after pooling (timm's
             `fc_norm`) instead of before. Defaults to False.
         mlp_norm: bool. Whether feed-forward networks normalize their hidden layer before the last
