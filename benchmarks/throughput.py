@@ -3,6 +3,7 @@
     benchmarks/setup.sh                                        # once: the virtual environments of the other libraries
     python benchmarks/throughput.py --quick                    # a minute
     python benchmarks/throughput.py --json throughput.json     # every group; or --groups batch8 train, or --only 'keras_vit TF'
+    python benchmarks/throughput.py --quick --isa AVX2         # as on a processor without AVX-512
     python benchmarks/throughput.py --gpu                      # on a GPU: other tables, within five minutes
 
 The floor is only the matrix products of the model's blocks: with these kernels, no implementation of the same work can be faster. keras_vit
@@ -33,6 +34,17 @@ from workers import BACKENDS, Row, onnx_file
 HERE = pathlib.Path(__file__).resolve().parent
 VENVS = os.environ.get("KERAS_VIT_BENCHMARK_VENVS", HERE / ".venvs")
 UNDISTURBED, SPOILT = 0.03, 0.1  # shares of the CPUs that other programs used
+# What keeps oneDNN (in TensorFlow, torch and OpenVINO), XLA, torch and MKL from using later instructions. Without AVX-512 VNNI or AVX-VNNI
+# TensorFlow does not use oneDNN's operations. Eigen in TensorFlow never uses more than AVX2; onnxruntime's kernels cannot be limited.
+INSTRUCTIONS = {
+    "AVX2": {
+        "TF_ENABLE_ONEDNN_OPTS": "0",
+        "ONEDNN_MAX_CPU_ISA": "AVX2",
+        "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
+        "ATEN_CPU_CAPABILITY": "avx2",
+        "MKL_ENABLE_INSTRUCTIONS": "AVX2",
+    }
+}
 
 
 def on_gpu():
@@ -291,6 +303,7 @@ def main():
     parser.add_argument("--gpu", action="store_true", help="the tables of a GPU, within five minutes: see gpu.py")
     parser.add_argument("--quick", action="store_true", help="one group of four rows, in a minute")
     parser.add_argument("--batch", type=int, help="in place of the groups' own")
+    parser.add_argument("--isa", choices=INSTRUCTIONS, help="let all libraries use these instructions at most")
     parser.add_argument("--json", type=pathlib.Path, help="where every turn's times are written")
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args()
@@ -298,6 +311,7 @@ def main():
         options.groups, options.rounds, options.seconds = ["quick"], 4, 2
     if options.gpu:
         return gpu.main(options.groups, options.only, options.venvs, options.json, options.batch)
+    os.environ.update(INSTRUCTIONS.get(options.isa, {}))
     records = {}
     for key in options.groups or [group for group in GROUPS if group != "quick"]:
         group = GROUPS[key]._replace(batch=options.batch or GROUPS[key].batch)

@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_vit.runtime.fused import fused
 from keras_vit.runtime.gpu import half_on_gpu
+from keras_vit.runtime.one_dnn import one_dnn
 from keras_vit.runtime.step import step
 from keras_vit.runtime.switch import fast_paths
 
@@ -20,7 +21,7 @@ def gelu(x):
     backend, dtype = keras.backend.backend(), keras.backend.standardize_dtype(x.dtype)
     if not fast_paths() or dtype == "float64" or keras.backend.is_keras_tensor(x):
         return ops.gelu(x, approximate=False)
-    if step() == "training":
+    if step() == "training" or step() and not one_dnn():
         return fused(_by_erf, x)
     if half_on_gpu(x, ("bfloat16",)):
         return _by_sigmoid()(x)

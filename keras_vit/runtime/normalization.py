@@ -9,6 +9,7 @@ from keras_vit.runtime import openvino
 from keras_vit.runtime.devices import replicas
 from keras_vit.runtime.fused import fused, fused_in_steps
 from keras_vit.runtime.gpu import half_on_gpu
+from keras_vit.runtime.one_dnn import one_dnn
 from keras_vit.runtime.step import step
 from keras_vit.runtime.switch import fast_paths
 
@@ -31,7 +32,7 @@ def layer_normalization(inputs, gamma, beta, epsilon):
         return openvino.layer_normalization(inputs, gamma, beta, epsilon)
     if half_on_gpu(inputs):
         return _in_one_pass(inputs, gamma, beta, epsilon)
-    if step() == "training":
+    if step() == "training" or step() and not one_dnn():
         return fused(_by_products(epsilon), inputs, ops.convert_to_tensor(gamma), ops.convert_to_tensor(beta))
     if step() is None or len(inputs.shape) > 3 or inputs.dtype not in ("float32", "bfloat16"):
         return None

@@ -18,6 +18,7 @@ from keras import ops
 from keras_vit import VisionTransformer
 from keras_vit.layers import LayerNormalization
 from keras_vit.runtime import normalization
+from keras_vit.runtime.one_dnn import one_dnn
 from keras_vit.runtime.step import tracing
 
 
@@ -55,12 +56,6 @@ def test_on_torch_in_one_kernel(dtype):
     assert_close(ops.cast(outputs, "float32"), ops.cast(expected, "float32"), 1e-5 if dtype == "float32" else 3e-2)
 
 
-def has_one_dnn():
-    from tensorflow.python.util import _pywrap_util_port
-
-    return _pywrap_util_port.IsMklEnabled()
-
-
 @requires_tensorflow
 @pytest.mark.parametrize("dtype, tolerance", [("float32", 2e-6), ("bfloat16", 1e-2)])
 @pytest.mark.parametrize("batch", [None, 3])
@@ -80,7 +75,7 @@ def test_one_kernel_gives_the_same(dtype, tolerance, batch, shape):
 
     result, operations = run_and_operations(fused, x)
     assert fused.get_concrete_function().output_shapes == (batch, *shape)
-    if has_one_dnn():
+    if one_dnn():
         assert "_MklLayerNorm" in operations and "SquaredDifference" not in operations
     centered = to_numpy(x) - to_numpy(x).mean(-1, keepdims=True)
     expected = centered / np.sqrt(np.square(centered).mean(-1, keepdims=True) + 1e-6) * to_numpy(layer.gamma) + to_numpy(layer.beta)
@@ -108,10 +103,10 @@ def test_who_runs_it():
     images, labels = 255.0 * random_inputs((5, 8, 8, 3))[0], np.arange(5) % 3
     expected = keras.ops.convert_to_numpy(model(images))
     predicted, operations = run_and_operations(lambda x: model.predict(x, batch_size=3, verbose=0), images)
-    assert ("_MklLayerNorm" in operations) == has_one_dnn()
+    assert ("_MklLayerNorm" in operations) == one_dnn()
     assert_close(predicted, expected)
     loss, operations = run_and_operations(lambda: model.evaluate(images, labels, batch_size=5, verbose=0))
-    assert ("_MklLayerNorm" in operations) == has_one_dnn()
+    assert ("_MklLayerNorm" in operations) == one_dnn()
     assert loss == pytest.approx(-np.log(expected[np.arange(5), labels]).mean(), rel=1e-5)
 
     _, operations = run_and_operations(tf.function(lambda x: model(x, training=False)), tf.constant(images))

@@ -6,7 +6,7 @@ from helpers import assert_close, random_inputs, randomize, requires_tensorflow,
 from keras_vit import VisionTransformer
 from keras_vit.layers import LayerNormalization, activations
 from keras_vit.layers.resnet_stem import GroupNormalization, StandardizedConv2D
-from keras_vit.runtime import fused, updates
+from keras_vit.runtime import fused, gelu, normalization, updates
 from keras_vit.runtime.step import tracing
 
 pytestmark = requires_tensorflow
@@ -113,6 +113,18 @@ def test_fit_by_fused_kernels_is_fit(monkeypatch):
         assert np.mean(np.abs(to_numpy(weight) - to_numpy(wanted))) < 1e-5
     fit("sgd", jit_compile=True)
     assert not compiled and not updated  # XLA has all
+
+
+def test_without_one_dnn_inference_is_fused_too(monkeypatch):
+    """As on processors with AVX2 alone, where TensorFlow does not use oneDNN."""
+    images, compiled = 255.0 * random_inputs((5, 8, 8, 3))[0], []
+    model = small_model()
+    expected = to_numpy(model(images))
+    monkeypatch.setattr(fused, "_fused", lambda function, fused=fused._fused: compiled.append(function) or fused(function))
+    for module in (gelu, normalization):
+        monkeypatch.setattr(module, "one_dnn", lambda: False)
+    assert_close(model.predict_on_batch(images), expected)
+    assert len({*compiled}) == 2  # GELU, normalization
 
 
 def test_a_call_is_of_keras_forms():
