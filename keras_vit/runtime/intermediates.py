@@ -4,6 +4,7 @@ import contextlib
 import contextvars
 
 _observer = contextvars.ContextVar("observer", default=None)
+_active = []  # the observers of all threads: `torch.compile` cannot trace a `ContextVar`, which is read only if there are any
 
 
 @contextlib.contextmanager
@@ -20,18 +21,19 @@ def observing(observer):
             "tokens" came last).
     """
     token = _observer.set(observer)
+    _active.append(token)
     try:
         yield
     finally:
+        _active.remove(token)
         _observer.reset(token)
 
 
 def observe(name, value, layer=None):
     """Returns `value`, or what the active observer puts in its place."""
-    observer = _observer.get()
-    return value if observer is None else observer(name, value, layer)
+    return _observer.get()(name, value, layer) if observed() else value
 
 
 def observed():
     """Whether an observer is active."""
-    return _observer.get() is not None
+    return bool(_active) and _observer.get() is not None

@@ -26,7 +26,8 @@ def tracing(kind):
 
 def step():
     """Returns "training" or "inference" while such a step is traced for TensorFlow's CPU, else None."""
-    if _kind.get() is None or not fast_paths() or keras.backend.backend() != "tensorflow":
+    # The backend comes first: `torch.compile` cannot trace a `ContextVar`.
+    if keras.backend.backend() != "tensorflow" or _kind.get() is None or not fast_paths():
         return None
     import tensorflow as tf
 

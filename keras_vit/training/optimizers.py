@@ -11,6 +11,7 @@ import keras
 from keras import ops
 
 from keras_vit.layers import checks
+from keras_vit.runtime import updates_on_torch
 from keras_vit.runtime.devices import in_replica
 
 FIRST_LAYERS = (
@@ -54,6 +55,11 @@ class _Optimizer:
     # context for each update, which TensorFlow does not allow within a `tf.cond`. Moving averages and gradient accumulation need one.
 
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
+        if update_all := self._update_all():
+            indices = [self._get_variable_index(v) for v in trainable_variables]
+            factors = [self._rate_factors[index] for index in indices]
+            decays = [(self.weight_decay or 0.0) * self._is_kernel[index] for index in indices]
+            return updates_on_torch.update(update_all, self, grads, trainable_variables, learning_rate, factors, decays)
         if not in_replica():
             return super()._backend_update_step(grads, trainable_variables, learning_rate)
         for gradient, variable in zip(grads, trainable_variables):
@@ -70,6 +76,16 @@ class _Optimizer:
             return super()._overwrite_model_variables_with_average_value(trainable_variables)
         for variable, average in zip(trainable_variables, self._model_variables_moving_average):
             variable.assign(average)
+
+    def _update_all(self):
+        """Returns Keras's update of all variables at once, on torch, where ours is that of a Keras class with another decay; else None."""
+        own = type(self).update_step is not _Optimizer.update_step
+        return None if own else updates_on_torch.update_all(type(self).__bases__[-1])
+
+    def _clip_gradients(self, grads):
+        if self._update_all() and self.global_clipnorm and not self.clipnorm:
+            return updates_on_torch.clip_by_global_norm(grads, self.global_clipnorm)
+        return super()._clip_gradients(grads)
 
     def _apply_weight_decay(self, variables):
         pass  # `update_step` applies it, with the layer's learning rate

@@ -3,6 +3,7 @@ import numpy as np
 import pytest
 from helpers import random_inputs, requires_torch, to_numpy
 
+from keras_vit import VisionTransformer
 from keras_vit.layers import TransformerEncoderBlock
 from keras_vit.runtime.calls import bare
 
@@ -53,6 +54,18 @@ def test_a_dense_layer_adds_its_bias_in_the_product(change):
     expected, found = layer.call(inputs), bare(layer)(inputs)
     assert found.dtype == expected.dtype
     np.testing.assert_allclose(to_numpy(found), to_numpy(expected), atol=1e-6)
+
+
+@requires_torch
+def test_torch_compiles_a_model_as_one_graph():
+    import torch
+
+    # Keras's own layer of the preprocessing asks TensorFlow, if it is imported, whether it is in a graph.
+    model = VisionTransformer((8, 8, 3), 4, 8, 1, 2, 16, num_classes=3, include_preprocessing=False)
+    (images,) = random_inputs((2, 8, 8, 3))
+    images = keras.ops.convert_to_tensor(images)
+    compiled = torch.compile(lambda x: model(x, training=True), fullgraph=True, backend="eager")  # raises where a graph would break
+    np.testing.assert_allclose(to_numpy(compiled(images)), to_numpy(model(images)), atol=1e-6)
 
 
 def test_elsewhere_as_keras_does_it():
