@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_vit.runtime import accumulation, batch, distributed, openvino, prediction
+from keras_vit.runtime import accumulation, batch, distributed, openvino, prediction, tracing_once
 from keras_vit.runtime.agreement import check_agreement
 from keras_vit.runtime.devices import processes, replicas
 from keras_vit.runtime.step import tracing
@@ -51,12 +51,20 @@ class _TensorFlowTrainer(_Trainer):
     def _maybe_symbolic_build(self, iterator=None, data_batch=None):
         distributed.check_scopes(self)
         strategy = self.distribute_strategy
+        if self._distribute_strategy is None:
+            data = data_batch if iterator is None else iterator._distributed_dataset.element_spec
+            return tracing_once.make_variables_of_metrics(self, data)
         if iterator is None or strategy.num_replicas_in_sync == 1:
             return super()._maybe_symbolic_build(iterator, data_batch)
         with strategy.scope():
             self._symbolic_build(data_batch=distributed.specification(iterator))
             if processes()[1] > 1:
                 check_agreement(distributed.facts(self, iterator))
+
+    def make_train_function(self, force=False):
+        if self._distribute_strategy is None:
+            tracing_once.make_variables_of_optimizer(self)
+        return super().make_train_function(force)
 
     def _make_function(self, step_function):
         if self.distribute_strategy.num_replicas_in_sync == 1:
