@@ -22,7 +22,7 @@ import tempfile
 import time
 import traceback
 
-CHUNK = 1000
+CHUNK, PROCESS = 1000, 8000  # cases of one seed, and of one process
 SECONDS = 20  # of a case
 MEMORY = 600 << 20  # bytes that a case may take beyond those before it, and give back
 ADDRESSES = 3 << 30  # bytes of address space beyond those of the imports
@@ -54,8 +54,7 @@ def main():
         done = state.setdefault(target, {"cases": 0, "seconds": 0.0, "growth": 0, "peak": 0, "findings": {}})
         wanted = given.cases * SHARES[target] // 100
         while done["cases"] < wanted and time.monotonic() < end:
-            run(target, done, min(wanted, (done["cases"] // CHUNK + 1) * CHUNK))
-            given.state.write_text(json.dumps(state, indent=1))
+            run(target, done, min(wanted, done["cases"] + PROCESS), lambda: given.state.write_text(json.dumps(state, indent=1)))
         print(
             f"{target}: {done['cases']} cases, {done['seconds']:.0f} s, largest growth of a chunk {done['growth'] >> 20} MiB, "
             f"of a case {done['peak'] >> 20} MiB, {len(done['findings'])} kinds of findings",
@@ -66,29 +65,36 @@ def main():
     return 1 if any(done["findings"] for done in state.values()) else 0
 
 
-def run(target, done, last):
+def run(target, done, last, save):
     """Runs the cases up to `last` in a child, and enters what it tells; a child that dies has found something, too."""
-    began, first = time.monotonic(), done["cases"]
-    child = subprocess.Popen(
-        [sys.executable, __file__, "--child", target, str(first), str(last)],
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
-        env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "MPLBACKEND": "Agg", "CUDA_VISIBLE_DEVICES": ""},
-    )  # fmt: skip
-    output, errors = child.communicate()
-    reports = [json.loads(line[1:]) for line in output.splitlines() if line.startswith("\1{")]
-    for report in reports:
-        for what, seed in report.pop("findings", {}).items():
-            enter(done, what, seed)
-        for name in ("growth", "peak"):
-            done[name] = max(done[name], report.get(name, 0))
-        done["cases"] = report.get("next", done["cases"])
-    if child.returncode and not reports:
-        sys.exit(errors)  # before the first case
+    began, first, told, kept = time.monotonic(), done["cases"], False, 0.0
+    with tempfile.TemporaryFile("w+", errors="replace") as errors:
+        child = subprocess.Popen(
+            [sys.executable, __file__, "--child", target, str(first), str(last)], stdout=subprocess.PIPE, stderr=errors, text=True,
+            errors="replace", env=os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "MPLBACKEND": "Agg", "CUDA_VISIBLE_DEVICES": ""},
+        )  # fmt: skip
+        for line in child.stdout:
+            if not line.startswith("\1{"):
+                continue
+            report, told = json.loads(line[1:]), True
+            for what, seed in report.get("findings", {}).items():
+                enter(done, what, seed)
+            for name in ("growth", "peak"):
+                done[name] = max(done[name], report.get(name, 0))
+            done["cases"], now = report["next"], time.monotonic()
+            done["seconds"], began = done["seconds"] + now - began, now
+            if now - kept > 2:
+                save(), (kept := now)
+        child.wait()
+        errors.seek(0)
+        lines = errors.read().splitlines()
+    if child.returncode and not told:
+        sys.exit("\n".join(lines))  # before the first case
     if child.returncode:
-        place = [line.strip() for line in errors.splitlines() if "/" in line][:3] or errors.splitlines()[-3:]
+        place = [line.strip() for line in lines if "/" in line][:3] or lines[-3:]
         enter(done, f"the process ended with {child.returncode}: {' | '.join(place)}", done["cases"])
         done["cases"] += 1
-    done["seconds"] += time.monotonic() - began
+    save()
 
 
 def enter(done, what, seed):
@@ -107,33 +113,33 @@ def chunk(name, first, last, alone=False):
         folder = pathlib.Path(folder)
         os.environ["KERAS_HOME"] = str(folder / "home")
         strategy, call = target(folder)
-        before = memory()
+        before, warm, peak, number = memory(), None, 0, first
         resource.setrlimit(resource.RLIMIT_AS, (before["VmSize"] + ADDRESSES,) * 2)
-        begin, place, warm, peak = first // CHUNK * CHUNK, [first // CHUNK * CHUNK - 1], [], 0
         options = dict(database=None, deadline=None, suppress_health_check=list(hypothesis.HealthCheck), phases=[hypothesis.Phase.generate])
-
-        @hypothesis.seed(begin)
-        @hypothesis.settings(max_examples=CHUNK, **options)
-        @hypothesis.given(strategy)
-        def each(case):
-            nonlocal peak
-            place[0] += 1
-            if not first <= place[0] < last:
-                return
-            if not alone:
-                faulthandler.dump_traceback_later(SECONDS, exit=True)
-            finding, taken = judge(call, case, folder, alone)
-            faulthandler.cancel_dump_traceback_later()
-            peak = max(peak, taken)
-            report = {"next": place[0] + 1}
-            if finding or place[0] % 20 == 0:
-                tell.write("\1" + json.dumps(report | ({"findings": {finding: place[0]}} if finding else {})) + "\n")
-            if len(warm) < 1 and place[0] >= first + (last - first) // 4:
-                warm.append(memory()["VmRSS"])
-
         tell.write("\1" + json.dumps({"next": first}) + "\n")
-        each()
-        growth = memory()["VmRSS"] - warm[0] if warm else 0
+        for begin in range(first // CHUNK * CHUNK, last, CHUNK):
+            number = begin - 1
+
+            @hypothesis.seed(begin)
+            @hypothesis.settings(max_examples=CHUNK, **options)
+            @hypothesis.given(strategy)
+            def each(case):
+                nonlocal peak, warm, number
+                number += 1
+                if not first <= number < last:
+                    return
+                if not alone:
+                    faulthandler.dump_traceback_later(SECONDS, exit=True)
+                finding, taken = judge(call, case, folder, alone)
+                faulthandler.cancel_dump_traceback_later()
+                peak = max(peak, taken)
+                if finding or number % 20 == 0:
+                    tell.write("\1" + json.dumps({"next": number + 1, "findings": {finding: number} if finding else {}}) + "\n")
+                if warm is None and number >= first + (last - first) // 4:
+                    warm = memory()["VmRSS"]
+
+            each()
+        growth = memory()["VmRSS"] - (warm or before["VmRSS"])
         tell.write("\1" + json.dumps({"next": last, "growth": growth, "peak": peak}) + "\n")
     return 0
 
