@@ -10,6 +10,7 @@ memory: a crash, a hang or a MemoryError is a finding like a wrong exception. Th
 import argparse
 import contextlib
 import faulthandler
+import gc
 import importlib.util
 import io
 import json
@@ -56,7 +57,7 @@ def main():
         while done["cases"] < wanted and time.monotonic() < end:
             run(target, done, min(wanted, done["cases"] + PROCESS), lambda: given.state.write_text(json.dumps(state, indent=1)))
         print(
-            f"{target}: {done['cases']} cases, {done['seconds']:.0f} s, largest growth of a chunk {done['growth'] >> 20} MiB, "
+            f"{target}: {done['cases']} cases, {done['seconds']:.0f} s, largest growth of a process {done['growth'] >> 20} MiB, "
             f"of a case {done['peak'] >> 20} MiB, {len(done['findings'])} kinds of findings",
             flush=True,
         )
@@ -103,7 +104,10 @@ def enter(done, what, seed):
 
 
 def chunk(name, first, last, alone=False):
-    """Runs cases of a target in this process. It prints lines of JSON: findings, what comes next, memory."""
+    """Runs cases of a target in this process. It prints lines of JSON: findings, what comes next, memory.
+
+    Growth is measured between the ends of the first and the last thousand.
+    """
     import hypothesis
     from fuzz_targets import TARGETS
 
@@ -124,7 +128,7 @@ def chunk(name, first, last, alone=False):
             @hypothesis.settings(max_examples=CHUNK, **options)
             @hypothesis.given(strategy)
             def each(case):
-                nonlocal peak, warm, number
+                nonlocal peak, number
                 number += 1
                 if not first <= number < last:
                     return
@@ -135,11 +139,13 @@ def chunk(name, first, last, alone=False):
                 peak = max(peak, taken)
                 if finding or number % 20 == 0:
                     tell.write("\1" + json.dumps({"next": number + 1, "findings": {finding: number} if finding else {}}) + "\n")
-                if warm is None and number >= first + (last - first) // 4:
-                    warm = memory()["VmRSS"]
 
             each()
-        growth = memory()["VmRSS"] - (warm or before["VmRSS"])
+            del each  # Hypothesis keeps what it has tried
+            gc.collect()
+            after = memory()["VmRSS"]
+            warm = after if warm is None else warm
+        growth = after - warm
         tell.write("\1" + json.dumps({"next": last, "growth": growth, "peak": peak}) + "\n")
     return 0
 
