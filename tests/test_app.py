@@ -115,6 +115,7 @@ class Page:
 def test_in_a_browser(tmp_path, browser):
     pytest.importorskip("gradio")
     from PIL import Image
+    from selenium.webdriver import ActionChains
 
     model = tiny(input_shape=(64, 64, 3), patch_size=8, class_names=CLASSES)
     data = keras_vit.data.load("digits", batch_size=32, image_size=64, preprocessing=model.preprocessing)
@@ -138,7 +139,8 @@ def test_in_a_browser(tmp_path, browser):
         wait(lambda: len(shown.driver.find_elements("css selector", "#nearest img")) >= app.NEIGHBORS)
         before = overlay.get_attribute("src")
         shown.driver.save_screenshot(str(tmp_path / "answer.png"))
-        overlay.click()  # its middle lies in patch (4, 4), counted from 0
+        # Its middle is the corner of four patches, so a pixel away from it is clicked on: in patch (4, 4), counted from 0.
+        ActionChains(shown.driver).move_to_element_with_offset(overlay, 20, 20).click().perform()
         wait(lambda: "row 5, column 5" in shown.text("#hint"))
         wait(lambda: shown.find("#overlay img").get_attribute("src") != before)
         shown.driver.save_screenshot(str(tmp_path / "click.png"))
