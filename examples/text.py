@@ -55,7 +55,7 @@ def main():
     (text, labels), (test, test_labels) = windows(modules, stride)
     print(f"{len(text):,} training and {len(test):,} test windows of {LENGTH} characters from {len(modules)} modules")
     counts, test_counts = (np.stack([np.bincount(row, minlength=128) for row in rows]) ** 0.5 for rows in (text, test))
-    print(f"bag of characters: test accuracy {LogisticRegression(max_iter=200).fit(counts, labels).score(test_counts, test_labels):.3f}")
+    print(f"bag of characters: test accuracy {LogisticRegression(max_iter=2000).fit(counts, labels).score(test_counts, test_labels):.3f}")
     for name, positions in (("Transformer", True), ("Transformer without positions", False)):
         keras.utils.set_random_seed(0)
         model = transformer(len(modules), layers, positions)
