@@ -11,6 +11,7 @@ import keras
 from keras_vit.runtime import accumulation, batch, distributed, openvino, prediction, tracing_once
 from keras_vit.runtime.agreement import check_agreement
 from keras_vit.runtime.devices import processes, replicas
+from keras_vit.runtime.freed_memory import keep_freed_memory
 from keras_vit.runtime.step import tracing
 from keras_vit.runtime.switch import fast_paths
 from keras_vit.runtime.updates import apply_updates
@@ -23,6 +24,7 @@ class _Trainer:
 
     def make_train_function(self, force=False):
         self._forget_steps()
+        keep_freed_memory()
         return super().make_train_function(force)
 
     def make_test_function(self, force=False):
