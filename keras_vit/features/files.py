@@ -149,8 +149,8 @@ def read_features(path) -> Features:
     kinds = {name: (array.dtype.kind, array.ndim) for name, array in found.items()}
     settings, rows = _settings(found), {len(array) for name, array in found.items() if array.ndim and name != "class_names"}
     wanted = {"features": ("f", 2), "splits": ("U", 1), "indices": ("i", 1), "class_names": ("U", 1), "names": ("U", 1)}
-    whole = set(found) in (KEYS | {"labels"}, KEYS | {"names"}) and len(rows) == 1 and settings is not None
-    if not whole or any(kinds[name] != wanted[name] for name in found.keys() & wanted.keys()):
+    whole = set(found) in (KEYS | {"labels"}, KEYS | {"names"}) and len(rows) == 1
+    if settings is None or not whole or any(kinds[name] != wanted[name] for name in found.keys() & wanted.keys()):
         raise ValueError(f"A file of features must be one that `keras-vit embed` wrote. Received: {path}")
     class_names, _ = tuple(map(str, found.pop("class_names"))), found.pop("settings")
     return Features(**{"labels": None, **found}, class_names=class_names, settings=settings)
