@@ -241,6 +241,8 @@ class VisionTransformer(KeepsSublayers, ChecksImages, Trainer, keras.Model):
         config = {key: value for key, value in self.get_config().items() if key not in ("trainable", "sublayers")}
         own = {key: value for key, value in changes.items() if key in config and key not in NAMES}  # of a subclass
         wanted = self.config.override(**{key: value for key, value in changes.items() if key not in own})
+        if None in wanted.grid_size and wanted.position_embedding == self.config.position_embedding == "learned":
+            wanted = wanted.replace(position_grid=wanted.position_grid or self.config.table_grid)  # at this size nothing changes
         now = self.config.to_dict()
         changes = own | {key: value for key, value in wanted.to_dict().items() if key in changes or value != now[key]}
         try:

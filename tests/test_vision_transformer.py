@@ -360,3 +360,9 @@ def test_callable_activations_are_saved(other_process):
     model = tiny(activation=keras_vit.layers.quick_gelu, classifier_activation=keras.activations.sigmoid)
     assert json.dumps(model.get_config())
     assert other_process.check(model, random_images(model)) == "VisionTransformer"
+
+
+def test_adapting_to_any_size_keeps_the_outputs_at_this_size():
+    model = tiny()
+    images = random_images(model)
+    assert_close(model.adapt(input_shape=(None, None, 3))(images), model(images), 1e-6)

@@ -132,7 +132,7 @@ def test_image_order_set_in_keras():
         ("R26ViTS32", {"input_shape": (224, 224, 3), "patch_size": 2}, "must divide .* stride 32"),
         ("ViTB16", {"classes": 10}, "does not have these arguments. Received: classes"),
         ("ViTB16", {"patch_size": 16.0}, "`patch_size` must be"),
-        ("ViTB16", {"stem": {"kind": "conv"}}, "it needs filters, strides"),
+        ("ViTB16", {"stem": {"kind": "conv"}}, "requires filters, strides"),
     ],
 )
 def test_bad_input(model, overrides, message):

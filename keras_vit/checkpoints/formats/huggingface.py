@@ -329,8 +329,9 @@ def file(a: dict[str, Any]) -> File:
         pooling="token_gap" if dinov2 and top else a["pooling"],
     )
     renames, with_top, without = list(FORMS[family][0]), *FORMS[family][1:]
-    if a["mlp"] == "swiglu" and family != "tipsv2":
-        renames += [(r"\.mlp\.fc1\.", ".mlp.weights_in."), (r"\.mlp\.fc2\.", ".mlp.weights_out.")]
+    if a["mlp"] == "swiglu":
+        split = family == "tipsv2"
+        renames += [(r"\.mlp\.fc2\.", ".mlp.down_proj." if split else ".mlp.weights_out."), (r"\.mlp\.fc1\.", ".mlp.weights_in.")]
     if top and not tower:
         renames.append((r"^(?!(cls_|distillation_)?classifier\.)", f"{family}."))
 

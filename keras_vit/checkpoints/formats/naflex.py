@@ -57,7 +57,6 @@ def file(a: dict[str, Any]) -> File:
         act_layer=a["activation"],
         global_pool=POOLINGS[a["pooling"]],
         fc_norm=a["norm_after_pooling"],
-        final_norm=not a["norm_after_pooling"],
     )
 
     def key(name):
