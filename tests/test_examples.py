@@ -116,3 +116,14 @@ def test_jax_sharded():
     one, sharded = (re.findall(r"\d+\.\d+|\d+(?= KiB)", line) for line in run_alone("jax_sharded.py").splitlines())
     assert float(sharded[0]) == pytest.approx(float(one[0]), abs=2e-5)
     assert int(sharded[1]) < 0.7 * int(one[1])  # of what each device holds
+
+
+@pytest.mark.parametrize("name", ["cnn_vit_hybrid", "transformer_parts", "token_count"])
+def test_comparisons(run, monkeypatch, weights, name):
+    monkeypatch.syspath_prepend(EXAMPLES / "comparisons")  # as Python does for the folder of a script
+    more = ["--weights", weights] if name == "cnn_vit_hybrid" else []
+    first = run(f"comparisons/{name}.py", "--quick", "--output", ".", *more)
+    rows = pathlib.Path(f"{name}.csv").read_text()
+    assert Image.open(f"{name}.png").width > 500
+    assert first.endswith(run(f"comparisons/{name}.py", "--quick", "--figure", "--output", "."))
+    assert pathlib.Path(f"{name}.csv").read_text() == rows  # a figure trains nothing
