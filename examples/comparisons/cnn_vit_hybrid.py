@@ -82,7 +82,7 @@ def table(options, results, inside):
 
 
 def draw(options, results, inside):
-    figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(13, 4), layout="constrained")
+    figure, (left, middle, right) = pyplot.subplots(1, 3, figsize=(13, 5), layout="constrained")
     for family, augmentation in lines(results):
         rows = [row for images in sorted(options.sizes) for row in chosen(results, family=family, augmentation=augmentation, images=images)]
         points = by_place(rows, "images", "test", 100)
@@ -92,7 +92,7 @@ def draw(options, results, inside):
         for family in FAMILIES:
             points = by_place(inside.find(family=family, measure=measure), "place", "value")
             curve(axes, points, f"{family}, {measure}" if axes is middle else family, color=COLORS[family], linestyle=style)
-    middle.set(xlabel="Block or stage", ylabel="Mean distance (pixels)", title="How far a unit sees")
+    middle.set(xlabel="Block or stage", ylabel="Mean distance (pixels)", title="How far a unit sees", xticks=range(4))
     right.set(xlabel="Shift (pixels)", ylabel="Test accuracy (%)", title="Shifted test images")
     save(figure, options.file("cnn_vit_hybrid", "png"))
 

@@ -187,7 +187,7 @@ def save(figure, path):
     """Adds legends and a grid to a figure, and writes it."""
     for axes in figure.axes:
         if axes.get_legend_handles_labels()[1]:
-            axes.legend(fontsize="small")
+            axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=110)
 
