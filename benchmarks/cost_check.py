@@ -199,12 +199,13 @@ def measure_row(number, wanted, seconds):
 
 
 def calibration(backend):
-    """Returns the times of a calibration's models in seconds, in a process that `keras_vit.profiling.calibrate` would make them in."""
+    """Returns the times of a calibration's models in seconds, as `keras_vit.profiling.calibrate` measures them, and how long that took."""
     import subprocess
 
     code = (
-        "import json; from keras_vit.profiling import calibration as c; "
-        "print(json.dumps(c.seconds_of(c.measure(c.jobs(True), c.processes()))))"
+        "import json, time; from keras_vit.profiling import calibration as c; begun = time.perf_counter(); "
+        "found = c.seconds_of(c.measure(c.jobs(True), c.processes())); "
+        "print(json.dumps({'models': found, 'took': time.perf_counter() - begun}))"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT), "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
     found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=2 * PATIENCE, check=True)
@@ -252,7 +253,7 @@ def machine_of(backend, calibrations):
 
     from keras_vit.cost import Machine
 
-    mean = np.mean(list(calibrations.values()), axis=0).tolist()
+    mean = np.mean([each["models"] for each in calibrations.values()], axis=0).tolist()
     code = f"import json; from keras_vit.profiling.calibration import fit; print(json.dumps(fit(True, None, {mean})._asdict()))"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
     text = subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
@@ -292,8 +293,17 @@ def table(found, backends):
         lines.append(f"| {' | '.join(map(str, cells))} |")
     missed += [f"the exact number of {name}" for name, counted in exact.items() if not all(counted)]
     counted = " and ".join(f"{name.replace('macs', 'multiply-adds')} for {sum(each)}" for name, each in exact.items())
+    took = ", ".join(
+        f"{np.mean([each['took'] for each in found['calibrations'][backend].values()]):.0f} s on {BACKENDS[backend]}"
+        for backend in machines
+    )
     summary = f"The goals are missed for {', '.join(missed)}." if missed else "All goals are met."
-    text = "\n".join([*lines, "", f"Exact were {counted} of {len(ROWS)} models. {summary}", "", found["about"]]) + "\n"
+    text = (
+        "\n".join(
+            [*lines, "", f"Exact were {counted} of {len(ROWS)} models. {summary}", "", f"{found['about']} A calibration took {took}."]
+        )
+        + "\n"
+    )
     return text, missed
 
 
