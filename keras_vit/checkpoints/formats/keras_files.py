@@ -69,7 +69,7 @@ def _check_class(path, saved):
     name = saved["registered_name"] or saved["class_name"]
     found = keras.saving.get_registered_object(name)
     if not (isinstance(found, type) and issubclass(found, VisionTransformer)):
-        what = ascii(saved["class_name"])[1:81]
+        what = ascii(saved["class_name"])[1:-1][:80]
         raise CheckpointError(f"A `.keras` file of weights must hold a VisionTransformer. Received: {path} with a {what}")
 
 
