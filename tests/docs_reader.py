@@ -17,7 +17,12 @@ import sys
 import traceback
 
 ROOT = pathlib.Path(__file__).parents[1]
-PAGES = [ROOT / "README.md", ROOT / "README.ko.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    ROOT / "README.md",
+    ROOT / "README.ko.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs" / "comparisons").glob("*.md")),
+]
 TRANSLATED = [page for page in PAGES if page.name.endswith(".ko.md")]
 SMALL = dict(hidden_dim=8, num_layers=2, num_heads=2, mlp_dim=16)
 DEEP = {"ViTB16": 12}  # blocks by number are taken from it
