@@ -184,12 +184,14 @@ def curve(axes, points, label, **style):
 
 
 def save(figure, path):
-    """Adds legends and a grid to a figure, and writes it."""
-    for axes in figure.axes:
-        if axes.get_legend_handles_labels()[1]:
+    """Adds legends and a grid to a figure, leaves out what has no data yet, and writes it."""
+    for axes in list(figure.axes):
+        if not axes.has_data():
+            axes.remove()
+        elif axes.get_legend_handles_labels()[1]:
             axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
         axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=110)
+    figure.savefig(path, dpi=110, bbox_inches="tight")
 
 
 def by_place(rows, place, value, factor=1.0):
