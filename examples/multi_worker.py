@@ -14,12 +14,7 @@ import signal
 import socket
 import subprocess
 import sys
-
-import keras
-
-from keras_vit.data import load
-from keras_vit.runtime import processes
-from keras_vit.training import RECIPES, Checkpoints, strategy
+import time
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("--output", required=True, type=pathlib.Path, help="a folder that all machines share")
@@ -33,28 +28,47 @@ parser.add_argument("--kill-at", type=int, metavar="STEP", help="the second proc
 
 def work(arguments):
     """What each machine runs."""
+    from keras_vit.training import strategy
+
     chosen = strategy()  # first of all: TensorFlow asks for that
+
+    import keras
+
+    from keras_vit.data import load
+    from keras_vit.runtime import processes
+    from keras_vit.training import RECIPES, Checkpoints
+
     keras.utils.set_random_seed(0)
     number, count = processes()
     data = load(arguments.data, batch_size=arguments.batch_size, augmentation="none", shard=(number, count))
     with chosen.scope():
         recipe = RECIPES["small_data"]
-        form = dict(num_classes=len(data.class_names), input_shape=data.image_shape, num_layers=arguments.layers)
-        model = recipe.build("ViTMicro4", **form)
+        model = recipe.build("ViTMicro4", num_classes=len(data.class_names), input_shape=data.image_shape, num_layers=arguments.layers)
         recipe.compile(model, data.steps_per_epoch)
         checkpoints = Checkpoints(arguments.output / "checkpoints", every_steps=5)
-        death = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: perhaps_die(arguments, checkpoints, number))
-        length = dict(steps_per_epoch=data.steps_per_epoch, epochs=arguments.epochs, shuffle=False, verbose=0 if number else 2)
-        model.fit(checkpoints.resume(data.train_from), validation_data=data.validation, callbacks=[checkpoints, death], **length)
+        model.fit(
+            checkpoints.resume(data.train_from),
+            steps_per_epoch=data.steps_per_epoch,
+            epochs=arguments.epochs,
+            validation_data=data.validation,
+            callbacks=[
+                checkpoints,
+                keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: perhaps_die(arguments, checkpoints)),
+            ],
+            shuffle=False,
+            verbose=0 if number else 2,
+        )
     digest = hashlib.sha256(b"".join(v.numpy().tobytes() for v in [*model.weights, *model.optimizer.variables]))
     if number == 0:
         model.save(arguments.output / "model.keras")
     print(json.dumps({"worker": number, "weights and optimizer": digest.hexdigest(), "loss": model.history.history["loss"]}), flush=True)
 
 
-def perhaps_die(arguments, checkpoints, number):
+def perhaps_die(arguments, checkpoints):
+    from keras_vit.runtime import processes
+
     died = arguments.output / "killed"
-    if arguments.kill_at == checkpoints.step and number == 1 and not died.exists():
+    if arguments.kill_at == checkpoints.step and processes()[0] == 1 and not died.exists():
         died.touch()
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -63,18 +77,26 @@ def schedule(arguments):
     """Starts the processes, and all of them again whenever one has failed, as SLURM or Kubernetes would."""
     for attempt in range(3):
         addresses = [f"127.0.0.1:{port}" for port in free_ports(arguments.local)]
-        started = []
+        processes = []
         for index in range(arguments.local):
             config = {"cluster": {"worker": addresses}, "task": {"type": "worker", "index": index}}
-            started.append(subprocess.Popen([sys.executable, *sys.argv], env=os.environ | {"TF_CONFIG": json.dumps(config)}))
-        if not any([process.wait() for process in started]):
+            environment = os.environ | {"TF_CONFIG": json.dumps(config)}
+            processes.append(subprocess.Popen([sys.executable, *sys.argv], env=environment))
+        while not any(process.poll() for process in processes) and any(process.poll() is None for process in processes):
+            time.sleep(0.1)
+        start = time.monotonic()
+        for process in processes:
+            process.wait()
+        if not any(process.returncode for process in processes):
             return
-        print(f"attempt {attempt + 1} failed", file=sys.stderr, flush=True)
+        print(f"attempt {attempt + 1} failed; all had ended {time.monotonic() - start:.0f} s after the first", file=sys.stderr, flush=True)
     sys.exit(1)
 
 
 def free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    sockets = [socket.socket() for _ in range(count)]
+    for each in sockets:
+        each.bind(("127.0.0.1", 0))
     ports = [each.getsockname()[1] for each in sockets]
     for each in sockets:
         each.close()
