@@ -78,7 +78,7 @@ def main():
 
 def times_between_steps(model, batch):
     """Traces a compiled model's training step. Returns a list to which each call of it adds the seconds since the call before ended."""
-    model.train_on_batch(*batch)
+    model.train_on_batch(*(part.numpy() for part in batch))  # JAX takes no tensors of TensorFlow
     model.make_train_function()
     function, times, ended = model.train_function, [], []
 
