@@ -34,8 +34,9 @@ from workers import BACKENDS, Row, onnx_file
 HERE = pathlib.Path(__file__).resolve().parent
 VENVS = os.environ.get("KERAS_VIT_BENCHMARK_VENVS", HERE / ".venvs")
 UNDISTURBED, SPOILT = 0.03, 0.1  # shares of the CPUs that other programs used
-# What keeps oneDNN (in TensorFlow, torch and OpenVINO), XLA, torch and MKL from using later instructions. Without AVX-512 VNNI or AVX-VNNI
-# TensorFlow does not use oneDNN's operations. Eigen in TensorFlow never uses more than AVX2; onnxruntime's kernels cannot be limited.
+# What keeps oneDNN (in TensorFlow, torch and OpenVINO), XLA's compiler, torch and MKL from using later instructions. Without AVX-512 VNNI
+# or AVX-VNNI TensorFlow does not use oneDNN's operations. Eigen in TensorFlow never uses more than AVX2. onnxruntime's kernels and XLA's
+# library of matrix products cannot be limited: their rows do not count.
 INSTRUCTIONS = {
     "AVX2": {
         "TF_ENABLE_ONEDNN_OPTS": "0",
