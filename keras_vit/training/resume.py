@@ -82,7 +82,7 @@ class Checkpoints(keras.callbacks.Callback):
         self.history = []
         self._path = self._arrays = None  # of the checkpoint that was read, until it is restored
         self._repeated = 0  # steps before the checkpoint that run again: those of one execution
-        self._epoch_is_over = False  # whether these are the last steps of their epoch
+        self._epoch_steps = 0  # steps of their epoch, or 0 if the checkpoint does not tell
         self._offset = 0  # steps of the current epoch that an earlier `fit` has done
         self._begun = self._ended = 0  # steps of the current epoch that this `fit` has started, and that Keras has reported
         self._losses = collections.deque()  # (step of the epoch, loss) that Keras has reported since the last check
@@ -112,7 +112,7 @@ class Checkpoints(keras.callbacks.Callback):
     @property
     def async_safe(self) -> bool:
         """Whether Keras may call `on_train_batch_end` in the background: not if the first steps of `fit` restore the end of an epoch."""
-        return not (self._repeated and self._epoch_is_over)
+        return not (self._repeated and self.done >= self._epoch_steps)
 
     def files(self) -> list[pathlib.Path]:
         """Returns the paths of the checkpoints, oldest first."""
@@ -201,6 +201,8 @@ class Checkpoints(keras.callbacks.Callback):
         self._stop_if_asked()
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
+        if self._repeated:  # another callback has ended the epoch at once
+            self._after_steps(self._begun)
         self._check_losses()  # Keras has reported all of them
         self.step += max(self._offset + self._ended - self.done, 0)
         if self.model.stop_training == END_OF_EPOCH:
@@ -248,7 +250,7 @@ class Checkpoints(keras.callbacks.Callback):
                 raise ValueError(f"All checkpoints are damaged: remove them to start again. Received: {self.folder}")
         self.epoch, self.done, self.step, self.history = (state[name] for name in ("epoch", "done", "step", "history"))
         self._repeated = state["repeated"]
-        self._epoch_is_over = self.done >= state.get("steps", 0)  # older checkpoints lack "steps"
+        self._epoch_steps = state.get("steps", 0)  # older checkpoints lack it
 
     def _check_fit(self):
         """Raises a ValueError for arguments of `fit` with which the run cannot be saved or resumed."""
@@ -260,10 +262,12 @@ class Checkpoints(keras.callbacks.Callback):
             )
         if self._repeated and not self._exact:
             raise ValueError(f"Resuming in the middle of an epoch needs the data of `resume`. Received: {self._path}")
-        if self._repeated and (self._repeated != self.model.steps_per_execution or self.done > self.params["steps"]):
+        steps = self.params["steps"]
+        same = self._repeated == self.model.steps_per_execution and self._epoch_steps in (0, steps)
+        if self._repeated and (not same or self.done > steps):
             raise ValueError(
                 "An interrupted epoch must be resumed with the same `steps_per_execution` and `steps_per_epoch`. "
-                f"Received: steps_per_execution={self.model.steps_per_execution}, steps_per_epoch={self.params['steps']}, {self._path}"
+                f"Received: steps_per_execution={self.model.steps_per_execution}, steps_per_epoch={steps}, {self._path}"
             )
         if self._path and not self.model.built:
             raise ValueError(f"The model must be built before `fit` can restore it. Received: {self.model}")

@@ -302,7 +302,7 @@ def test_another_model_is_refused_and_left_as_it_was(tmp_path, saved):
     [
         (lambda c: small_model().fit(X, Y, callbacks=[c], verbose=0), "in the middle of an epoch .* Received: .*step-000000006.npz"),
         (lambda c: fit(small_model(steps_per_execution=2), c), "the same `steps_per_execution` .* Received: steps_per_execution=2"),
-        (lambda c: fit(small_model(), c, steps_per_epoch=1), "`steps_per_epoch`. Received: steps_per_execution=1, steps_per_epoch=1"),
+        (lambda c: fit(small_model(), c, steps_per_epoch=3), "`steps_per_epoch`. Received: steps_per_execution=1, steps_per_epoch=3"),
         (lambda c: fit(small_model(metrics=[]), c), "another model, optimizer or metrics"),
     ],
     ids=["data", "steps_per_execution", "steps_per_epoch", "metrics"],
