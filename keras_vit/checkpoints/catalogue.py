@@ -2,9 +2,11 @@
 
 import logging
 import os
+import re
 from typing import Any, NamedTuple
 
 from keras_vit.checkpoints.formats.files import SUFFIXES
+from keras_vit.checkpoints.formats.timm import OTHER_MODELS
 from keras_vit.checkpoints.published import (
     AIMV2,
     AIMV2_HUB,
@@ -134,6 +136,8 @@ def find_preset(name: str) -> dict:
     """
     if name in PRESETS:
         return preset(name)
+    if what := other_model(name):
+        raise ValueError(f"timm's {name} {what}, which is not read. Received: {name!r}")
     meant = nearest_presets(name)
     if row := next((row for row in CATALOGUE if row.source.endswith(f"/{name}")), None):
         meaning = f"This is the preset {row.model} with `weights={row.tag!r}`"
@@ -142,6 +146,11 @@ def find_preset(name: str) -> dict:
     else:
         meaning = f"There is no preset of that name. The nearest are {', '.join(meant)}; `keras_vit.list_models()` lists all"
     raise ValueError(f"{meaning}. Received: {name!r}")
+
+
+def other_model(name: str) -> str | None:
+    """Returns why a model of timm's is not read although its name is like a Vision Transformer's, or None."""
+    return next((what for pattern, what in OTHER_MODELS.items() if re.search(pattern, str(name))), None)
 
 
 def tags(model: str) -> str:

@@ -117,7 +117,8 @@ def _check_name(name):
             f"{model} is a preset: `keras_vit.{model}(weights={weights})` loads its weights. Its tags: {catalogue.tags(model)}. "
             f"Received: {name}"
         )
-    if not name.endswith((*SUFFIXES, ".keras", ".h5", ".bin")) and len(nearest_presets(name)) == 1:
+    is_file = name.endswith((*SUFFIXES, ".keras", ".h5", ".bin"))
+    if not is_file and (catalogue.other_model(name) or len(nearest_presets(name)) == 1):
         catalogue.find_preset(name)
 
 

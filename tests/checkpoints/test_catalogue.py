@@ -126,6 +126,7 @@ def test_imagenet_means_the_best_tag(caplog):
         ("ViTS16", "is a preset: .*augreg_in21k_ft_in1k_384"),
         ("ViTS16:augreg_in1k", r"keras_vit.ViTS16\(weights='augreg_in1k'\)"),
         ("dinov2_vits14", "called DINOv2S14 here"),
+        ("vit_small_patch16_18x2_224", "has parallel blocks, which is not read"),
     ],
 )
 def test_a_name_from_elsewhere_is_answered_by_its_meaning(name, answer, monkeypatch, tmp_path):

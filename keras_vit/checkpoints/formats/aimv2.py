@@ -100,8 +100,7 @@ def architecture(shapes: dict, names: Names, config: dict, overrides: dict, expe
     """Returns the same as `timm.architecture`. `config` may also be transformers' beside Apple's own tensors."""
     if pooling := [key for key in shapes if key.startswith("head.") and not key.startswith(("head.weight", "head.bias"))]:
         raise ValueError(
-            "The attention pooling of AIMv2's -lit models is not read; the models without it are the same encoder. "
-            f"Received: {', '.join(pooling)}"
+            f"The attention pooling of AIMv2's -lit model is not read; the models without it are. Received: {', '.join(pooling)}"
         )
     processor = config.get("image_processor")
     config = {key: value for key, value in config.items() if key != "image_processor"}
