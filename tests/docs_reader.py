@@ -24,8 +24,7 @@ PAGES = [
     *sorted((ROOT / "docs" / "comparisons").glob("*.md")),
 ]
 TRANSLATED = [page for page in PAGES if page.name.endswith(".ko.md")]
-SMALL = dict(hidden_dim=8, num_layers=2, num_heads=2, mlp_dim=16)
-DEEP = {"ViTB16": 12}  # blocks by number are taken from it
+SMALL = dict(hidden_dim=8, num_heads=2, mlp_dim=16)
 COMMIT = "0" * 40
 
 
@@ -39,11 +38,16 @@ def blocks(page, languages=("python",)):
     return found
 
 
-def shrink_presets():
+def deep(page):
+    """Returns whether blocks of a page take the twelfth block of a model."""
+    return any(re.search(r"\b(block_)?11\b", code) for _, code in blocks(page))
+
+
+def shrink_presets(num_layers):
     from keras_vit.presets import PRESETS
 
-    for name, arguments in PRESETS.items():
-        arguments.update(SMALL, num_layers=DEEP.get(name, SMALL["num_layers"]))
+    for arguments in PRESETS.values():
+        arguments.update(SMALL, num_layers=num_layers)
         if "stem" in arguments and arguments["stem"]["kind"] == "resnet":
             arguments["stem"] = {"kind": "resnet", "block_counts": (1, 1), "width": 4, "num_groups": 2}
 
@@ -139,9 +143,9 @@ def main(folder, *pages):
     os.environ |= {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(folder / "hub"), "KERAS_HOME": str(folder / "keras")}
     import keras_vit  # noqa: F401
 
-    shrink_presets()
-    shorten()
     pages = [pathlib.Path(page).absolute() for page in pages]
+    shrink_presets(12 if any(map(deep, pages)) else 2)
+    shorten()
     fill_hub(set().union(*(sources("\n".join(code for _, code in blocks(page))) for page in pages)))
     for page in pages:
         line, error = run(page, folder / hashlib.sha256(page.name.encode()).hexdigest()[:8])

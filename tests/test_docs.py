@@ -8,10 +8,11 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from itertools import filterfalse
 
 import pytest
 import zoo_page
-from docs_reader import PAGES, ROOT, TRANSLATED, blocks
+from docs_reader import PAGES, ROOT, TRANSLATED, blocks, deep
 from helpers import requires_tensorflow
 from typer.main import get_command
 
@@ -22,9 +23,10 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 COMMANDS = {"keras-vit", "python", "pip"}
 
 
-# Few processes, each of which imports once. Virtual devices must be made before anything runs: their page is the first.
+# Few processes, each of which imports once: one for the pages that need deep models, and five. Virtual devices must be made before
+# anything runs: their page is the first.
 RUN = sorted((page for page in PAGES if blocks(page) and page not in TRANSLATED), key=lambda page: page.stem != "distribution")
-GROUPS = [RUN[number::6] for number in range(6)]
+GROUPS = [[*filter(deep, RUN)], *([*filterfalse(deep, RUN)][number::5] for number in range(5))]
 
 
 def read(pages, folder, **environment):

@@ -55,17 +55,19 @@ def trained(folder, workers, names):
     return found
 
 
-@pytest.mark.parametrize("workers, names", [(2, list(VARIANTS)), (3, list(VARIANTS)[:1])])
-def test_workers_train_as_one_device(tmp_path, workers, names):
+def test_workers_train_as_one_device(tmp_path):
+    """Three have an empty part of the last batch more; what a device computes by itself, such as bfloat16, is in `mirrored.py`."""
     random = ["drop path", "drop path again"]
-    (alone,) = trained(tmp_path, 1, list(dict.fromkeys(VARIANTS[name][0] for name in names)) + random[:1])
-    first, *others = trained(tmp_path, workers, names + random)
-    for name in names:
-        assert apart(first[name], alone[VARIANTS[name][0]]) < (3e-2 if name == "mixed_bfloat16" else 5e-5), name
-    for other in others:
-        assert all(apart(first[name], other[name]) == 0.0 for name in names + random)
-    assert apart(first[random[0]], first[random[1]]) == 0.0
-    assert apart(first[random[0]], alone[random[0]]) > 1e-3  # each worker's masks are others
+    several = {2: [name for name in VARIANTS if VARIANTS[name][0] in ("SGD", "AdamW", "distillation")], 3: [*VARIANTS][:1]}
+    (alone,) = trained(tmp_path, 1, list(dict.fromkeys(VARIANTS[name][0] for name in several[2])) + random[:1])
+    for workers, names in several.items():
+        first, *others = trained(tmp_path, workers, names + random)
+        for name in names:
+            assert apart(first[name], alone[VARIANTS[name][0]]) < 5e-5, name
+        for other in others:
+            assert all(apart(first[name], other[name]) == 0.0 for name in names + random)
+        assert apart(first[random[0]], first[random[1]]) == 0.0
+        assert apart(first[random[0]], alone[random[0]]) > 1e-3  # each worker's masks are others
 
 
 def test_workers_read_tar_files_of_their_own(tmp_path):
