@@ -89,13 +89,17 @@ def write_features(
         sizes = {"all": len(images.names)}
         found = {"files": fingerprint_of_files(images), "data": images.folder or None, "data_options": {"image_size": image_size}}
 
-        def batches(_, first):
+        def files(_, first):
             return batches_of_files(images, transform, batch_size, first, strict)
+
+        batches = files
     else:
         class_names, sizes, found = data.class_names, {name: data.sizes[name] for name in splits_of(data, split)}, {}
 
-        def batches(name, first):
+        def labeled(name, first):
             return _labeled(data, name, batch_size, first)
+
+        batches = labeled
 
     settings = {
         **found,
