@@ -272,7 +272,7 @@ class LimitedBody:
         try:
             await self.app(scope, limited, noticed)
         except Exception as error:  # gradio may raise anything on a request that its page never sends; the server would log a traceback
-            say(f"A request failed: {scope['method']} {ascii(scope['path'])[1:81]} ({type(error).__name__})")
+            say(f"A request failed: {scope['method']} {ascii(scope['path'])[1:-1][:80]} ({type(error).__name__})")
             if not begun:
                 await send({"type": "http.response.start", "status": 400, "headers": [(b"content-length", b"0")]})
                 await send({"type": "http.response.body", "body": b""})

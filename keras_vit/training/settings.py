@@ -74,7 +74,7 @@ def check(config: dict[str, Any], where: str = "") -> None:
     """
     for key, value in config.items():
         if key not in KEYS:
-            raise ValueError(f"Unknown setting; there is {', '.join(nearest(key, KEYS))}. Received: {ascii(key)[1:81]}{where}")
+            raise ValueError(f"Unknown setting; there is {', '.join(nearest(key, KEYS))}. Received: {ascii(key)[1:-1][:80]}{where}")
         kind, least = KEYS[key]
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise ValueError(f"`{key}` must be of type {kind.__name__}. Received: {key}={value!r}{where}")
@@ -82,7 +82,9 @@ def check(config: dict[str, Any], where: str = "") -> None:
             checks.integer(key, value, least)
     if unknown := sorted(set(config.get("training", {})) - set(RECIPE_VALUES)):
         names = ", ".join(nearest(unknown[0], RECIPE_VALUES))
-        raise ValueError(f"`training` has the values of a recipe, such as {names}. Received: {ascii(', '.join(unknown))[1:201]}{where}")
+        raise ValueError(
+            f"`training` has the values of a recipe, such as {names}. Received: {ascii(', '.join(unknown))[1:-1][:200]}{where}"
+        )
     if not all(isinstance(name, str) for name in config.get("class_names", ())):
         raise ValueError(f"`class_names` must be strings. Received: {config['class_names']}{where}")
 

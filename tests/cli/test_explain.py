@@ -68,9 +68,9 @@ def test_wrong_usage(capsys, tmp_path, run, photos):
         (["--block", 2, photos[0]], "between -2 and 1. Received: 2"),
         (
             ["--method", "rollout", "--block", 1, photos[0]],
-            "is for attention, grad-cam, pca. Received: --block 1 with --method rollout",
+            "needs the method attention, grad-cam, pca. Received: --block 1 with --method rollout",
         ),
-        (["--class", "owl", photos[0]], "`--class` is for relevance, grad-cam."),
+        (["--class", "owl", photos[0]], "`--class` needs the method relevance, grad-cam."),
         (["--method", "relevance", "--class", "fish", photos[0]], "Unknown class; there is 'cat', 'dog', 'owl'. Received: 'fish'"),
         (["--method", "relevance", "--class", "3", photos[0]], "Unknown class"),
         (["--method", "saliency", photos[0]], "saliency"),

@@ -13,7 +13,7 @@ def test_where_attention_overtakes_the_rest():
     dots = [int(line.get_xdata()[0]) for line in ax.get_lines() if line.get_marker() == "o"]
     assert dots == [pytest.approx(patch * (6 * 192 + patch**2 / 8) ** 0.5, abs=patch) for patch in (32, 8)]
     assert [text.get_text() for text in ax.texts] == [f"{side} pixels" for side in dots]
-    assert cost_curves("ViTTi16", quantity="memory", ax=ax) is ax and ax.get_ylabel().startswith("Memory")
+    assert cost_curves("ViTTi16", quantity="memory", ax=ax) is ax and ax.get_ylabel().startswith("Peak memory")
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def _open_torch(path, archive, members, name, *others):
     if refused:
         raise CheckpointError(
             "A torch file may hold only tensors and plain values; this one wants to run code and was refused. "
-            f"Received: {ascii(', '.join(refused))[1:201]} in path={path}"
+            f"Received: {ascii(', '.join(refused))[1:-1][:200]} in path={path}"
         )
     try:
         import torch
