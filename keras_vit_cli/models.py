@@ -51,7 +51,7 @@ def config_of(source):
     return read_config(config) if config.is_file() and config.with_name(MODEL).is_file() else {}
 
 
-def data_of(source, data=None):
+def data_of(source: str, data: str | None = None) -> str:
     """Returns the data source of a command: the given one, or else that of the run."""
     from keras_vit.training.settings import check_there
 

@@ -9,7 +9,7 @@ from helpers import assert_close, command, randomize
 from safetensors.numpy import load_file, save_file
 
 import keras_vit
-from keras_vit.checkpoints.saving import FORMATS
+from keras_vit.checkpoints import FORMATS
 from keras_vit_cli.convert import Format
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
