@@ -16,7 +16,6 @@ from keras_vit.backbone import find_vision_transformer
 from keras_vit.checkpoints.formats.archives import read_npz
 from keras_vit.features.embedding import feature_model, features_of
 from keras_vit.features.parquet import check_text, read_parquet, require_pyarrow, write_parquet
-from keras_vit.features.unlabeled import batches_of_files, find_images, fingerprint_of_files, transform_of
 from keras_vit.files import disown, own, replacing
 from keras_vit.layers import checks
 
@@ -82,15 +81,17 @@ def write_features(
     checks.integer("batch_size", batch_size)
     forward, vit = feature_model(model, pooling), find_vision_transformer(model)
     if isinstance(data, (str, os.PathLike, list, tuple)):
-        class_names, images, transform = (), find_images(data), transform_of(vit, image_size)
+        from keras_vit.features import unlabeled  # needs `keras_vit.data`, which `import keras_vit` does not
+
+        class_names, images, transform = (), unlabeled.find_images(data), unlabeled.transform_of(vit, image_size)
         checks.one_of("split", split, ("all",))
         if path.suffix == ".parquet":
             check_text(images.names)
         sizes = {"all": len(images.names)}
-        found = {"files": fingerprint_of_files(images), "data": images.folder or None, "data_options": {"image_size": image_size}}
+        found = {"files": unlabeled.fingerprint_of_files(images), "data": images.folder or None, "data_options": {"image_size": image_size}}
 
         def files(_, first):
-            return batches_of_files(images, transform, batch_size, first, strict)
+            return unlabeled.batches_of_files(images, transform, batch_size, first, strict)
 
         batches = files
     else:

@@ -32,7 +32,7 @@ def test_every_choice_is_valid_and_within_the_budget():
     middle = sorted(price.macs for price in prices)[len(prices) // 2]
     within = architectures(rows, BASE, max_macs=middle)
     assert within == [choice for choice, price in zip(every, prices) if price.macs <= middle]
-    with pytest.raises(ValueError, match=f"begin at {min(p.parameters for p in prices):,} parameters.*max_parameters=10"):
+    with pytest.raises(ValueError, match=f"the smallest have {min(p.parameters for p in prices):,} parameters.*max_parameters=10"):
         architectures(rows, BASE, max_parameters=10)
 
 

@@ -93,7 +93,7 @@ def test_similarity_of_positions():
     assert np.nanmax(drawn) == pytest.approx(1.0, abs=1e-5)
     for name in ("simple", "mae"):
         assert similarities(positions_of(tiny(**VARIANTS[name]))).shape == (2, 3, 2, 3)
-    with pytest.raises(ValueError, match="no position embedding"):
+    with pytest.raises(ValueError, match="must have a position embedding"):
         visualize.position_similarity(tiny(position_embedding="none"))
 
 

@@ -128,10 +128,10 @@ def test_bad_input(monkeypatch):
 def test_what_is_a_machines_own_is_divided_over_its_devices():
     import tensorflow as tf
 
-    from keras_vit.training.devices.strategy import _divided
+    from keras_vit.training.devices.strategy import _split
 
     batches = tf.data.Dataset.range(11).map(lambda number: (number, -number)).batch(6)
-    found = [[tensor.numpy().tolist() for tensor in part] for part in _divided(batches, 2)]
+    found = [[tensor.numpy().tolist() for tensor in part] for part in _split(batches, 2)]
     assert [part[0] for part in found] == [[0, 1, 2], [3, 4, 5], [6, 7, 8], [9, 10]]
     assert all(part[1] == [-number for number in part[0]] for part in found)
 
