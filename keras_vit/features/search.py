@@ -5,7 +5,6 @@ import numpy as np
 from keras_vit.features.embedding import embed
 from keras_vit.features.files import Features, fingerprint
 from keras_vit.features.probes import nearest
-from keras_vit.features.unlabeled import read_files
 
 
 def embed_query(model, paths, index: Features) -> np.ndarray:
@@ -101,6 +100,8 @@ def images_of(index: Features, rows, data=None) -> list[np.ndarray]:
 
     data = data or index.settings.get("data")
     if index.names is not None:
+        from keras_vit.features.unlabeled import read_files  # needs `keras_vit.data`, which `import keras_vit` does not
+
         return read_files(data or "", [index.names[row] for row in rows])
     if data is None:
         raise ValueError("The features do not name their data. Pass `data`, such as digits or the path of a folder")
