@@ -94,7 +94,7 @@ def test_tuner(run):
 
 
 def test_naflex(run):
-    assert len(ACCURACY.findall(run("naflex.py", "--images", 8, "--epochs", 1, "--side", 2))) == 3
+    assert len(ACCURACY.findall(run("naflex.py", "--images", 10, "--epochs", 1, "--side", 2))) == 3
 
 
 def test_export(run, monkeypatch, weights):
