@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 from keras_vit.checkpoints.formats import google, huggingface, perception_encoder, timm
 from keras_vit.checkpoints.formats.files import KNOWN_FORMATS
+from keras_vit.checkpoints.formats.mapping import renaming
 from keras_vit.config import PREPROCESSING, ViTConfig
 
 log = logging.getLogger("keras_vit")
@@ -88,14 +89,14 @@ def recognize(tensors: Any, ema: bool | None = None) -> Found:
 def _models(format, keys):
     """Yields a `Found` for each model of a format."""
     roots = _roots(format, keys)
+    rename = renaming(format.RENAMES)
     for root in roots:
         inner = tuple(other for other in roots if other != root and other.startswith(root))
         names, short = {}, {}
         for key in keys:
             if key.startswith(root) and not key.startswith(inner):
-                name = short_key = key.removeprefix(root)
-                for pattern, replacement in format.RENAMES:
-                    name = re.sub(pattern, replacement, name)
+                short_key = key.removeprefix(root)
+                name = rename(short_key)
                 names[name], short[name] = keys[key], short_key
         if format.recognizes(names):
             yield Found(format, root, names, short)

@@ -1,6 +1,5 @@
 """AIMv2 in timm's format, in Apple's own, which has timm's layout, and in Hugging Face transformers'."""
 
-import re
 from typing import Any, NamedTuple
 
 from keras_vit.checkpoints.formats.mapping import (
@@ -17,6 +16,7 @@ from keras_vit.checkpoints.formats.mapping import (
     lacking,
     position_grid,
     position_row,
+    renaming,
     row,
     square,
 )
@@ -254,11 +254,6 @@ def file(a: dict[str, Any], names: Names) -> File:
         config = timm_config(a, "aimv2_large_patch14_224", model_args, "patch_embed.proj")
         return File(arguments, lambda name: name, {"config.json": config})
 
-    def key(name):
-        for pattern, replacement in WRITTEN_NAMES:
-            name = re.sub(pattern, replacement, name)
-        return name
-
     config = dict(
         architectures=["Aimv2VisionModel"],
         model_type=KIND,
@@ -278,4 +273,4 @@ def file(a: dict[str, Any], names: Names) -> File:
         is_native=native,
     )
     processor = to_processor(a["preprocessing"], size)
-    return File(arguments, key, {"config.json": config, "preprocessor_config.json": processor})
+    return File(arguments, renaming(WRITTEN_NAMES), {"config.json": config, "preprocessor_config.json": processor})

@@ -1,6 +1,5 @@
 """DINOv3 in Hugging Face transformers' format."""
 
-import re
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from keras_vit.checkpoints.formats.mapping import (
     image_sizes,
     lacking,
     norm,
+    renaming,
     row,
     square,
 )
@@ -142,11 +142,6 @@ def file(a: dict[str, Any]) -> File:
     height, width, channels = a["input_shape"]
     size = (height, width)
 
-    def key(name):
-        for pattern, replacement in RENAMES:
-            name = re.sub(pattern, replacement, name)
-        return name
-
     turned = a["rotary"]
     config = dict(
         architectures=["DINOv3ViTModel"],
@@ -176,4 +171,4 @@ def file(a: dict[str, Any]) -> File:
     mask = {"embeddings.mask_token": np.zeros((1, 1, a["hidden_dim"]), "float32")}
     if not a["num_register_tokens"]:
         mask["embeddings.register_tokens"] = np.zeros((1, 0, a["hidden_dim"]), "float32")
-    return File(a, key, {"config.json": config, "preprocessor_config.json": processor}, mask)
+    return File(a, renaming(RENAMES), {"config.json": config, "preprocessor_config.json": processor}, mask)

@@ -19,6 +19,7 @@ from keras_vit.checkpoints.formats.mapping import (
     norm,
     position_grid,
     position_row,
+    renaming,
     row,
     square,
 )
@@ -256,11 +257,6 @@ def file(a: dict[str, Any]) -> File:
     renames += [(r"^norm\.", "fc_norm.")] if a["norm_after_pooling"] else []
     renames += [(r"\.attn\.([qv])_bias$", r".attn.\1_proj.bias")] if apart else []
 
-    def key(name):
-        for pattern, replacement in renames:
-            name = re.sub(pattern, replacement, name)
-        return name
-
     ratio = a["mlp_dim"] / a["hidden_dim"]
     pooled = (a["pooling_mlp_dim"] or a["mlp_dim"]) / a["hidden_dim"]
     # timm rounds the product down.
@@ -298,7 +294,7 @@ def file(a: dict[str, Any]) -> File:
         model_args |= dict(attn_pool_num_heads=heads, attn_pool_mlp_ratio=exact(pooled, a["pooling_mlp_dim"] or a["mlp_dim"]))
     # The epsilon and the projection follow from the architecture, because JSON holds no layers.
     config = timm_config(a, _architecture(a), model_args, "patch_embed.proj")
-    return File({**a, **changes}, key, {"config.json": config}, details=dict(split_gate=gate, apart=apart))
+    return File({**a, **changes}, renaming(renames), {"config.json": config}, details=dict(split_gate=gate, apart=apart))
 
 
 def _architecture(a):

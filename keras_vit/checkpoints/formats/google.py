@@ -1,6 +1,5 @@
 """Google's npz formats: vit_jax (original, augreg, sam, gsam; plain, hybrid) and big_vision (also scanned, FlexiViT, SigLIP's tower)."""
 
-import re
 from typing import Any
 
 import numpy as np
@@ -16,6 +15,7 @@ from keras_vit.checkpoints.formats.mapping import (
     lacking,
     position_grid,
     position_row,
+    renaming,
     row,
     side_of_patch,
 )
@@ -254,16 +254,12 @@ def file(a: dict[str, Any]) -> File:
         qkv_bias=True,
     )
 
-    def key(name):
-        for pattern, replacement in VIT_JAX_NAMES if vit_jax else BIG_VISION_NAMES:
-            name = re.sub(pattern, replacement, name)
-        return name
-
+    names = VIT_JAX_NAMES if vit_jax else BIG_VISION_NAMES
     comment = {
         "class_names": a["class_names"] if a["include_top"] else None,
         "preprocessing": {key: _one(value) for key, value in a["preprocessing"].items() if key != "size"},
     }
-    return File({**a, **changes}, key, comment=comment)
+    return File({**a, **changes}, renaming(names), comment=comment)
 
 
 def _one(value):

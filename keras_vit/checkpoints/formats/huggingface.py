@@ -1,7 +1,6 @@
 """Hugging Face transformers' format: ViT, DeiT, DINOv2, DINOv3, TIPSv2, MAE, I-JEPA, hybrids, towers of SigLIP, SigLIP 2 and CLIP."""
 
 import math
-import re
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from keras_vit.checkpoints.formats.mapping import (
     norm,
     position_grid,
     position_row,
+    renaming,
     resnet_rows,
     resnet_stem,
     row,
@@ -335,12 +335,10 @@ def file(a: dict[str, Any]) -> File:
     if top and not tower:
         renames.append((r"^(?!(cls_|distillation_)?classifier\.)", f"{family}."))
 
+    rename = renaming(renames)
+
     def key(name):
-        if tower and name.startswith("classifier."):
-            return name
-        for pattern, replacement in renames:
-            name = re.sub(pattern, replacement, name)
-        return name
+        return name if tower and name.startswith("classifier.") else rename(name)
 
     size, channels = a["input_shape"][:2], a["input_shape"][2]
     config = dict(

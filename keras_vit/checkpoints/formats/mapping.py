@@ -1,7 +1,9 @@
 """Building blocks of checkpoint formats: rows that map our weights to keys of the file, with the layout of the arrays."""
 
+import functools
 import logging
 import math
+import re
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -362,6 +364,11 @@ PLAIN = dict(
     norm_embeddings=(False, True),
     projection_bias=(True,),
 )
+
+
+def renaming(renames: list[tuple[str, Any]]) -> Callable[[str], str]:
+    """Returns a function that applies pairs of `re.sub`, pattern and replacement, to a name, one after another."""
+    return lambda name: functools.reduce(lambda name, pair: re.sub(*pair, name), renames, name)
 
 
 def lacking(arguments: dict[str, Any], allowed: dict[str, Any]) -> list[str]:
