@@ -113,7 +113,7 @@ RENAMES = [
     (r"^layernorm\.", "norm."),
     (r"^encoder\.", ""),
 ]
-ALLOWED = dict(
+ALLOWED: dict = dict(
     rotary=lambda rotary: rotary["coordinates"] == "normalized" and rotary["axes"] == "yx" and rotary["frequencies"] == "fixed",
     position_embedding=("none",),
     class_token=(True,),
