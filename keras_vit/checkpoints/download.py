@@ -141,10 +141,18 @@ def _is_damaged(path, since):
     return bool(re.fullmatch("[0-9a-f]{64}", blob.name)) and blob.stat().st_mtime >= since and _digest(blob, "sha256") != blob.name
 
 
+_REFUSED = "the Hub refuses your access token; run `hf auth login` with a token that may read gated repositories"
+
+
+def _refuses(error):
+    """Returns whether an answer of the Hub is 401 or 403 without a reason, as for a token that is wrong or may not read the repository."""
+    return getattr(getattr(error, "response", None), "status_code", None) in (401, 403)
+
+
 def _ask_hub(source, repo, revision, file):
     """Returns the path of the file, or of the repository's folder with weights in it; None if the repository has none."""
     import huggingface_hub
-    from huggingface_hub import errors
+    from huggingface_hub import constants, errors
 
     try:
         if file:
@@ -158,10 +166,12 @@ def _ask_hub(source, repo, revision, file):
             revision = folder.name  # the commit: the next request asks for the same one, without a lookup
         return None
     except errors.LocalEntryNotFoundError as error:
+        if _refuses(error.__cause__):
+            raise ValueError(f"A Hub repository must be open to you: {_REFUSED}. Received: {source}") from error
         why = "the Hub cannot be reached (or HF_HUB_OFFLINE is set) and the files are not in the local cache"
         raise ConnectionError(f"A Hub source must be reachable or cached: {why}. Received: {source}") from error
     except errors.GatedRepoError as error:
-        why = "it is gated: accept its terms on its page, then `hf auth login`"
+        why = f"it is gated: accept its terms on {constants.ENDPOINT}/{repo}, then `hf auth login`"
         raise ValueError(f"A Hub repository must be open to you: {why}. Received: {source}") from error
     except errors.RepositoryNotFoundError as error:
         why = "it does not exist, or it is private and you are not logged in (`hf auth login`)"
@@ -173,6 +183,8 @@ def _ask_hub(source, repo, revision, file):
     except ValueError as error:
         raise ValueError(f"A Hub source must be valid: {' '.join(str(error).split())} Received: {source}") from error
     except Exception as error:  # the HTTP library beneath differs between versions of huggingface_hub, and so do its errors
+        if _refuses(error):
+            raise ValueError(f"A Hub repository must be open to you: {_REFUSED}. Received: {source}") from error
         raise ConnectionError(f"The download from the Hub failed: {' '.join(str(error).split())} Received: {source}") from error
 
 

@@ -37,6 +37,8 @@ class HubHandler(http.server.BaseHTTPRequestHandler):
         repo = "/".join(parts[:2])
         if repo == "some/gated":
             return self.answer(403, X_Error_Code="GatedRepo")
+        if repo == "some/refused":
+            return self.answer(403)
         if repo not in site.repos:
             return self.answer(404, X_Error_Code="RepoNotFound")
         rest = "/".join(parts[3:]) or "main"
@@ -148,7 +150,8 @@ def test_hub_falls_back_to_a_pickle_only_without_safetensors(hub):
     ("source", "words"),
     [
         ("hf://some/missing", "does not exist, or it is private"),
-        ("hf://some/gated/model.safetensors", "it is gated"),
+        ("hf://some/gated/model.safetensors", "it is gated: accept its terms on http://127.0.0.1"),
+        ("hf://some/refused", "refuses your access token"),
         ("hf://timm/vit@v9", "must be a branch, tag or commit"),
         ("hf://timm/vit/missing.safetensors", "The file must exist"),
         ("hf://no/weights", "must hold safetensors or pytorch_model.bin"),
