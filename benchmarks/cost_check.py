@@ -5,15 +5,18 @@
 
 Goals: parameters and multiply-adds exact, peak memory within 10 %, time of a step within 20 %.
 
-Row by row, every backend has a process for time and one for memory. All compile at the same time; then the processes for time measure by
-turns, while no other one works. Calibrations, as `keras_vit.profiling.calibrate` makes them, are measured before the first row and behind
-the last one; predictions are made from the mean of both. It takes about 15 minutes on two cores without other load.
+Row by row, the backends take turns. Each measurement has a process of its own, and no two processes run at the same time: one that waits
+for its turn can slow down another, by its threads or by its memory. Calibrations, as `keras_vit.profiling.calibrate` makes them, are
+measured before the first row and after the last; predictions are made from the mean of both.
 
-What is measured is written to --json after every row. The same command measures what that file lacks. A process that does not answer in
-time is ended; its cell stays empty.
+    python benchmarks/cost_check.py --json cost.json --kinds memory   # not disturbed by other programs
+    python benchmarks/cost_check.py --json cost.json --kinds time     # needs a quiet machine, for about ten minutes on two cores
+
+What is measured is written to --json at once. The same command measures what that file lacks, and again what other programs disturbed (more
+than 3 % of the processors). A process that does not answer in time is ended; its cell stays empty.
 
 Memory is measured with an allocator that gives freed memory back: the peak of a step over what stood before, and weights, optimizer and
-images by their sizes. On JAX it is XLA's analysis of the compiled step.
+images by their sizes; the median of three steps. On JAX it is XLA's analysis of the compiled step.
 """
 
 import argparse
@@ -23,6 +26,7 @@ import importlib.metadata
 import json
 import os
 import pathlib
+import signal
 import sys
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -45,6 +49,7 @@ ROWS = [
     ("ViTB16", 32, 512, 2),
 ]
 MEMORY, TIME = 0.10, 0.20
+UNDISTURBED = 0.03  # share of the processors that other programs used
 PATIENCE = 150.0  # seconds for a process to compile or measure
 PAGE, BEGIN, END = ROOT / "docs" / "cost.md", "<!-- cost_check -->\n", "<!-- end of cost_check -->\n"
 
@@ -120,16 +125,19 @@ def peak(job):
     step = step_of(job)
     for _ in range(2):
         step()
-    gc.collect()
-    before = status("VmRSS")
-    with open("/proc/self/clear_refs", "w") as file:
-        file.write("5")  # the peak begins anew
-    step()
+    peaks = []
+    for _ in range(3):  # TensorFlow computes what is ready in any order, and its peak differs from step to step
+        gc.collect()
+        before = status("VmRSS")
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")  # the peak begins anew
+        step()
+        peaks.append(status("VmHWM") - before)
     weights = 4 * keras_vit.cost(job.arguments).parameters
     images = 4 * job.batch_size * int(np.prod(job.arguments["input_shape"]))
     copies = {"SGD": 1}.get(job.optimizer, 2)
     gradients = weights * (keras.backend.backend() == "torch")  # which torch keeps until the next backward pass
-    return status("VmHWM") - before + weights * (1 + copies) + gradients + images
+    return sorted(peaks)[1] + weights * (1 + copies) + gradients + images
 
 
 def peak_by_xla(job):
@@ -170,37 +178,39 @@ def start_memory(backend, number):
     return start_command([sys.executable, __file__, "--worker"], number, environment)
 
 
-def measure_row(number, wanted, seconds):
-    """Measures a row in the processes that are wanted, and returns {"backend kind": found or None}.
+def time_of(backend, row, seconds):
+    """Returns the times of a row's steps, timed for some seconds in a process of its own, and the share of other programs meanwhile."""
+    from others import share_of_others
 
-    Args:
-        number: int. The row.
-        wanted: list of (backend, "time" or "memory").
-        seconds: float. How long steps are timed.
-    """
     from keras_vit.profiling.steps import Job, answer, proceed, start, stop
 
-    row = ROWS[number]
-    job = Job(arguments_of(row), row[3], True, seconds=seconds, least=5)
-    running = {key: start([job], key[0]) if key[1] == "time" else start_memory(key[0], number) for key in wanted}
-    found = {}
+    running = start([Job(arguments_of(row), row[3], True, seconds=seconds, least=6)], backend)
     try:
-        for key, process in running.items():  # all compile now
-            found[key] = tried(key, row, lambda process=process: answer(process, PATIENCE))
-        for key, process in running.items():
-            if key[1] == "time" and found[key] == "ready":
-                proceed(process)
-                steps = tried(key, row, lambda process=process: answer(process, PATIENCE))
-                found[key] = steps and sorted(steps[0][0])
+        answer(running, PATIENCE)
+        share = share_of_others(running.process.pid, "self")
+        proceed(running)
+        ((seconds, _),) = answer(running, PATIENCE)
+        return {"seconds": sorted(seconds), "others": share()}
     finally:
-        for process in running.values():
-            stop(process)
-    return {" ".join(key): value for key, value in found.items()}
+        stop(running)
+
+
+def memory_of(backend, number):
+    """Returns what `memory_worker` finds for a row."""
+    from keras_vit.profiling.steps import answer, stop
+
+    running = start_memory(backend, number)
+    try:
+        return answer(running, PATIENCE)
+    finally:
+        stop(running)
 
 
 def calibration(backend):
-    """Returns the times of a calibration's models in seconds, as `keras_vit.profiling.calibrate` measures them, and how long that took."""
+    """Returns the times of a calibration, as `keras_vit.profiling.calibrate` measures them, how long that took, and others' share."""
     import subprocess
+
+    from others import share_of_others
 
     code = (
         "import json, time; from keras_vit.profiling import calibration as c; begun = time.perf_counter(); "
@@ -208,40 +218,40 @@ def calibration(backend):
         "print(json.dumps({'models': found, 'took': time.perf_counter() - begun}))"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT), "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
-    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=2 * PATIENCE, check=True)
-    return json.loads(found.stdout.splitlines()[-1])
+    share = share_of_others("self")
+    found = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=2 * PATIENCE)
+    if found.returncode:
+        raise RuntimeError(found.stderr.strip().splitlines()[-1])
+    return json.loads(found.stdout.splitlines()[-1]) | {"others": share()}
 
 
-def tried(key, row, function):
-    try:
-        return function()
-    except RuntimeError as error:
-        print(f"{' '.join(key)} of {name_of(row)}: {error}", file=sys.stderr, flush=True)
-        return None
+def measure(found, keep, backends, kinds, seconds):
+    """Fills in what is missing or was disturbed in `found`, and calls `keep` after every measurement."""
 
-
-def measure(found, keep, backends, seconds):
-    """Fills in what is missing in `found`, and calls `keep` after every row."""
-    import subprocess
+    def fill(kept, key, label, function, *arguments):
+        before = kept[key].get("others", 0.0) if key in kept else 1.0
+        if before > UNDISTURBED:
+            try:
+                now = function(*arguments)
+            except RuntimeError as error:
+                return print(f"{key} of {label}: {error}", file=sys.stderr, flush=True)
+            if now.get("others", 0.0) < before:
+                kept[key] = now
+            keep()
 
     def calibrate(number):
-        for backend in backends:
-            kept = found["calibrations"].setdefault(backend, {})
-            if str(number) not in kept:
-                try:
-                    kept[str(number)] = calibration(backend)
-                except subprocess.SubprocessError as error:
-                    print(f"calibration of {backend}: {error}", file=sys.stderr, flush=True)
-                keep()
+        for backend in backends if "time" in kinds else ():
+            fill(found["calibrations"].setdefault(backend, {}), str(number), f"the calibrations of {backend}", calibration, backend)
 
     calibrate(0)
     for number, row in enumerate(ROWS):
         kept = found["rows"].setdefault(" ".join(map(str, row)), {})
-        wanted = [(backend, kind) for kind in ("time", "memory") for backend in backends if kept.get(f"{backend} {kind}") is None]
-        if wanted:
-            kept.update(measure_row(number, wanted, seconds))
-            keep()
-            print(f"{datetime.datetime.now():%H:%M:%S} {name_of(row)}", file=sys.stderr, flush=True)
+        for backend in backends:
+            if "time" in kinds:
+                fill(kept, f"{backend} time", name_of(row), time_of, backend, row, seconds)
+            if "memory" in kinds:
+                fill(kept, f"{backend} memory", name_of(row), memory_of, backend, number)
+        print(f"{datetime.datetime.now():%H:%M:%S} {name_of(row)}", file=sys.stderr, flush=True)
     calibrate(1)
 
 
@@ -271,6 +281,7 @@ def table(found, backends):
     machines = {backend: machine_of(backend, found["calibrations"][backend]) for backend in backends if found["calibrations"].get(backend)}
     header = "".join(f" {BACKENDS[backend]}, MB | error | ms | error |" for backend in backends)
     lines, missed = [f"| | batch | tokens |{header}", "| --- " * (3 + 4 * len(backends)) + "|"], []
+    others = []
     exact = {"parameters": [], "macs": []}
     for row in ROWS:
         kept, arguments, batch = found["rows"].get(" ".join(map(str, row)), {}), arguments_of(row), row[3]
@@ -284,7 +295,8 @@ def table(found, backends):
                 for name, counted in exact.items():
                     counted += [memory[name][0] == memory[name][1]] if name in memory else []
             if times and backend in machines:
-                median = float(np.median(times))
+                median = float(np.median(times["seconds"]))
+                others.append(times["others"])
                 pairs[1] = f"{1e3 * median:,.0f}", step_seconds(arguments, batch, machines[backend]).total / median - 1, TIME
             for kind, (value, error, limit) in zip(("memory", "time"), pairs):
                 good = error == "" or abs(error) <= limit
@@ -298,12 +310,11 @@ def table(found, backends):
         for backend in machines
     )
     summary = f"The goals are missed for {', '.join(missed)}." if missed else "All goals are met."
-    text = (
-        "\n".join(
-            [*lines, "", f"Exact were {counted} of {len(ROWS)} models. {summary}", "", f"{found['about']} A calibration took {took}."]
-        )
-        + "\n"
-    )
+    conditions = f"{found['about']} A calibration took {took}."
+    if others:
+        conditions += f" Other programs used {100 * np.median(others):.0f} % of the processors, and {100 * max(others):.0f} % at most."
+    counts = f"Exact were {counted} of {len(ROWS)} models. {summary}"
+    text = "\n".join([*lines, "", counts, "", conditions, ""])
     return text, missed
 
 
@@ -320,13 +331,15 @@ def about():
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--backends", nargs="+", choices=BACKENDS, default=list(BACKENDS))
-    parser.add_argument("--seconds", type=float, default=2.0, help="of the timed steps of a model; at least five are")
+    parser.add_argument("--kinds", nargs="+", choices=("time", "memory"), default=["time", "memory"])
+    parser.add_argument("--seconds", type=float, default=2.0, help="of the timed steps of a model; at least six are")
     parser.add_argument("--json", type=pathlib.Path, help="file of what is measured; what it has is not measured again")
     parser.add_argument("--docs", action="store_true", help="also write the table into docs/cost.md")
     parser.add_argument("--worker", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         return memory_worker()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that `finally` ends the processes
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     from keras_vit.files import replacing
 
@@ -342,7 +355,7 @@ def main():
             with replacing(options.json) as temporary:
                 temporary.write_text(json.dumps(found) + "\n")
 
-    measure(found, keep, options.backends, options.seconds)
+    measure(found, keep, options.backends, options.kinds, options.seconds)
     text, missed = table(found, options.backends)
     print(text)
     if options.docs:

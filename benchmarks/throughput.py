@@ -29,6 +29,7 @@ import time
 from typing import NamedTuple
 
 import gpu
+from others import share_of_others
 from workers import BACKENDS, Row, onnx_file
 
 HERE = pathlib.Path(__file__).resolve().parent
@@ -195,14 +196,13 @@ class Worker:
     def turn(self, seconds):
         """Times steps for the given seconds, at least two steps."""
         self.signal(signal.SIGCONT)
-        busy, own, begun = all_ticks(), ticks(self.process.pid) + ticks("self"), time.perf_counter()
+        share = share_of_others(self.process.pid, "self")
         print(max(2, round(seconds / self.ready["seconds"])), file=self.process.stdin, flush=True)
         reply = self.read()
-        passed = (time.perf_counter() - begun) * os.sysconf("SC_CLK_TCK") * os.cpu_count()
-        foreign = (all_ticks() - busy - (ticks(self.process.pid) + ticks("self") - own)) / passed
+        foreign = share()
         self.pause()
         self.peak = max(self.peak, reply["peak"])
-        self.chunks.append({"foreign": max(0.0, foreign), "seconds": reply["seconds"], "peak": reply["peak"]})
+        self.chunks.append({"foreign": foreign, "seconds": reply["seconds"], "peak": reply["peak"]})
 
     def kept(self):
         """Returns the turns that count, the least disturbed first."""
@@ -226,18 +226,6 @@ class Worker:
     def __exit__(self, *_):
         self.signal(signal.SIGKILL)
         self.process.wait()
-
-
-def all_ticks():
-    """Returns the busy clock ticks of all CPUs, including those that the hypervisor took."""
-    with open("/proc/stat") as file:
-        user, nice, system, _, _, irq, softirq, steal, *_ = map(int, file.readline().split()[1:])
-    return user + nice + system + irq + softirq + steal
-
-
-def ticks(process):
-    with open(f"/proc/{process}/stat") as file:
-        return sum(map(int, file.read().rpartition(")")[2].split()[11:15]))
 
 
 def measure(workers, rounds, seconds):

@@ -8,7 +8,7 @@ import keras
 from keras_vit.config import ViTConfig
 from keras_vit.cost.counts import cost_by_part, known_sizes
 from keras_vit.names import Table
-from keras_vit.runtime import attention_by_head, fused_attention
+from keras_vit.runtime import attention_by_head, fused_attention, updates_on_torch
 
 COPIES = Table("optimizer", {"AdamW": 2, "Lamb": 2, "Muon": 2, "SGD": 1})  # arrays of the optimizer's state, each as large as the weights
 
@@ -139,8 +139,10 @@ def step_memory(
     numbers = numbers + others + factors.tokens * stem if training else max(numbers, others - factors.last_scores * scores)
     activations = batch_size * values * numbers
     held = batch_size * values * (blocks * kept_scores + factors.last_scores * scores)
-    gradients = 4 * trained * factors.weights
-    gradients = max(gradients, 4 * trained * factors.alone - activations - held)
+    alone = 4 * trained * factors.alone
+    if backend == "torch" and optimizer == "AdamW":  # gradients, and three temporary arrays of the weights that it updates at once
+        alone = weights * (trained + 3 * min(trained, updates_on_torch.LARGEST))
+    gradients = max(4 * trained * factors.weights, alone - activations - held)
     return Memory(
         weights * (parameters + (trained if ema and training else 0)),
         weights * (COPIES[optimizer] * trained if training else 0),

@@ -2,10 +2,13 @@
 
 import collections
 import functools
+import math
 
 import keras
 
 from keras_vit.runtime.switch import fast_paths
+
+LARGEST = 2**23  # values that are updated at once: Keras's AdamW makes three temporary arrays of their size
 
 
 def update_all(optimizer_class):
@@ -25,7 +28,9 @@ def _method(optimizer_class):
 
 
 def update(method, optimizer, gradients, variables, learning_rate, factors, decays):
-    """Decays and updates variables, those of one learning rate and type at once.
+    """Decays and updates variables, those of one learning rate and type together.
+
+    At most `LARGEST` values are updated at once. With all of ViT-B at once, the temporary arrays would take a gigabyte.
 
     Args:
         method: the result of `update_all`.
@@ -41,11 +46,25 @@ def update(method, optimizer, gradients, variables, learning_rate, factors, deca
     for index, (variable, factor) in enumerate(zip(variables, factors)):
         groups[variable.dtype, factor].append(index)
     with torch.no_grad():
-        for (_, factor), group in groups.items():
+        for (_, factor), indices in groups.items():
             rate = learning_rate * factor if factor != 1.0 else learning_rate
-            for decay in {decays[index] for index in group} - {0.0}:
-                torch._foreach_mul_([variables[index].value for index in group if decays[index] == decay], 1.0 - rate * decay)
-            method(optimizer, [gradients[index] for index in group], [variables[index] for index in group], rate)
+            for group in _parts(indices, variables):
+                for decay in {decays[index] for index in group} - {0.0}:
+                    torch._foreach_mul_([variables[index].value for index in group if decays[index] == decay], 1.0 - rate * decay)
+                method(optimizer, [gradients[index] for index in group], [variables[index] for index in group], rate)
+
+
+def _parts(indices, variables):
+    """Yields lists of indices whose variables have at most `LARGEST` values together, or are a single variable."""
+    part, size = [], 0
+    for index in indices:
+        values = math.prod(variables[index].shape)
+        if part and size + values > LARGEST:
+            yield part
+            part, size = [], 0
+        part.append(index)
+        size += values
+    yield part
 
 
 def clip_by_global_norm(gradients, most):
