@@ -2,6 +2,7 @@
 
     python benchmarks/throughput.py --gpu                     # every table, within five minutes
     python benchmarks/throughput.py --gpu --groups train_S --only 'keras_vit JAX'
+    python benchmarks/throughput.py --gpu --tiny              # tiny models, to see that every row runs, also without a GPU
 
 Each row runs in a process of its own. The processes of a table start and compile at the same time and are then timed one after another, so
 a table takes little longer than its slowest start. A time is the median of five series of ten steps. Only the end of a series waits for the
@@ -69,6 +70,7 @@ TABLES = {
     "train_B": Table("train", "B/16", 224, 128, "floor, torch; timm, torch compile; keras_vit, JAX, fit arrays; keras_vit, JAX, remat"),
     "infer_L": Table("inference", "L/16", 384, 64, "floor, torch; timm, torch compile; keras_vit, JAX; keras_vit, JAX, full"),
 }
+TINY = {"model": "Ti/16", "size": 32, "batch": 2}
 
 
 def name(row):
@@ -301,12 +303,13 @@ def markdown(table, results):
     return "\n".join(lines) + "\n"
 
 
-def main(groups, only, venvs, records, batch):
+def main(groups, only, venvs, records, batch, tiny):
     """Prints the tables `groups` (all if empty), with the anchor and the rows that match `only`. Writes all times to the file `records`."""
     found = {}
     for key in groups or TABLES:
-        table = TABLES[key]._replace(**({"batch": batch} if batch else {}))
+        table = TABLES[key]._replace(**(TINY if tiny else {}) | ({"batch": batch} if batch else {}))
         rows = [row for row in table.expand() if re.search(only, name(row)) or name(row) == table.anchor]
+        rows = [row._replace(num_layers=1) for row in rows] if tiny else rows
         results = measure(rows, venvs)
         print(markdown(table, results), flush=True)
         found[key] = [{"row": row._asdict(), **result} for row, result in results]

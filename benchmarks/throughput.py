@@ -3,7 +3,8 @@
     benchmarks/setup.sh                                        # once: the virtual environments of the other libraries
     python benchmarks/throughput.py --quick                    # a minute
     python benchmarks/throughput.py --json throughput.json     # every group; or --groups batch8 train, or --only 'keras_vit TF'
-    python benchmarks/throughput.py --quick --isa AVX2         # as on a processor without AVX-512
+    python benchmarks/throughput.py --groups AVX2 AVX2_train                # on a processor without AVX-512
+    python benchmarks/throughput.py --groups AVX2 AVX2_train --isa AVX2     # the same, on one that has it
     python benchmarks/throughput.py --gpu                      # on a GPU: other tables, within five minutes
 
 The floor is only the matrix products of the model's blocks: with these kernels, no implementation of the same work can be faster. keras_vit
@@ -35,12 +36,10 @@ from workers import BACKENDS, Row, onnx_file
 HERE = pathlib.Path(__file__).resolve().parent
 VENVS = os.environ.get("KERAS_VIT_BENCHMARK_VENVS", HERE / ".venvs")
 UNDISTURBED, SPOILT = 0.03, 0.1  # shares of the CPUs that other programs used
-# What keeps oneDNN (in TensorFlow, torch and OpenVINO), XLA's compiler, torch and MKL from using later instructions. Without AVX-512 VNNI
-# or AVX-VNNI TensorFlow does not use oneDNN's operations. Eigen in TensorFlow never uses more than AVX2. onnxruntime's kernels and XLA's
-# library of matrix products cannot be limited: their rows do not count.
+# What keeps oneDNN (in TensorFlow, torch and OpenVINO), XLA's compiler, torch and MKL from using later instructions. Eigen in TensorFlow
+# never uses more than AVX2. onnxruntime's kernels and XLA's library of matrix products cannot be limited: their rows do not count.
 INSTRUCTIONS = {
     "AVX2": {
-        "TF_ENABLE_ONEDNN_OPTS": "0",
         "ONEDNN_MAX_CPU_ISA": "AVX2",
         "XLA_FLAGS": "--xla_cpu_max_isa=AVX2",
         "ATEN_CPU_CAPABILITY": "avx2",
@@ -71,7 +70,7 @@ class Group(NamedTuple):
             who, runtime, *more = spec.split(", ")
             if on_gpu() and runtime.split()[0] not in ("JAX", "torch"):
                 continue
-            form = next((word for word in more if word in ("full", "shortcut", "at once")), "")
+            form = next((word for word in more if word in ("full", "shortcut", "at once", "keras first")), "")
             dtype = next((word for word in more if word != form), self.dtype)
             yield Row(who, runtime, self.kind, self.model, self.size, self.batch, dtype, form)
 
@@ -124,6 +123,21 @@ GROUPS = {
         f"openvino_{model}": Group("inference", f"{model}/16", 8, "float32", "keras_vit, OpenVINO", anchor="openvino, CPU")
         for model in OPENVINO
     },
+    "AVX2": Group(
+        "inference",
+        "B/16",
+        8,
+        "float32",
+        OURS
+        + "keras_vit, TF predict_on_batch, keras first; timm, torch compile; openvino, CPU; keras-hub, TF tf.function; keras-hub, TF XLA",
+    ),
+    "AVX2_train": Group(
+        "train",
+        "S/16",
+        8,
+        "float32",
+        "keras_vit, TF; keras_vit, TF XLA; keras_vit, TF, keras first; timm, torch compile; keras-hub, TF; keras-hub, TF XLA",
+    ),
     # A training step, Keras's `train_on_batch`, needs gigabytes: few processes per group.
     "train": Group(
         "train",
@@ -163,6 +177,8 @@ class Worker:
             "TF_FORCE_GPU_ALLOW_GROWTH": "true",
             "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1",  # the default of JAX and TensorFlow
         }
+        if row.form == "keras first" or row.who == "keras-hub" and "ONEDNN_MAX_CPU_ISA" in os.environ:
+            environment["TF_ENABLE_ONEDNN_OPTS"] = "0"  # TensorFlow's default with AVX2 alone, if keras_vit is not imported before it
         if os.path.exists(mkl := os.path.join(venvs, "libmkl_fast.so")) and row.runtime.startswith("torch"):
             environment["LD_PRELOAD"] = mkl
         command = [os.path.join(venvs, row.venv, "bin", "python"), str(HERE / "workers.py"), json.dumps(row)]
@@ -290,6 +306,7 @@ def main():
     parser.add_argument("--groups", nargs="+", choices=[*GROUPS, *gpu.TABLES], metavar="NAME")
     parser.add_argument("--only", type=re.compile, default="", metavar="REGEX", help="only the floors, the anchor and matching rows")
     parser.add_argument("--gpu", action="store_true", help="the tables of a GPU, within five minutes: see gpu.py")
+    parser.add_argument("--tiny", action="store_true", help="with --gpu: tiny models, to see that every row runs, also without a GPU")
     parser.add_argument("--quick", action="store_true", help="one group of four rows, in a minute")
     parser.add_argument("--batch", type=int, help="in place of the groups' own")
     parser.add_argument("--isa", choices=INSTRUCTIONS, help="let all libraries use these instructions at most")
@@ -299,10 +316,10 @@ def main():
     if options.quick:
         options.groups, options.rounds, options.seconds = ["quick"], 4, 2
     if options.gpu:
-        return gpu.main(options.groups, options.only, options.venvs, options.json, options.batch)
+        return gpu.main(options.groups, options.only, options.venvs, options.json, options.batch, options.tiny)
     os.environ.update(INSTRUCTIONS.get(options.isa, {}))
     records = {}
-    for key in options.groups or [group for group in GROUPS if group != "quick"]:
+    for key in options.groups or [group for group in GROUPS if group not in ("quick", "AVX2", "AVX2_train")]:
         group = GROUPS[key]._replace(batch=options.batch or GROUPS[key].batch)
         rows = list(dict.fromkeys(group.expand()))
         rows = [row for number, row in enumerate(rows) if number < 3 or re.search(options.only, name(row))]

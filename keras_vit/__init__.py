@@ -6,6 +6,11 @@
 
 import importlib
 
+from keras_vit import one_dnn
+
+one_dnn.turn_on()  # before Keras imports TensorFlow
+
+# ruff: noqa: E402
 from keras_vit import features, layers, presets, training, zoo
 from keras_vit.backbone import feature_maps, merge_tokens
 from keras_vit.checkpoints import from_pretrained

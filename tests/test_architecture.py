@@ -8,7 +8,7 @@ import keras
 ROOT = pathlib.Path(__file__).parents[1]
 # From the ground up. A file imports from its own room and from the floors below, never from its neighbors on the same floor.
 FLOORS = [
-    {"version", "names", "files", "extras", "messages", "reading", "families"},
+    {"version", "names", "files", "extras", "messages", "one_dnn", "reading", "families"},
     {"runtime"},
     {"layers"},
     {"presets", "stems", "rotary", "image_input", "inputs", "outputs"},

@@ -5,9 +5,9 @@ import functools
 import keras
 from keras import ops
 
+from keras_vit.one_dnn import one_dnn
 from keras_vit.runtime.fused import fused
 from keras_vit.runtime.gpu import half_on_gpu
-from keras_vit.runtime.one_dnn import one_dnn
 from keras_vit.runtime.step import step
 from keras_vit.runtime.switch import fast_paths
 

@@ -5,11 +5,11 @@ import functools
 import keras
 from keras import ops
 
+from keras_vit.one_dnn import one_dnn
 from keras_vit.runtime import openvino
 from keras_vit.runtime.devices import replicas
 from keras_vit.runtime.fused import fused, fused_in_steps
 from keras_vit.runtime.gpu import half_on_gpu
-from keras_vit.runtime.one_dnn import one_dnn
 from keras_vit.runtime.step import step
 from keras_vit.runtime.switch import fast_paths
 

@@ -17,8 +17,8 @@ from keras import ops
 
 from keras_vit import VisionTransformer
 from keras_vit.layers import LayerNormalization
+from keras_vit.one_dnn import one_dnn
 from keras_vit.runtime import normalization
-from keras_vit.runtime.one_dnn import one_dnn
 from keras_vit.runtime.step import tracing
 
 
