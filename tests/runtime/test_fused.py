@@ -6,7 +6,8 @@ from helpers import assert_close, random_inputs, randomize, requires_tensorflow,
 from keras_vit import VisionTransformer
 from keras_vit.layers import LayerNormalization, activations
 from keras_vit.layers.resnet_stem import GroupNormalization, StandardizedConv2D
-from keras_vit.runtime import fused, gelu, normalization, updates
+from keras_vit.one_dnn import one_dnn
+from keras_vit.runtime import attention, fused, gelu, normalization, updates
 from keras_vit.runtime.step import tracing
 
 pytestmark = requires_tensorflow
@@ -103,7 +104,7 @@ def test_fit_by_fused_kernels_is_fit(monkeypatch):
         updates, "_compiles", lambda optimizer, compiles=updates._compiles: updated.append(compiles(optimizer)) or updated[-1]
     )
     model, losses = fit("adamw")
-    assert len({*compiled}) == 2 and updated and all(updated)  # GELU, normalization
+    assert len({*compiled}) == (2 if one_dnn() else 3) and updated and all(updated)  # GELU, normalization, attention's products
     compiled.clear(), updated.clear()
     plain, expected = fit("adamw", run_eagerly=True)
     assert not compiled and not updated
@@ -121,10 +122,10 @@ def test_without_one_dnn_inference_is_fused_too(monkeypatch):
     model = small_model()
     expected = to_numpy(model(images))
     monkeypatch.setattr(fused, "_fused", lambda function, fused=fused._fused: compiled.append(function) or fused(function))
-    for module in (gelu, normalization):
+    for module in (attention, gelu, normalization):
         monkeypatch.setattr(module, "one_dnn", lambda: False)
     assert_close(model.predict_on_batch(images), expected)
-    assert len({*compiled}) == 2  # GELU, normalization
+    assert len({*compiled}) == 3  # GELU, normalization, attention's products
 
 
 def test_a_call_is_of_keras_forms():
