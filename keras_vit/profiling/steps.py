@@ -77,6 +77,7 @@ def measure(jobs: list[Job], processes: int = 1) -> list[Steps]:
         for number, each in enumerate(running):
             proceed(each)
             found[number::processes] = [Steps(*steps) for steps in answer(each)]
+            stop(each)  # else its own end would take a processor from the next one
     finally:
         for each in running:
             stop(each)
@@ -133,7 +134,7 @@ def answer(running: Running, timeout: float | None = None) -> Any:
 
 
 def stop(running: Running) -> None:
-    """Ends a process."""
+    """Ends a process, if it has not ended."""
     running.process.kill()
     running.process.wait()
     for file in (running.process.stdin, running.process.stdout, running.errors):
