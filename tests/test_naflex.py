@@ -2,6 +2,7 @@
 
 import json
 import pathlib
+import tempfile
 
 import keras
 import numpy as np
@@ -74,6 +75,24 @@ def test_fit_save_and_predict(tmp_path):
     assert_close(loaded.predict(sequences(images(), 30), verbose=0), model.predict(inputs, verbose=0), 1e-5)
     without_any = {**inputs, "mask": np.zeros_like(inputs["mask"]), "grid": np.zeros_like(inputs["grid"])}
     assert np.isfinite(model.predict(without_any, verbose=0)).all()
+
+
+def test_half_precision_and_export(tmp_path, monkeypatch):
+    onnxruntime = pytest.importorskip("onnxruntime")
+    tf = pytest.importorskip("tensorflow")
+    model, inputs = build(FORMS["gap"]).adapt(naflex=True), sequences(images())
+    wanted = to_numpy(model(inputs))
+    for dtype, tolerance in (("mixed_bfloat16", 3e-2), ("mixed_float16", 3e-3)):
+        assert_close(model.adapt(dtype=dtype)(inputs), wanted, tolerance)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))  # where tf2onnx leaves a folder
+    model.export(str(tmp_path / "saved"), verbose=False)
+    model.export(tmp_path / "model.onnx", format="onnx", verbose=False)
+    more = sequences(images()[:3], 30)  # other numbers of images and tokens
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    (outputs,) = session.run(None, {name.name: more[name.name] for name in session.get_inputs()})
+    served = tf.saved_model.load(str(tmp_path / "saved"))
+    for found in (outputs, served.serve({key: tf.constant(value) for key, value in more.items()})):
+        assert_close(found, wanted[:3], 1e-5)
 
 
 def load(folder):

@@ -9,11 +9,11 @@ from helpers import assert_close, random_inputs, randomize, to_numpy
 import keras_vit
 
 MEMBERS = {
-    "gelu, distilled": dict(distillation_token=True),
+    "gelu, distilled, rotary positions": dict(distillation_token=True, rotary=dict(native_grid=(4, 4)), qkv_bias="query_value"),
     "SwiGLU, attention pooling, registers": dict(mlp="swiglu", activation="gelu", pooling="map", num_register_tokens=2),
     "convolutional stem, quick_gelu": dict(patch_size=1, stem=dict(kind="conv", filters=(8, 8), strides=(4, 2)), activation="quick_gelu"),
     "hybrid, gelu_tanh": dict(patch_size=1, stem=dict(kind="resnet", block_counts=(1, 1), width=8, num_groups=4), activation="gelu_tanh"),
-    "open size": dict(input_shape=(None, None, 3)),
+    "open size, learned rotary positions": dict(input_shape=(None, None, 3), rotary=dict(frequencies="learned")),
 }
 
 
