@@ -26,7 +26,7 @@ def rotate(query, key, rotation):
 
 def _rotated(x, rotation):
     rotation = ops.cast(rotation, keras.backend.result_type(x.dtype, "float32"))
-    if x.shape[-2] != rotation.shape[-2]:
+    if x.shape[-2] is None or x.shape[-2] != rotation.shape[-2]:  # queries may be the first tokens, of a number unknown
         rotation = rotation[..., : ops.shape(x)[-2], :]
     first, second = ops.split(ops.cast(x, rotation.dtype), 2, axis=-1)
     cos, sin = ops.unstack(rotation, num=2, axis=0)
