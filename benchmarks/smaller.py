@@ -216,7 +216,7 @@ def main():
         flush=True,
     )
     if args.classifier:
-        quantization(open_model(args.classifier), args, ["Accuracy (%)"], accuracy, 2)
+        quantization(open_model(args.classifier).adapt(dtype="float32"), args, ["Accuracy (%)"], accuracy, 2)
     if args.weights and args.only != "merging":
         model = open_model(args.weights).adapt(input_shape=(args.size, args.size, 3), include_top=False)
         quantization(model, args, ["k-NN (%)", "Linear probe (%)"], transfer, 1)

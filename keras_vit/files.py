@@ -22,7 +22,7 @@ def replacing(path):
     """Writes a file or folder atomically: yields a temporary path, which replaces `path` at the end of the body.
 
     If the program is killed while writing, or an error is raised, the old file stays as it was. After an error, the temporary file is
-    removed, and so are folders that were created for it.
+    removed, and so are folders that were created for it. What a killed program left is removed by the next one that writes `path`.
 
     Args:
         path: str or path-like. Missing parent folders are created.
@@ -40,9 +40,13 @@ def replacing(path):
     folder = path.with_name(UNFINISHED + path.name)
     temporary = folder / path.name
     try:
+        shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         yield temporary
-        synchronize(temporary)
+        for written in (*temporary.rglob("*"), temporary):
+            synchronize(written)
+        if temporary.is_dir() and path.exists():
+            path.rename(folder / "replaced")  # `os.replace` does not replace a folder
         os.replace(temporary, path)
         synchronize(path.parent)  # the new name is only durable once its folder is on the disk
     except Exception as error:

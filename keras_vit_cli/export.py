@@ -16,6 +16,7 @@ from keras_vit_cli.predict import labels_of
 VALIDATION_IMAGES = 64
 PHOTOGRAPHS = "crops of photographs"
 BACKENDS = {"openvino": "openvino", "torch": "torch"}  # format -> Keras backend that writes it, unless KERAS_BACKEND is set
+BACKEND = "tensorflow"  # of the other formats
 
 
 class Format(enum.StrEnum):
@@ -48,13 +49,14 @@ def export(
     if half and int8:
         raise ValueError("`--half` and `--int8` exclude each other")
     check_new_file(output, force)
-    backend = BACKENDS.get(format.value)
-    if backend and importlib.util.find_spec(backend):
+    backend = BACKENDS.get(format.value, BACKEND)
+    if importlib.util.find_spec(backend):
         os.environ.setdefault("KERAS_BACKEND", backend)
     with quiet():
         from keras_vit.export import FORMATS, export_model
-    precision = "half" if half else "int8" if int8 else "float32"
-    FORMATS[format.value].require(format.value, precision)  # before the model is loaded, or downloaded
+
+        precision = "half" if half else "int8" if int8 else "float32"
+        FORMATS[format.value].require(format.value, precision)  # before the model is loaded, or downloaded
     model = open_model(source)
     images, of = validation_images(source, model)
     labels = labels_of(model, config_of(source).get("class_names")) if model.config.include_top else []

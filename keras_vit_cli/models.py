@@ -4,6 +4,7 @@ import enum
 import pathlib
 
 from keras_vit_cli.configs import parse_options
+from keras_vit_cli.console import quiet
 
 SOURCES = "MODEL:TAG (see `keras-vit list --weights`), a run's folder, a file or folder of weights, hf://owner/repository, or an https URL"
 DATA_SOURCES = "digits, fashion_mnist, tfds:NAME, or a folder with one subfolder of images per class."
@@ -76,7 +77,8 @@ def open_data(source, model, data, options=None, strict=False):
         options: list of NAME=VALUE, or None.
         strict: bool. Whether an image that cannot be read is an error. Defaults to False.
     """
-    from keras_vit.data import load
+    with quiet():  # it imports TensorFlow, on every backend
+        from keras_vit.data import load
     from keras_vit.training.settings import absolute
 
     run = config_of(source)

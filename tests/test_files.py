@@ -30,6 +30,20 @@ def test_a_failure_leaves_the_old_file(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_folder_takes_the_place_of_the_old_and_of_what_a_kill_left(tmp_path):
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "old").touch()
+    killed = tmp_path / ".unfinished-model" / "model"
+    killed.mkdir(parents=True)
+    (killed / "half").touch()
+    with replacing(path) as temporary:
+        temporary.mkdir()
+        (temporary / "new").write_text("whole")
+    assert [path.name for path in path.iterdir()] == ["new"]
+    assert list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("write failed: errno = 28, 'No space left on device'")]
 )

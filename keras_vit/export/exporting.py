@@ -69,7 +69,8 @@ def export_model(
         path: str or path-like. New folder.
         format: "saved_model" (TensorFlow, TensorFlow Serving), "onnx" (onnxruntime), "openvino", "litert" (TensorFlow Lite) or "torch"
             (`torch.export`).
-        precision: "float32"; "half", which halves the file; or "int8", which quarters it. Defaults to "float32".
+        precision: "float32", whatever the model's own; "half", which halves the file; or "int8", which quarters it. Defaults to
+            "float32".
         dynamic_batch: bool. Whether the file accepts batches of any size, or of one image. Defaults to True.
         dynamic_size: bool. Whether the file accepts images of any size that the patch divides. Defaults to False.
         include_preprocessing: bool or None. Whether the file accepts pixels from 0 to 255 and normalizes them itself. Defaults to None, as
@@ -118,13 +119,13 @@ def export_model(
                 f"allowed. Nothing was written. Received: format={format!r}, precision={precision!r}"
             )
         _write(folder, about | {"check": dataclasses.asdict(check)})
-        if path.exists():
-            path.rename(folder.with_name("replaced"))  # removed with the temporary folder
     return check
 
 
 def _changed(model, dynamic_size, include_preprocessing):
     changes = {}
+    if keras.dtype_policies.get(model.config.dtype).compute_dtype != "float32":
+        changes["dtype"] = "float32"  # runtimes have no convolution in bfloat16, and `precision` says what the file is
     if dynamic_size and None not in model.input_shape[1:]:
         first = model.config.data_format == "channels_first"
         changes["input_shape"] = (model.input_shape[1], None, None) if first else (None, None, model.input_shape[-1])

@@ -50,7 +50,21 @@ class Format:
 
 
 def _saved_model(model, path, spec, precision, images):
-    _in_keras(model, precision).export(str(path), format="tf_saved_model", input_signature=[spec], verbose=False)
+    model = _in_keras(model, precision)
+    if keras.backend.backend() != "tensorflow":
+        model.export(str(path), format="tf_saved_model", input_signature=[spec], verbose=False)
+        return
+    import tensorflow as tf
+
+    # Keras's own export writes each weight twice: Keras's variable, and TensorFlow's in it.
+    module = tf.Module()
+    module.tracked = [variable.value for variable in model.variables]
+
+    @tf.function(autograph=False, input_signature=[tf.TensorSpec(spec.shape, spec.dtype, spec.name)])
+    def serve(images):
+        return {FORMATS["saved_model"].output: model(images, training=False)}
+
+    tf.saved_model.save(module, str(path), signatures=serve)
 
 
 def _torch(model, path, spec, precision, images):
@@ -60,12 +74,25 @@ def _torch(model, path, spec, precision, images):
         raise ValueError(
             "The format 'torch' needs a fixed image size: torch.export fixes the grid of patches. Received: `dynamic_size=True`"
         )
-    dynamic = {"dynamic_shapes": [({0: torch.export.Dim.AUTO},)]} if spec.shape[0] is None else {}
+    model = _in_keras(model, precision)
+
+    class Network(torch.nn.Module):
+        """The model as a function of its weights. Of a Keras model torch.export writes each weight twice: as parameter and as constant."""
+
+        def __init__(self):
+            super().__init__()
+            self.weights = torch.nn.ParameterList(_frozen(model.trainable_variables) + _frozen(model.non_trainable_variables))
+
+        def forward(self, images):
+            weights, count = list(self.weights), len(model.trainable_variables)
+            return model.stateless_call(weights[:count], weights[count:], images, training=False)[0]
+
+    def _frozen(variables):
+        return [torch.nn.Parameter(variable.value.detach(), requires_grad=False) for variable in variables]
+
+    dynamic = {"dynamic_shapes": [{0: torch.export.Dim.AUTO}]} if spec.shape[0] is None else {}
     sample = np.concatenate([images, images])[: 2 if dynamic else 1]  # a batch of one would be taken for a constant
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*not properly registered as a submodule.*")
-        network = _in_keras(model, precision).eval()
-        program = torch.export.export(network, (torch.from_numpy(sample),), strict=False, **dynamic)
+    program = torch.export.export(Network().eval(), (torch.from_numpy(sample.copy()),), strict=False, **dynamic)
     torch.export.save(program, path)
 
 

@@ -19,6 +19,7 @@ from keras_vit.export import FORMATS, export_model, exporting, predict_exported
 ROOT = pathlib.Path(__file__).parents[2]
 MEMBERS = {
     "distilled": dict(distillation_token=True),
+    "trained in mixed precision": dict(patch_size=1, stem=CONV_STEM, dtype="mixed_bfloat16"),
     "hybrid": dict(patch_size=1, stem=RESNET_STEM, class_names=("a", "b", "c", "d", "é")),
     "convolutional stem": dict(patch_size=1, stem=CONV_STEM, classifier_activation=None),
     "SigLIP": dict(pooling="map", class_token=False, classifier_activation="sigmoid"),
@@ -33,6 +34,7 @@ CASES = {  # of a format: what is exported how; the first is quick enough for ev
         ("convolutional stem", dict(dynamic_batch=False)),
         ("SigLIP", dict(precision="half")),
         ("hybrid", {}),
+        ("trained in mixed precision", {}),
         ("channels first, normalized pixels", {}),
     ],
     "openvino": [
@@ -80,8 +82,27 @@ def exported(format, member, options, folder):
     if options.get("dynamic_batch", True) and "precision" not in options:
         images = random_images(model, 3)
         run, _ = predict_exported.load(folder)
+        model = model.adapt(dtype="float32")
         np.testing.assert_allclose(run(images), keras.ops.convert_to_numpy(model(images)), rtol=1e-3, atol=1e-5)
+        if format in WRITTEN:
+            assert WRITTEN[format](folder / about["file"]) < 1.5 * model.count_params()  # each weight once
     return about
+
+
+def written_by_tensorflow(path):
+    import tensorflow as tf
+
+    return sum(np.prod(shape) for _, shape in tf.train.list_variables(str(path / "variables" / "variables")))
+
+
+def written_by_torch(path):
+    import torch
+
+    program = torch.export.load(path)
+    return sum(tensor.numel() for tensor in (*program.state_dict.values(), *program.constants.values()))
+
+
+WRITTEN = {"saved_model": written_by_tensorflow, "torch": written_by_torch}  # values of weights in a file
 
 
 @pytest.mark.parametrize("format", ["saved_model", "openvino", "litert", "torch"])
