@@ -73,7 +73,7 @@ def edited(draw, originals):
             if kind == "value":
                 place[key] = copy.deepcopy(draw(st.sampled_from(VALUES)))
             elif kind == "key" and isinstance(place, dict):
-                place[draw(st.sampled_from(("x", "", "../x", "x" * 3000, "a\nb")))] = draw(st.sampled_from(VALUES))
+                place[draw(st.sampled_from(("x", "", "../x", "x" * 3000, "a\nb")))] = copy.deepcopy(draw(st.sampled_from(VALUES)))
             else:
                 value = place.pop(key)
                 if kind == "rename" and isinstance(place, dict):
