@@ -294,10 +294,11 @@ def table(found, backends):
                 pairs[0] = f"{memory['peak'] / 1e6:,.0f}", error, MEMORY
                 for name, counted in exact.items():
                     counted += [memory[name][0] == memory[name][1]] if name in memory else []
-            if times and backend in machines:
+            if times:
                 median = float(np.median(times["seconds"]))
                 others.append(times["others"])
-                pairs[1] = f"{1e3 * median:,.0f}", step_seconds(arguments, batch, machines[backend]).total / median - 1, TIME
+                error = step_seconds(arguments, batch, machines[backend]).total / median - 1 if backend in machines else ""
+                pairs[1] = f"{1e3 * median:,.0f}", error, TIME
             for kind, (value, error, limit) in zip(("memory", "time"), pairs):
                 good = error == "" or abs(error) <= limit
                 cells += [value, error if error == "" else f"{100 * error:+.0f} %" if good else f"**{100 * error:+.0f} %**"]
@@ -309,8 +310,9 @@ def table(found, backends):
         f"{np.mean([each['took'] for each in found['calibrations'][backend].values()]):.0f} s on {BACKENDS[backend]}"
         for backend in machines
     )
-    summary = f"The goals are missed for {', '.join(missed)}." if missed else "All goals are met."
-    conditions = f"{found['about']} A calibration took {took}."
+    kinds = ", ".join(f"{sum(each.startswith(f'the {kind}') for each in missed)} of {kind}" for kind in ("memory", "time"))
+    summary = f"Beyond their goals are {kinds}." if missed else "All goals are met."
+    conditions = found["about"] + (f" A calibration took {took}." if took else "")
     if others:
         conditions += f" Other programs used {100 * np.median(others):.0f} % of the processors, and {100 * max(others):.0f} % at most."
     counts = f"Exact were {counted} of {len(ROWS)} models. {summary}"
@@ -357,7 +359,7 @@ def main():
 
     measure(found, keep, options.backends, options.kinds, options.seconds)
     text, missed = table(found, options.backends)
-    print(text)
+    print(text, *missed, sep="\n")
     if options.docs:
         page = PAGE.read_text(encoding="utf-8")
         before, _, rest = page.partition(BEGIN)
