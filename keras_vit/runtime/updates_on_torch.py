@@ -1,12 +1,9 @@
 """The update of all variables by a few kernels of torch. Keras's loop starts about a dozen kernels for each variable."""
 
 import collections
-import functools
 import math
 
 import keras
-
-from keras_vit.runtime.switch import fast_paths
 
 LARGEST = 2**23  # values that are updated at once: Keras's AdamW makes three temporary arrays of their size
 
@@ -19,12 +16,7 @@ def update_all(optimizer_class):
     Args:
         optimizer_class: class of Keras, such as `keras.optimizers.AdamW`.
     """
-    return _method(optimizer_class) if keras.backend.backend() == "torch" and fast_paths() else None
-
-
-@functools.cache
-def _method(optimizer_class):
-    return getattr(type(optimizer_class()), "_parallel_update_step", None)
+    return getattr(type(optimizer_class()), "_parallel_update_step", None) if keras.backend.backend() == "torch" else None
 
 
 def update(method, optimizer, gradients, variables, learning_rate, factors, decays):

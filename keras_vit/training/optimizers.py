@@ -11,7 +11,7 @@ import keras
 from keras import ops
 
 from keras_vit.layers import checks
-from keras_vit.runtime import updates_on_torch
+from keras_vit.runtime import fast_paths, updates_on_torch
 from keras_vit.runtime.devices import in_replica
 
 FIRST_LAYERS = (
@@ -47,6 +47,9 @@ class _Optimizer:
         super().build(variables)
         self._rate_factors = learning_rate_factors([v.path for v in variables], self.layer_decay)
         self._is_kernel = tuple(v.path.split("/")[-1] == "kernel" for v in variables)
+        # Here, because it makes an optimizer, which breaks the graph of `torch.compile`.
+        own = type(self).update_step is not _Optimizer.update_step
+        self._at_once = None if own else updates_on_torch.update_all(type(self).__bases__[-1])
 
     def apply(self, grads, trainable_variables=None):
         super().apply(_sum_over_replicas(grads), trainable_variables)
@@ -79,8 +82,7 @@ class _Optimizer:
 
     def _update_all(self):
         """Returns Keras's update of all variables at once, on torch, where ours is that of a Keras class with another decay; else None."""
-        own = type(self).update_step is not _Optimizer.update_step
-        return None if own else updates_on_torch.update_all(type(self).__bases__[-1])
+        return self._at_once if fast_paths() else None
 
     def _clip_gradients(self, grads):
         if self._update_all() and self.global_clipnorm and not self.clipnorm:

@@ -229,3 +229,15 @@ def test_compiled_by_xla_it_is_the_same():
 def test_a_layer_decay_out_of_range_is_refused():
     with pytest.raises(ValueError, match=r"`layer_decay` must lie in \(0, 1\]. Received: layer_decay=0.0"):
         AdamW(layer_decay=0.0)
+
+
+@requires_torch
+def test_an_update_is_one_graph_of_torch():
+    import torch
+
+    variables = [keras.Variable(np.ones((2, 3), "float32"), name=name) for name in ("kernel", "bias")]
+    optimizer = AdamW(0.01, weight_decay=0.1, layer_decay=0.75, global_clipnorm=1.0)
+    optimizer.build(variables)
+    gradients = [torch.ones_like(variable.value) for variable in variables]
+    torch.compile(lambda: optimizer.apply(gradients, variables), backend="eager", fullgraph=True)()
+    assert all(np.all(keras.ops.convert_to_numpy(variable) < 1.0) for variable in variables)
