@@ -124,7 +124,8 @@ def export_model(
 
 def _changed(model, dynamic_size, include_preprocessing):
     changes = {}
-    if keras.dtype_policies.get(model.config.dtype).compute_dtype != "float32":
+    quantized = any(layer.quantization_mode for layer in model._flatten_layers())  # they keep their precision
+    if not quantized and keras.dtype_policies.get(model.config.dtype).compute_dtype != "float32":
         changes["dtype"] = "float32"  # runtimes have no convolution in bfloat16, and `precision` says what the file is
     if dynamic_size and None not in model.input_shape[1:]:
         first = model.config.data_format == "channels_first"
