@@ -82,9 +82,10 @@ def checked_members(path: pathlib.Path, archive: zipfile.ZipFile) -> dict[str, z
     members = {}
     for info in archive.infolist():
         parts = pathlib.PurePosixPath(info.filename).parts
-        if info.filename in members or ".." in parts or parts[:1] == ("/",) or "\\" in info.filename:
+        long = any(len(part.encode()) > 255 for part in parts)  # no file can have this name
+        if info.filename in members or ".." in parts or parts[:1] == ("/",) or "\\" in info.filename or long:
             raise CheckpointError(
-                f"The members of a zip must have distinct relative names. Received: {info.filename[:80]!r} in path={path}"
+                f"The members of a zip must have distinct relative names of files. Received: {info.filename[:80]!r} in path={path}"
             )
         stored = info.compress_type == zipfile.ZIP_STORED and info.file_size == info.compress_size
         deflated = info.compress_type == zipfile.ZIP_DEFLATED and info.file_size <= _DEFLATE_RATIO * info.compress_size

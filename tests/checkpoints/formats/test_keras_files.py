@@ -51,6 +51,7 @@ def test_a_model_must_be_as_large_as_its_weights(tmp_path, members):
     refused(rewritten(path, members, hidden_dim="8"), "well formed|must be an int")
     refused(rewritten(path, members, zipfile.ZIP_DEFLATED), "not compressed")
     refused(rewritten(path, {**members, "../x": b""}), "distinct relative names")
+    refused(rewritten(path, {**members, "x" * 300: b""}), "distinct relative names")
     refused(rewritten(path, {**members, WEIGHTS: members[WEIGHTS][:500]}), "well formed")
     path.write_bytes(b"PK\x03\x04" + bytes(50))
     refused(path, "well formed")
