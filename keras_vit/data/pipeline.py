@@ -177,6 +177,9 @@ def load(
             images, changed = change(images, changed, seeds + (number << 32, 0))  # no two changes share their draws
         return images, labels if changed is whole else changed
 
+    # Traced once for all datasets: for a policy of many operations that takes a second.
+    read_image, change_batch = tf.function(read_image), tf.function(change_batch)
+
     def batches_at(positions):
         if count > 1 and not own_files:
             positions = positions.map(lambda position: position // mine * batch_size + index * mine + position % mine)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from keras_vit.data.augmentation.batches import affine, cutmix, cutout, mirror, mixup, mixup_or_cutmix, pad_and_crop, whole_labels
 from keras_vit.data.augmentation.crops import inception_crop, random_resized_crop, resize_and_crop, simple_random_crop
@@ -156,4 +157,6 @@ def named_augmentation(name: str) -> Augmentation:
             raise ValueError(f"An addition to an augmentation must be one of {known}. Received: {name!r}")
         place, make = ADDITIONS[form[1]]
         augmentation = dataclasses.replace(augmentation, **{place: (*getattr(augmentation, place), make(float(form[2])))})
-    return augmentation
+    # None of these functions has Python's `if` or `for` over tensors. For AutoGraph to find that out takes seconds.
+    plain = tf.autograph.experimental.do_not_convert
+    return dataclasses.replace(augmentation, image=tuple(map(plain, augmentation.image)), batch=tuple(map(plain, augmentation.batch)))
