@@ -185,8 +185,10 @@ def agree(config: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
         ValueError: if a given setting differs from the run's.
     """
     check({key: value for key, value in given.items() if key not in RECIPE_VALUES})
-    if "training" not in config:
-        raise ValueError("The settings of a run must hold its recipe under `training`, as a run writes them. Received: no `training`")
+    whole = [field.name for field in dataclasses.fields(Recipe) if field.default is dataclasses.MISSING]
+    if missing := [name for name in whole if name not in config.get("training", {})]:
+        lacks = f"`training.{missing[0]}`" if "training" in config else "`training`"
+        raise ValueError(f"The settings of a run must hold its whole recipe under `training`, as a run writes them. Received: no {lacks}")
     config, given = absolute(config), absolute(given)
     settings = config | config["training"]
     for name, value in (given.get("training", {}) | given).items():

@@ -234,3 +234,10 @@ def test_history_and_results_are_files_for_other_programs(best):
     rows = list(csv.DictReader((best.output / "history.csv").open()))
     assert [float(row["val_accuracy"]) for row in rows] == [row["val_accuracy"] for row in best.history]
     assert json.loads((best.output / "test.json").read_text())["images"] == 359
+
+
+@pytest.mark.parametrize("text, missing", [("", "training"), ("[training]\nbatch_size = 3\n", "training.source")])
+def test_a_config_without_the_whole_recipe(tmp_path, text, missing):
+    (tmp_path / "config.toml").write_text('data = "digits"\n' + text)
+    with pytest.raises(ValueError, match=f"whole recipe under `training`.* Received: no `{missing}`"):
+        Run.open(tmp_path)
