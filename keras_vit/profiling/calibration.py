@@ -23,7 +23,7 @@ WIDTHS = (192, 768)
 def calibrate(training: bool = True, precision: str | None = None, again: bool = False) -> Machine:
     """Returns the speed of this machine on the current backend. The first call measures it, and keeps it in a file.
 
-    The measurement runs in new processes. It takes 20 to 30 seconds, most of them imports and compilation. The file is in
+    The measurement runs in new processes. It takes 10 to 15 seconds, most of them imports and compilation. The file is in
     `$KERAS_HOME/keras_vit/machines` (default `~/.keras/keras_vit/machines`), and its name has the processor or GPU, the number of threads,
     the backend and the precision. After an update of Keras, the backend or this package, the next call measures again.
 
