@@ -1,5 +1,6 @@
 """What the tests of layers and models share: one check of a whole layer, gradients on every backend, and a second process."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -15,6 +16,9 @@ def requires(backend, name):
 
 
 requires_tensorflow, requires_jax, requires_torch = requires("tensorflow", "TensorFlow"), requires("jax", "JAX"), requires("torch", "torch")
+
+# What proves that Keras has a fault, for which there is code of ours, runs where the release of Keras is not the one it was last seen in.
+new_keras = pytest.mark.skipif(keras.__version__ == "3.15.1", reason="all were seen in this release of Keras")
 
 
 def all_or(*few):
@@ -44,7 +48,7 @@ for line in sys.stdin:
     try:
         model = keras.saving.load_model(job["model"], safe_mode=True)
         inputs = [*numpy.load(job["inputs"]).values()]
-        outputs = keras.tree.flatten(model(inputs if len(inputs) > 1 else inputs[0]))
+        outputs = keras.tree.flatten(outputs_of(model, inputs if len(inputs) > 1 else inputs[0]))
         numpy.savez(job["outputs"], *map(keras.ops.convert_to_numpy, outputs))
         print("ANSWER", type(model).__name__, flush=True)
     except Exception as error:
@@ -57,7 +61,11 @@ class OtherProcess:
         self.folder = folder
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(
-            [sys.executable, "-c", OTHER_PROCESS], stdin=pipe, stdout=pipe, stderr=subprocess.DEVNULL, text=True
+            [sys.executable, "-c", inspect.getsource(outputs_of) + OTHER_PROCESS],
+            stdin=pipe,
+            stdout=pipe,
+            stderr=subprocess.DEVNULL,
+            text=True,
         )
 
     def check(self, model, *inputs):
@@ -70,7 +78,7 @@ class OtherProcess:
         self.process.stdin.flush()
         answer = next(line for line in self.process.stdout if line.startswith("ANSWER"))
         assert "Error" not in answer, answer
-        outputs = keras.tree.flatten(model(one_or_list(inputs)))
+        outputs = keras.tree.flatten(outputs_of(model, one_or_list(inputs)))
         for theirs, ours in zip(np.load(paths["outputs"]).values(), outputs, strict=True):
             assert_close(theirs, ours, 1e-6)
         return answer.split()[1]
@@ -78,6 +86,19 @@ class OtherProcess:
     def close(self):
         self.process.stdin.close()
         self.process.wait()
+
+
+def outputs_of(model, *inputs):
+    """Calls a model or layer. JAX would compile each operation of its own, ten a layer: there, one function is compiled."""
+    if keras.backend.backend() != "jax":
+        return model(*inputs)
+    import jax
+
+    def call(values, inputs):
+        with keras.StatelessScope(state_mapping=list(zip(model.variables, values))):
+            return model(*inputs)
+
+    return jax.jit(call)([variable.value for variable in model.variables], inputs)
 
 
 def one_or_list(values):
@@ -226,23 +247,24 @@ def check_layer(layer_class, config, *shapes, output_shape, other_process, rando
     # A constant added to all keys changes no softmax.
     still = [w.path for w, g in zip(model.trainable_weights, gradients) if not np.any(g) and not w.path.endswith("key_norm/beta")]
     assert not still and all(np.isfinite(gradient).all() for gradient in gradients), still
-    if gradients:
+    if gradients and keras.backend.backend() == "tensorflow":  # whole models are fitted on the others
         weights = model.get_weights()
         step = 1e-2 / float(max(1 + np.abs(gradient).max() for gradient in gradients))
-        model.compile(keras.optimizers.SGD(step), mean_square, jit_compile=keras.backend.backend() == "jax")
+        model.compile(keras.optimizers.SGD(step), mean_square, jit_compile=False)
         losses = [model.train_on_batch(one_or_list(inputs), np.zeros((shapes[0][0], 1))) for _ in range(2)]
         assert np.isfinite(losses).all() and losses[1] < losses[0], losses
         model.set_weights(weights)
 
     # Half precision: of sublayers too, with weights and result as they should be.
     expected = to_numpy(layer(*inputs))
-    for policy, tolerance in (("mixed_bfloat16", half_tolerance), ("mixed_float16", half_tolerance / 4)):
+    halves = {"mixed_bfloat16": half_tolerance, "mixed_float16": half_tolerance / 4}
+    for policy, tolerance in list(halves.items())[: 1 if keras.backend.backend() == "jax" else 2]:  # to compile takes a second there
         half = layer_class(**config, dtype=policy)
         half.build(*shapes)
         half.set_weights(layer.get_weights())
         assert {sublayer.dtype_policy.name for sublayer in half._flatten_layers()} == {policy}
         assert {weight.dtype for weight in half.weights if "seed" not in weight.name} <= {"float32"}
-        result = half(*inputs)
+        result = outputs_of(half, *inputs)
         assert keras.backend.standardize_dtype(result.dtype) == policy.removeprefix("mixed_")
         assert_close(result, expected, tolerance)
     return layer

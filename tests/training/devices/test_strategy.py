@@ -6,7 +6,7 @@ import sys
 
 import keras
 import pytest
-from helpers import requires_tensorflow
+from helpers import new_keras, requires_tensorflow
 from training.devices.test_cluster import config, free_ports
 
 from keras_vit.training import check_batch, layout_map, strategy, virtual_devices
@@ -41,9 +41,15 @@ def test_several_devices_train_as_one():
     assert found["resumed"] == 0.0
     assert found["masks differ"] and found["masks are reproducible"]
     assert len(found["refused"]) == 2 and all("in the scope of the same strategy" in message for message in found["refused"])
-    # Should a release of Keras mend one of these, what `keras_vit/runtime/distributed.py, seeds.py` and `_Optimizer` do for it can go.
-    assert not found["Keras's masks differ"]
-    faults = found["faults"]
+
+
+@pytest.mark.slow
+@requires_tensorflow
+@new_keras
+def test_faults_of_keras():
+    """Should one be mended, what `keras_vit/runtime/distributed.py`, `seeds.py` and `_Optimizer` do for it can go."""
+    faults = answer("mirrored.py", "faults")
+    assert not faults["masks differ"]
     assert faults["clip"] > 1e-5 and faults["ragged last batch"] > 1e-5, faults
     for name, message in {
         "accumulation": "merge_call",
