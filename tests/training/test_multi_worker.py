@@ -118,7 +118,8 @@ def test_two_workers_train_as_one_and_go_on_after_one_was_killed(tmp_path, monke
     assert unbroken[0]["loss"] == pytest.approx(alone["loss"], abs=1e-5)
 
     resumed, err = run("--output", tmp_path / "broken", "--local", 2, "--kill-at", 8)
-    assert "unhealthy" in err and "attempt 1 failed" in err and "resuming after 5 steps of epoch 1" in err
+    for words in ("attempt 1 failed; all had ended", "resuming after 5 steps of epoch 1"):
+        assert words in err, err
     assert {answer["weights and optimizer"] for answer in resumed} == {unbroken[0]["weights and optimizer"]}
 
 
