@@ -38,15 +38,17 @@ def replacing(path):
     made = [parent for parent in path.parents if not parent.exists()]
     # A temporary folder, because libraries write further files next to the one they are asked for, and Keras needs the file's suffix.
     folder = path.with_name(UNFINISHED + path.name)
-    temporary = folder / path.name
+    temporary, replaced = folder / path.name, folder / f"{path.name}.replaced"
     try:
+        if replaced.exists() and not path.exists():  # a program was killed between the two names below
+            replaced.rename(path)
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True, exist_ok=True)
         yield temporary
         for written in (*temporary.rglob("*"), temporary):
             synchronize(written)
         if temporary.is_dir() and path.exists():
-            path.rename(folder / "replaced")  # `os.replace` does not replace a folder
+            path.rename(replaced)  # `os.replace` does not replace a folder
         os.replace(temporary, path)
         synchronize(path.parent)  # the new name is only durable once its folder is on the disk
     except Exception as error:

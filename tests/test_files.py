@@ -44,6 +44,17 @@ def test_a_folder_takes_the_place_of_the_old_and_of_what_a_kill_left(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
+def test_a_kill_between_the_two_names_loses_nothing(tmp_path):
+    """The old folder had already left its place, and the next writing fails."""
+    path = tmp_path / "replaced"
+    left = tmp_path / ".unfinished-replaced" / "replaced.replaced"
+    left.mkdir(parents=True)
+    (left / "old").touch()
+    with pytest.raises(RuntimeError), replacing(path):
+        raise RuntimeError
+    assert (path / "old").exists() and list(tmp_path.iterdir()) == [path]
+
+
 @pytest.mark.parametrize(
     "error", [OSError(errno.ENOSPC, "No space left on device"), RuntimeError("write failed: errno = 28, 'No space left on device'")]
 )
