@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import importlib
 import pathlib
 import tempfile
@@ -59,12 +60,18 @@ def _saved_model(model, path, spec, precision, images):
     # Keras's own export writes each weight twice: Keras's variable, and TensorFlow's in it.
     module = tf.Module()
     module.tracked = [variable.value for variable in model.variables]
+    function = functools.partial(tf.function, autograph=False, input_signature=[tf.TensorSpec(spec.shape, spec.dtype, spec.name)])
 
-    @tf.function(autograph=False, input_signature=[tf.TensorSpec(spec.shape, spec.dtype, spec.name)])
+    @function
     def serve(images):
-        return {FORMATS["saved_model"].output: model(images, training=False)}
+        return model(images, training=False)
 
-    tf.saved_model.save(module, str(path), signatures=serve)
+    @function
+    def named(images):
+        return {FORMATS["saved_model"].output: serve(images)}
+
+    module.serve = serve  # the endpoint that `keras.layers.TFSMLayer` calls
+    tf.saved_model.save(module, str(path), signatures=named)
 
 
 def _torch(model, path, spec, precision, images):

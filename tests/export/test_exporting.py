@@ -141,6 +141,8 @@ def test_a_saved_model_is_served_by_tensorflow_alone(tmp_path):
     assert "keras_vit" not in subprocess.run(served, capture_output=True, text=True, check=True, cwd=tmp_path).stdout
     expected = keras.ops.convert_to_numpy(model(images))
     np.testing.assert_allclose(np.load(tmp_path / "made" / "outputs.npy"), expected, rtol=1e-3, atol=1e-5)
+    in_keras = keras.layers.TFSMLayer(str(tmp_path / "made" / "1"))(images)
+    np.testing.assert_allclose(keras.ops.convert_to_numpy(in_keras), expected, rtol=1e-3, atol=1e-5)
 
 
 @requires_tensorflow
