@@ -191,6 +191,7 @@ def save(figure, path):
         elif axes.get_legend_handles_labels()[1]:
             axes.legend(fontsize="small", loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
         axes.grid(alpha=0.3)
+        axes.minorticks_off()
     figure.savefig(path, dpi=110, bbox_inches="tight")
 
 

@@ -20,6 +20,7 @@ STEPS, SHORT, RATE = 1500, 50, 3e-3
 TRAINED = ("kind", "side", "patch", "tokens", "seed", "steps", "train", "test", "seconds")
 COST = ("model", "side", "patch", "tokens", "batch", "mmacs", "predicted_seconds", "seconds", "predicted_mib", "mib")
 SIZES = [(28, 7), (28, 4), (28, 2), (14, 2), (56, 8)]  # pixels of image and patch; (28, 1) is timed, and trained for few steps
+TOKENS = dict(xlabel="Tokens", xscale="log", xticks=(16, 49, 196, 784), xticklabels=(16, 49, 196, 784))
 PHOTOGRAPHS = [(224, 32), (224, 16), (224, 8), (128, 16), (384, 16)]
 
 
@@ -68,7 +69,7 @@ def time_steps(options, costs):
         def result(form=form, batch=batch):
             step = keras_vit.estimate_step(form, batch, machine=machine)
             tiny = Job(VIT | dict(hidden_dim=4, num_layers=1), 1, True, seconds=0.0, least=1)  # its memory is that of the framework
-            before, after = measure([tiny, Job(form, batch, True, seconds=0.0, least=3)])
+            before, after = measure([tiny, Job(form, batch, True, seconds=0.0, least=3)], processes=2)
             return dict(
                 mmacs=step.macs / batch / 1e6,
                 predicted_seconds=step.seconds.total if step.seconds else "",
@@ -92,14 +93,15 @@ def table(results, costs):
 def draw(options, results, costs):
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 5), layout="constrained")
     for kind in dict.fromkeys(row["kind"] for row in results.rows):
-        points = by_place(results.find(kind=kind, side=28), "tokens", "test", 100)
+        shared = results.find(kind="equal steps", side=28, patch=4) if kind == "equal multiply-adds" else []
+        points = by_place(results.find(kind=kind, side=28) + shared, "tokens", "test", 100)
         curve(left, points, kind, linestyle="--" if "changed" in kind else "-")
-    left.set(xscale="log", xlabel="Tokens", ylabel="Test accuracy (%)", title="Fashion-MNIST, 28 pixels, patches of 7 to 1")
+    left.set(**TOKENS, ylabel="Test accuracy (%)", title="Fashion-MNIST, 28 pixels, patches of 7 to 1")
     for model, color in (("small", "#1f6fb4"), ("ViT-S", "#d1495b")):
         for key, style in (("seconds", "-"), ("predicted_seconds", ":")):
             points = {row["tokens"]: [row[key] / row["batch"]] for row in costs.find(model=model) if row[key] != ""}
             curve(right, points, f"{model}, {'measured' if key == 'seconds' else 'predicted'}", color=color, linestyle=style)
-    right.set(xscale="log", yscale="log", xlabel="Tokens", ylabel="Training, seconds an image", title="Time of a training step")
+    right.set(**TOKENS, yscale="log", ylabel="Training, seconds an image", title="Time of a training step")
     save(figure, options.file("token_count", "png"))
 
 

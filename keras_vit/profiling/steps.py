@@ -205,6 +205,9 @@ def peak_bytes() -> int:
         return stats["peak_bytes_in_use"]
     if keras.backend.backend() == "tensorflow" and (gpus := sys.modules["tensorflow"].config.list_logical_devices("GPU")):
         return sys.modules["tensorflow"].config.experimental.get_memory_info(gpus[0].name.removeprefix("/device:"))["peak"]
+    if sys.platform == "linux":  # whose `ru_maxrss` is at least that of the process that started this one
+        with open("/proc/self/status") as status:
+            return 1024 * int(next(line for line in status if line.startswith("VmHWM")).split()[1])
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return most if sys.platform == "darwin" else 1024 * most  # macOS reports bytes, other systems KiB
 
