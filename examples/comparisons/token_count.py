@@ -24,8 +24,8 @@ TOKENS = dict(xlabel="Tokens", xscale="log", xticks=(16, 49, 196, 784), xticklab
 PHOTOGRAPHS = [(224, 32), (224, 16), (224, 8), (128, 16), (384, 16)]
 
 
-def config(side, patch):
-    return VIT | dict(input_shape=(side, side, 3), patch_size=patch)
+def config(side, patch, form=VIT):
+    return form | dict(input_shape=(side, side, 3), patch_size=patch)
 
 
 def fit(options, results):
@@ -46,8 +46,8 @@ def fit(options, results):
         model = model.adapt(patch_size=patch)
         for kind, steps in (("patches of 4, changed", 0), ("changed, and trained", options.short)):
             found = train(model, batches.train_from(options.steps), steps, RATE / 10) if steps else {}
-            where = dict(kind=kind, side=28, patch=patch, tokens=(28 // patch) ** 2, seed=seed, steps=steps)
-            results.add(where | found | {"test": accuracy(model, batches.test)})
+            found |= dict(kind=kind, side=28, patch=patch, tokens=(28 // patch) ** 2, seed=seed, steps=steps)
+            results.add(found | {"test": accuracy(model, batches.test)})
 
     macs = {patch: keras_vit.cost(config(28, patch)).macs for patch in (7, 4, 2)}
     for seed in range(options.seeds):
@@ -61,9 +61,8 @@ def fit(options, results):
 
 def time_steps(options, costs):
     machine = None if options.quick else calibrate()
-    jobs = [("small", side, patch, 32, config(side, patch)) for side, patch in options.timed]
-    for side, patch in [] if options.quick else PHOTOGRAPHS:
-        jobs.append(("ViT-S", side, patch, 2, preset("ViTS16") | dict(input_shape=(side, side, 3), patch_size=patch)))
+    jobs = [("small", *sizes, 32, config(*sizes)) for sizes in options.timed]
+    jobs += [] if options.quick else [("ViT-S", *sizes, 2, config(*sizes, preset("ViTS16"))) for sizes in PHOTOGRAPHS]
     for model, side, patch, batch, form in jobs:
 
         def result(form=form, batch=batch):
@@ -84,8 +83,7 @@ def time_steps(options, costs):
 def table(results, costs):
     kinds, rows = dict.fromkeys(row["kind"] for row in results.rows), []
     for tokens, side, patch in sorted({(row["tokens"], row["side"], row["patch"]) for row in results.rows}):
-        found = [results.find(kind=kind, side=side, patch=patch) for kind in kinds]
-        rows.append([side, patch, tokens, *(shown([row["test"] for row in each]) for each in found)])
+        rows.append([side, patch, tokens, *(shown([row["test"] for row in results.find(kind=k, side=side, patch=patch)]) for k in kinds)])
     print(markdown(["pixels", "patch", "tokens", *(f"{kind}: test accuracy, %" for kind in kinds)], rows), end="\n\n")
     print(markdown(COST, [[row[key] for key in COST] for row in costs.rows]))
 
