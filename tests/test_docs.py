@@ -23,10 +23,10 @@ EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
 COMMANDS = {"keras-vit", "python", "pip"}
 
 
-# Few processes, each of which imports once: one for the pages that need deep models, and five. Virtual devices must be made before
+# Few processes, each of which imports once: one for the pages that need deep models, and three. Virtual devices must be made before
 # anything runs: their page is the first.
 RUN = sorted((page for page in PAGES if blocks(page) and page not in TRANSLATED), key=lambda page: page.stem != "distribution")
-GROUPS = [[*filter(deep, RUN)], *([*filterfalse(deep, RUN)][number::5] for number in range(5))]
+GROUPS = [[*filter(deep, RUN)], *([*filterfalse(deep, RUN)][number::3] for number in range(3))]
 
 
 def read(pages, folder, **environment):
@@ -58,7 +58,7 @@ def test_every_block_runs(pages, tmp_path):
 @pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="needs JAX")
 @pytest.mark.parametrize("page", [*filter(marked, PAGES)], ids=lambda page: page.stem)
 def test_every_block_for_jax_runs(page, tmp_path):
-    read([page], tmp_path, KERAS_BACKEND="jax", XLA_FLAGS="--xla_force_host_platform_device_count=8")
+    read([page], tmp_path, KERAS_BACKEND="jax", XLA_FLAGS=os.environ["XLA_FLAGS"] + " --xla_force_host_platform_device_count=8")
 
 
 @pytest.mark.parametrize("page", TRANSLATED, ids=lambda page: page.stem)

@@ -79,8 +79,7 @@ BASES = {  # what one device trains: how the model is made, with which arguments
 VARIANTS = {  # what several devices train: which of these, with which other arguments. Each feature once: a graph more costs seconds.
     "SGD, global clip, sample weights, a last batch of one image": ("SGD", {}),
     "steps_per_execution, accumulation_steps": ("SGD", dict(compiled=dict(steps_per_execution=4), accumulation_steps=3)),
-    "jit_compile": ("SGD", dict(compiled=dict(jit_compile=True))),
-    "SGD, clip, accumulation of Keras": ("Keras's accumulation", {}),
+    "SGD, clip, accumulation of Keras, jit_compile": ("Keras's accumulation", dict(compiled=dict(jit_compile=True))),
     "AdamW, layer decay, average, mixup, batches that do not divide": ("AdamW", {}),
     "Lamb, LoRA, remat": ("LoRA", {}),
     "distillation, clip by value, convolutional stem, ragged last batch": ("distillation", {}),
@@ -88,12 +87,12 @@ VARIANTS = {  # what several devices train: which of these, with which other arg
 }
 
 
-def train(strategy, base, changes=(), epochs=2):
-    """Returns a list of numbers and arrays: history, weights and, of the first base, what `evaluate` and `predict` give."""
+def train(strategy, base, changes=()):
+    """Trains for two epochs the first base, the others for one. Returns a list of numbers and arrays: history, weights and, of the first base, what `evaluate` and `predict` give."""
     make, arguments, batches = BASES[base]
     with strategy.scope():
         model = make(**arguments | dict(changes))
-        history = model.fit(batches(), epochs=epochs, verbose=0, shuffle=False).history
+        history = model.fit(batches(), epochs=2 if base == "SGD" else 1, verbose=0, shuffle=False).history
         found = [*history.values(), *(w.numpy() for w in model.weights)]
         if base == "SGD":
             other = data(11, 5)

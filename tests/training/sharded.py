@@ -1,7 +1,6 @@
 """Trains with weights sharded over virtual devices, and on one, in processes of their own, and prints how far apart they end.
 
-python tests/training/sharded.py alone            one device: prints its losses
-python tests/training/sharded.py divided FOLDER   four devices of one process
+python tests/training/sharded.py divided FOLDER   four devices of one process, and one alone, of which it prints the losses
 python tests/training/sharded.py processes PORT   two devices in each of two processes, of which this starts the second: prints the losses
 """
 
@@ -57,7 +56,7 @@ def collectives(model, distribution):
 def one_process(folder):
     virtual_devices("cpu:4")
     _, alone, _ = train(strategy("one_device"))
-    found = {}
+    found = {"alone": alone[0].tolist()}
     mesh = keras.distribution.DeviceMesh((2, 2), ("batch", "model"), keras.distribution.list_devices())
     both = keras.distribution.ModelParallel(layout_map=layout_map(build(), mesh), batch_dim_name="batch")
     for name in ("mirrored", "fsdp", "tensor_parallel", "2 x 2"):
@@ -72,10 +71,6 @@ def one_process(folder):
             loaded = keras.saving.load_model(f"{folder}/model.keras")
             found["loaded"] = max(float(np.abs(np.asarray(v.value) - w).max()) for v, w in zip(loaded.weights, result[1:], strict=True))
     return found
-
-
-def alone():
-    return train(strategy("one_device"))[1][0].tolist()
 
 
 def two_processes(port, number):
@@ -102,7 +97,7 @@ def main(what, *arguments):
         jax.distributed.shutdown()  # at which both meet
         assert number or not other.wait(timeout=120)
     else:
-        found = alone() if what == "alone" else one_process(*arguments)
+        found = one_process(*arguments)
     print("ANSWER", json.dumps(found))
 
 

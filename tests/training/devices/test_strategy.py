@@ -36,7 +36,7 @@ def test_two_devices_train_as_one():
 def test_several_devices_train_as_one():
     found = answer("mirrored.py")
     rounding = {"mixed_bfloat16": 3e-2}
-    assert len(found["equal"]) == 8 and len(found["equal, four"]) == 1
+    assert len(found["equal"]) == 6 and len(found["equal, four"]) == 1
     assert all(apart < rounding.get(name, 5e-5) for name, apart in (found["equal"] | found["equal, four"]).items()), found
     assert found["resumed"] == 0.0
     assert found["masks differ"] and found["masks are reproducible"]
@@ -63,18 +63,13 @@ def test_faults_of_keras():
 
 
 @pytest.mark.slow
-def test_two_processes_of_jax_train_as_one():
+def test_devices_and_processes_of_jax_train_as_one(tmp_path):
     pytest.importorskip("jax")
-    alone = answer("sharded.py", "alone")
+    found = answer("sharded.py", "divided", tmp_path)
+    alone = found.pop("alone")
     assert len(alone) == 2
     for name, losses in answer("sharded.py", "processes", *free_ports(1)).items():
         assert losses == pytest.approx(alone, abs=1e-5), name
-
-
-@pytest.mark.slow
-def test_divided_weights_train_as_whole_ones(tmp_path):
-    pytest.importorskip("jax")
-    found = answer("sharded.py", "divided", tmp_path)
     assert found.pop("loaded") == 0.0
     assert all(case["apart"] < 2e-5 for case in found.values()), found
     # Of two blocks: 4 kernels and 2 biases over "model", 4 kernels over "batch" with the patches', positions and head. So the optimizer's.
