@@ -88,7 +88,8 @@ VARIANTS = {  # what several devices train: which of these, with which other arg
 
 
 def train(strategy, base, changes=()):
-    """Trains for two epochs the first base, the others for one. Returns a list of numbers and arrays: history, weights and, of the first base, what `evaluate` and `predict` give."""
+    """Trains for an epoch, and returns a list of numbers and arrays: history and weights. The first base is trained for two epochs, and
+    evaluates and predicts."""
     make, arguments, batches = BASES[base]
     with strategy.scope():
         model = make(**arguments | dict(changes))
