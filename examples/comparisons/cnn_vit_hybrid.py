@@ -1,8 +1,8 @@
 """CNN, ViT and the hybrid between them: test accuracy against the number of training images of Fashion-MNIST, and what each sees.
 
     apt-get install dataset-fashion-mnist
-    python examples/comparisons/cnn_vit_hybrid.py                     # two and a half hours on one core
-    python examples/comparisons/cnn_vit_hybrid.py --weights FOLDER    # and a pretrained ViT-S/14, fine-tuned: one hour more
+    python examples/comparisons/cnn_vit_hybrid.py                     # two hours on one core
+    python examples/comparisons/cnn_vit_hybrid.py --weights FOLDER    # and a pretrained ViT-S/14, fine-tuned: half an hour more
     python examples/comparisons/cnn_vit_hybrid.py --figure            # from the CSV files, without training
 
 The three families have equal multiply-adds (within 10 %) and the same number of steps. The learning rate of each is the best of the same
@@ -87,7 +87,8 @@ def draw(options, results, inside):
         rows = [row for images in sorted(options.sizes) for row in chosen(results, family=family, augmentation=augmentation, images=images)]
         points = by_place(rows, "images", "test", 100)
         curve(left, points, f"{family}, {augmentation}", color=COLORS[family], linestyle="--" if augmentation == "strong" else "-")
-    left.set(xscale="log", xlabel="Training images", ylabel="Test accuracy (%)", title="Accuracy")
+    axis = dict(xscale="log", xticks=options.sizes, xticklabels=options.sizes, xlabel="Training images")
+    left.set(**axis, ylabel="Test accuracy (%)", title="Accuracy")
     for axes, measure, style in ((middle, "attention distance", "-"), (middle, "gradient distance", ":"), (right, "shift", "-")):
         for family in FAMILIES:
             points = by_place(inside.find(family=family, measure=measure), "place", "value")
