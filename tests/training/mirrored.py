@@ -1,7 +1,7 @@
 """Trains on one device and on several virtual ones, in a process of its own, and prints how far apart they end.
 
-python tests/training/mirrored.py              all of it, but for Keras's faults and what the next line is for
-python tests/training/mirrored.py VARIANT...   these of `cases.py` on two devices, those of `ON_FOUR` first of all
+python tests/training/mirrored.py              all of it, but for Keras's faults, and on two devices `ON_FOUR`
+python tests/training/mirrored.py VARIANT...   these of `cases.py` on two devices
 python tests/training/mirrored.py faults       what Keras itself does with two devices
 """
 
