@@ -9,7 +9,10 @@ import numpy as np
 from keras_vit.checkpoints.download import resolve
 from keras_vit.checkpoints.formats.archives import read_npz
 from keras_vit.checkpoints.formats.files import open_tensors
+from keras_vit.layers import checks
 from keras_vit.vision_transformer import VisionTransformer
+
+MOST_SCALE = 10.0  # published models have less than 5; a factor in the place of its logarithm is more, and its exponential overflows
 
 # Tensors of a checkpoint for the scores of images and texts -> the ends of their names.
 SCORES = {
@@ -78,6 +81,13 @@ def zero_shot(
         raise ValueError(
             f"`logit_scale` is needed: as a number (4.6052 in CLIP), or in the file `checkpoint`. Received: logit_scale=None{where}"
         )
+    scale = checks.number("logit_scale", scores["logit_scale"])
+    shift = 0.0 if scores["logit_bias"] is None else checks.number("logit_bias", scores["logit_bias"])
+    if scale > MOST_SCALE:
+        raise ValueError(
+            f"`logit_scale` must be the logarithm of the factor, of at most {MOST_SCALE:g}. Received: logit_scale={scale:g}. "
+            f"For a factor of {scale:g}, pass {np.log(scale):.4f}"
+        )
     config, projection, start = model.config, scores["projection"], None
     width = config.representation_size or config.feature_dim
     if config.include_top and projection is None:  # the head is the projection
@@ -85,8 +95,10 @@ def zero_shot(
         projection, start = kernel, bias
     if projection is not None:
         projection = np.asarray(projection, "float32")
-        if projection.ndim != 2 or projection.shape[0] != width or config.representation_size:
-            raise ValueError(f"`projection` must be a matrix from features of {width}. Received: projection of shape {projection.shape}")
+        if projection.ndim != 2 or projection.shape[0] != width or config.representation_size or not np.isfinite(projection).all():
+            raise ValueError(
+                f"`projection` must be a finite matrix from features of {width}. Received: projection of shape {projection.shape}"
+            )
         width = projection.shape[1]
     if texts.shape[1] != width:
         raise ValueError(f"Image features and text embeddings must have one width. Received: {width} and {texts.shape[1]}")
@@ -97,20 +109,23 @@ def zero_shot(
     classifier = (model.adapt(include_top=False) if config.include_top else model).adapt(**changes)
     if projection is not None:
         classifier.get_layer("pre_logits").set_weights([projection, np.zeros(width) if start is None else start])
-    kernel = np.exp(float(scores["logit_scale"])) * texts.T
-    classifier.get_layer("head").set_weights([kernel, np.full(len(texts), float(scores["logit_bias"] or 0.0))])
+    classifier.get_layer("head").set_weights([np.exp(scale) * texts.T, np.full(len(texts), shift)])
     return classifier
 
 
 def _texts(given, class_names):
     """Returns unit text embeddings `(classes, width)`, and the names of the classes or None."""
     if isinstance(given, (str, os.PathLike)):
-        file = read_npz(given)
+        file = read_npz(resolve(given))
         if "embeddings" not in file:
             raise ValueError(f"An npz file of text embeddings must hold the array 'embeddings'. Received: {', '.join(file)} in {given}")
         class_names = list(map(str, file["class_names"].ravel())) if class_names is None and "class_names" in file else class_names
         given = file["embeddings"]
-    texts = np.asarray(given, "float64")
+    try:
+        texts = np.asarray(given, "float64")
+    except (TypeError, ValueError) as error:
+        what = f"a {type(given).__name__}: {' '.join(str(error).split())}"
+        raise ValueError(f"`text_embeddings` must be an array of numbers, or the path of an npz file. Received: {what}") from error
     if texts.ndim not in (2, 3) or 0 in texts.shape or not np.isfinite(texts).all() or not np.linalg.norm(texts, axis=-1).all():
         raise ValueError(
             "`text_embeddings` must be finite and not zero, of shape (classes, width) or (classes, templates, width). "

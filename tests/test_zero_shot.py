@@ -56,11 +56,12 @@ def test_softmax_with_a_projection():
     wanted = np.exp(np.exp(2.0) * wanted)
     wanted /= wanted.sum(axis=-1, keepdims=True)
     assert_close(keras_vit.zero_shot(model, embeddings, NAMES, logit_scale=2.0, projection=projection)(images), wanted)
-    # A head that is the projection, as in timm's CLIP; as many classes as it has outputs.
+    # A head that is the projection, as in timm's CLIP.
     head = tower(include_top=True, num_classes=3, classifier_activation=None)
-    features, embeddings = to_numpy(head(images)), texts(3, 3)
-    wanted = np.exp(np.exp(2.0) * unit(features) @ unit(embeddings).T)
-    assert_close(keras_vit.zero_shot(head, embeddings, logit_scale=2.0)(images), wanted / wanted.sum(axis=-1, keepdims=True))
+    features = unit(to_numpy(head(images)))
+    for classes in (3, 4):  # as many as the projection has outputs, and more
+        wanted = np.exp(np.exp(2.0) * features @ unit(texts(classes, 3)).T)
+        assert_close(keras_vit.zero_shot(head, texts(classes, 3), logit_scale=2.0)(images), wanted / wanted.sum(axis=-1, keepdims=True))
 
 
 def test_bad_input(tmp_path):
@@ -76,6 +77,11 @@ def test_bad_input(tmp_path):
         (tower(pooling=None), texts(), dict(logit_scale=1.0), "pooling=None"),
         (keras.Sequential([model]), texts(), dict(logit_scale=1.0), "a Sequential"),
         (model, texts(), dict(logit_scale=1.0, projection=texts(8, 16)), "`projection`"),
+        (model, texts(), dict(logit_scale=1.0, projection=np.full((16, 16), np.nan)), "finite matrix"),
+        (model, NAMES, dict(logit_scale=1.0), "must be an array of numbers, or the path of an npz file. Received: a list"),
+        (model, tmp_path / "missing.npz", dict(logit_scale=1.0), "no such file .*texts.npz"),
+        (model, texts(), dict(logit_scale=100.0), "logarithm .* pass 4.6052"),
+        (model, texts(), dict(logit_scale=1.0, logit_bias=float("nan")), "`logit_bias` must be a number"),
     ]
     for model, given, more, message in cases:
         with pytest.raises(ValueError, match=message):

@@ -115,7 +115,8 @@ def _npy_shape(path, archive, info, kinds):
     # NumPy saves arrays of bfloat16, which it does not know, as raw pairs of bytes: V2.
     if not (dtype.kind in kinds or dtype == np.dtype("V2")):
         raise CheckpointError(
-            "The arrays of an npz must be numbers; an object array is a pickle, which can run code and is never opened. "
+            f"The arrays of an npz must be real numbers{' or str' if 'U' in kinds else ''}; "
+            "an object array is a pickle, which can run code and is never opened. "
             f"Received: dtype {ascii(dtype)[:80]} in {info.filename[:80]!r} of path={path}"
         )
     if min(shape, default=0) < 0 or start + math.prod(shape) * dtype.itemsize != info.file_size:
