@@ -105,10 +105,9 @@ def load(
     >>> model.compile("adamw", "sparse_categorical_crossentropy", metrics=["accuracy"])
     >>> history = model.fit(data.train, validation_data=data.validation, epochs=5)  # doctest: +SKIP
     """
-    if not 0 <= seed < 2**31:
-        raise ValueError(f"`seed` must lie between 0 and 2**31 - 1. Received: seed={seed}")
-    index, count = shard
-    if not 0 <= index < count or batch_size % count:
+    seed = checks.seed(seed)
+    index, count = checks.shard(shard)
+    if batch_size % count:
         raise ValueError(f"`shard` must be (index, count), where count divides the batch. Received: shard={shard}, batch_size={batch_size}")
     checks.one_of("shard_by", shard_by, ("batch", "files"))
     own_files = shard_by == "files" and count > 1

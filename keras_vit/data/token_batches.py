@@ -68,8 +68,7 @@ def naflex(
     (2, [(4, 32), (8, 16)])
     """
     vit = check_model(model)
-    if not 0 <= seed < 2**31:
-        raise ValueError(f"`seed` must lie between 0 and 2**31 - 1. Received: seed={seed}")
+    seed = checks.seed(seed)
     source, augmentation = open_source(source, options), _of_images(augmentation)
     train = source.splits["train"]
     lengths = tuple(max_tokens) if isinstance(max_tokens, (list, tuple)) else (max_tokens,)
@@ -153,9 +152,7 @@ def _of_images(augmentation):
 
 def _schedule(images: int, lengths: tuple[int, ...], tokens_per_batch: int, shard: tuple[int, int]) -> list[tuple[int, int, int]]:
     """Returns a list of `(max_tokens, images, first image)`, one for each step of an epoch. An incomplete batch is left out."""
-    index, count = shard
-    if not 0 <= index < count:
-        raise ValueError(f"`shard` must be (index, count). Received: shard={shard}")
+    _, count = checks.shard(shard)
     checks.integer("tokens_per_batch", tokens_per_batch)
     sizes = [tokens_per_batch // length // count * count for length in lengths]
     if not min(sizes):

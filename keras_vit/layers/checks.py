@@ -23,6 +23,21 @@ def integer(name: str, value: Any, least: int = 1) -> int:
     return int(value)
 
 
+def seed(value: Any) -> int:
+    """Returns a seed as an int, or raises ValueError if it is no int from 0 to 2**31 - 1."""
+    if not is_int(value, 0) or value >= 2**31:
+        raise ValueError(f"`seed` must be an int between 0 and 2**31 - 1. Received: seed={value!r}")
+    return int(value)
+
+
+def shard(value: Any) -> tuple[int, int]:
+    """Returns a shard as (index, count), or raises ValueError if it is no pair of ints with 0 <= index < count."""
+    pair = isinstance(value, (list, tuple)) and len(value) == 2 and all(is_int(number, 0) for number in value)
+    if not pair or value[0] >= value[1]:
+        raise ValueError(f"`shard` must be (index, count), with an index from 0 to count - 1. Received: shard={value!r}")
+    return int(value[0]), int(value[1])
+
+
 def integers(name: str, values: Any) -> tuple[int, ...]:
     """Returns a sequence as a tuple of ints, or raises ValueError if it holds anything but positive ints."""
     try:

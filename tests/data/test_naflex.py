@@ -105,7 +105,9 @@ def test_bad_input(model):
         (dict(tokens_per_batch=4096), "at most 176"),
         (dict(max_tokens=0), "max_tokens"),
         (dict(seed=-1), "seed"),
+        (dict(seed=None), "`seed` must be an int"),
         (dict(shard=(2, 2)), "shard"),
+        (dict(shard=2), "`shard` must be .index, count."),
     ):
         with pytest.raises(ValueError, match=message):
             load(model, **more)

@@ -27,7 +27,7 @@ IMAGES, LABELS = RANDOM.uniform(0, 255, (80, 8, 8, 3)).astype("float32"), np.eye
 def build():
     keras.utils.set_random_seed(0)
     arguments = dict(input_shape=(8, 8, 3), patch_size=4, hidden_dim=16, num_layers=2, num_heads=4, mlp_dim=32, num_classes=4)
-    model = keras_vit.VisionTransformer(**arguments)
+    model = keras_vit.VisionTransformer(**arguments, qkv_bias="query_value", rotary={"frequencies": "learned"})
     model.get_layer("head").kernel.assign(np.random.default_rng(1).normal(size=(16, 4)))
     optimizer = AdamW(1e-2, weight_decay=0.1, global_clipnorm=0.05, layer_decay=0.75, epsilon=1e-3)
     model.compile(optimizer, "categorical_crossentropy")

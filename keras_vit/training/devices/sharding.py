@@ -14,7 +14,6 @@ SHARDED = ("fsdp", "tensor_parallel")
 # The sharded axes of weights, by regular expressions of their paths, for Keras's LayoutMap. All other weights are replicated.
 TENSOR_PARALLEL = {  # over "model": each device computes its own heads and hidden units, and a branch ends with one sum over the devices
     r".*attention/qkv/kernel": (None, "model"),
-    r".*attention/qkv/bias": ("model",),
     r".*attention/projection/kernel": ("model", None),
     r".*mlp/fc1/kernel": (None, "model"),
     r".*mlp/fc1/bias": ("model",),

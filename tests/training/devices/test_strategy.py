@@ -72,19 +72,20 @@ def test_devices_and_processes_of_jax_train_as_one(tmp_path):
         assert losses == pytest.approx(alone, abs=1e-5), name
     assert found.pop("loaded") == 0.0
     assert all(case["apart"] < 2e-5 for case in found.values()), found
-    # Of two blocks: 4 kernels and 2 biases over "model", 4 kernels over "batch" with the patches', positions and head. So the optimizer's.
+    # Of two blocks: 4 kernels and a bias over "model", 4 kernels over "batch" with the patches', positions and head. So the optimizer's.
     assert {name: case["divided"] for name, case in found.items()} == {
         "mirrored": [0, 0],
         "fsdp": [11, 22],
-        "tensor_parallel": [12, 24],
-        "2 x 2": [12, 24],
+        "tensor_parallel": [10, 20],
+        "2 x 2": [10, 20],
     }
     assert {name: case["replicas"] for name, case in found.items()} == {"mirrored": 4, "fsdp": 4, "tensor_parallel": 1, "2 x 2": 2}
-    # One sum of activations for each branch of a block, and the kernel of queries, keys and values, whose columns lie otherwise.
+    # One sum of activations for each branch of a block, also with learned rotary positions and without a bias of the keys; and the kernel
+    # of queries, keys and values, whose columns lie otherwise.
     exchanged = found["tensor_parallel"]["collectives"]
     assert len(exchanged.pop("all-reduce")) == 4
     assert set(exchanged) <= {"all-gather", "all-to-all", "collective-permute"}
-    assert all(shape in ("16,48", "48") for shapes in exchanged.values() for shape in shapes), exchanged
+    assert all(shape == "16,48" for shapes in exchanged.values() for shape in shapes), exchanged
 
 
 @requires_tensorflow
