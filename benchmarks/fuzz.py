@@ -91,7 +91,9 @@ def run(target, done, last, save):
         lines = errors.read().splitlines()
     if child.returncode and not told:
         sys.exit("\n".join(lines))  # before the first case
-    if child.returncode:
+    if child.returncode and any(line.startswith("Timeout (") for line in lines) and done.get("late") != done["cases"]:
+        done["late"] = done["cases"]  # once more: the machine, and not the case, may have stood still
+    elif child.returncode:
         place = [line.strip() for line in lines if "/" in line][:3] or lines[-3:]
         enter(done, f"the process ended with {child.returncode}: {' | '.join(place)}", done["cases"])
         done["cases"] += 1

@@ -21,8 +21,8 @@ def cache_folder(*names):
 def replacing(path):
     """Writes a file or folder atomically: yields a temporary path, which replaces `path` at the end of the body.
 
-    If the program is killed while writing, or an error is raised, the old file stays as it was. After an error, the temporary file is
-    removed, and so are folders that were created for it. What a killed program left is removed by the next one that writes `path`.
+    If the program is killed while writing, or an error is raised, the old file stays as it was. After an error or Ctrl-C, the temporary
+    file is removed, and so are folders that were created for it. What a killed program left is removed by the next one that writes `path`.
 
     Args:
         path: str or path-like. Missing parent folders are created.
@@ -53,14 +53,16 @@ def replacing(path):
         synchronize(path.parent)  # the new name is only durable once its folder is on the disk
     except Exception as error:
         shutil.rmtree(folder, ignore_errors=True)
-        for parent in made:
-            with contextlib.suppress(OSError):  # another program may have put something there
-                parent.rmdir()
         if full := disk_full(error, path):
             raise full from error
         raise
-    finally:
+    finally:  # also after Ctrl-C
+        if replaced.exists() and not path.exists():
+            replaced.rename(path)
         shutil.rmtree(folder, ignore_errors=True)
+        for parent in [] if path.exists() else made:
+            with contextlib.suppress(OSError):  # another program may have put something there
+                parent.rmdir()
 
 
 def disk_full(error, path):

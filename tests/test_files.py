@@ -19,15 +19,30 @@ def test_the_new_file_takes_the_place_of_the_old(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_a_failure_leaves_the_old_file(tmp_path):
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt])
+def test_a_failure_leaves_the_old_file_and_no_new_folder(tmp_path, error):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(RuntimeError):
-        with replacing(path) as temporary:
+    for each in (path, tmp_path / "new" / "folder" / "b.txt"):
+        with pytest.raises(error), replacing(each) as temporary:
             temporary.write_text("ne")
-            raise RuntimeError("the disk is full")
+            raise error
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_interrupt_between_the_two_names_keeps_the_old_folder(tmp_path, monkeypatch):
+    path = tmp_path / "model"
+    path.mkdir()
+    (path / "old").touch()
+
+    def interrupt(*paths):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(os, "replace", interrupt)
+    with pytest.raises(KeyboardInterrupt), replacing(path) as temporary:
+        temporary.mkdir()
+    assert (path / "old").exists() and list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_takes_the_place_of_the_old_and_of_what_a_kill_left(tmp_path):

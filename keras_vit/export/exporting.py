@@ -15,6 +15,7 @@ from keras_vit.data.preprocessing import INTERPOLATIONS
 from keras_vit.export import predict_exported
 from keras_vit.export.formats import FORMATS
 from keras_vit.export.images import as_input, photographs
+from keras_vit.export.quantization import CALIBRATED
 from keras_vit.files import replacing, require_space
 from keras_vit.layers import checks
 from keras_vit.version import __version__
@@ -114,9 +115,10 @@ def export_model(
         _write(folder, about)
         check = _check(folder, model, images, dynamic_batch, dynamic_size, BOUNDS[precision], size)
         if not check.difference <= check.bound:
+            advice = ". Give `images` like those that the model is for, or export its run" if (format, precision) in CALIBRATED else ""
             raise ValueError(
                 f"The exported model differs from the model by {check.difference:.1e} of the largest output; at most {check.bound:.0e} is "
-                f"allowed. Nothing was written. Received: format={format!r}, precision={precision!r}"
+                f"allowed. Nothing was written. Received: format={format!r}, precision={precision!r}{advice}"
             )
         _write(folder, about | {"check": dataclasses.asdict(check)})
     return check

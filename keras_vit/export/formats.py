@@ -161,7 +161,7 @@ def _openvino(model, path, spec, precision, images):
             network.validate_nodes_and_infer_types()
     network.output(0).tensor.set_names({"outputs"})
     if precision == "int8":
-        network = quantization.openvino(network, images)
+        network = quantization.openvino(network, images, heads=(1 + model.config.distillation_token) * model.config.include_top)
     openvino.save_model(network, path, compress_to_fp16=precision == "half")
 
 

@@ -14,6 +14,7 @@ from keras_vit.layers.sublayers import KeepsSublayers
 from keras_vit.runtime.attention import scaled_dot_product_attention
 from keras_vit.runtime.calls import bare
 from keras_vit.runtime.devices import model_mesh
+from keras_vit.runtime.openvino import token_shape
 from keras_vit.runtime.rotation import as_tensor, rotate, unrounded
 from keras_vit.runtime.tensor_parallel import project_heads
 
@@ -129,14 +130,14 @@ class MultiHeadSelfAttention(TakesMask, KeepsSublayers, keras.layers.Layer):
         flat = batch_size is not None
         batch = batch_size if flat else ops.shape(tokens)[0]
         if not flat:
-            tokens = ops.reshape(tokens, (-1, width))
+            tokens = ops.reshape(tokens, token_shape(batch, width))
         query, key, value = self.query_key_value(tokens, batch, num_queries, as_tensor(rotation))
         drops = self.attention_dropout_rate and training
         bias = merging.log_sizes if merging is not None else None if mask is None else as_bias(mask, tokens.dtype)
         heads = scaled_dot_product_attention(query, key, value, self.attention_dropout if drops else None, bias)
         if merging is not None:
             merging.keys = key
-        heads = ops.reshape(ops.transpose(heads, (0, 2, 1, 3)), (-1, width))
+        heads = ops.reshape(ops.transpose(heads, (0, 2, 1, 3)), token_shape(batch, width))
         mixed = bare(self.projection)(bare(self.norm)(heads) if self.output_norm else heads)
         if training and self.dropout_rate:
             mixed = self.dropout(mixed, training=True)
@@ -156,14 +157,14 @@ class MultiHeadSelfAttention(TakesMask, KeepsSublayers, keras.layers.Layer):
         """
         width = tokens.shape[-1]
         if mesh := model_mesh():
-            first = tokens if num_queries is None else ops.reshape(ops.reshape(tokens, (batch, -1, width))[:, :num_queries], (-1, width))
+            first = tokens if num_queries is None else self._first(tokens, batch, num_queries)
             (query,) = self._heads(self._over_devices(first, 0, 1, mesh), 1, batch, width)
             key, value = self._heads(self._over_devices(tokens, 1, 3, mesh), 2, batch, width)
         elif num_queries is None or self.qkv.quantization_mode is not None:
             query, key, value = self._heads(bare(self.qkv)(tokens), 3, batch, width)
             query = query if num_queries is None else query[:, :, :num_queries]
         else:  # all tokens give keys and values, but only the first ones act as queries
-            first = ops.reshape(ops.reshape(tokens, (batch, -1, width))[:, :num_queries], (-1, width))
+            first = self._first(tokens, batch, num_queries)
             (query,) = self._heads(self._part_of_qkv(first, 0, width), 1, batch, width)
             key, value = self._heads(self._part_of_qkv(tokens, width, 3 * width), 2, batch, width)
         if self.qk_norm:
@@ -171,6 +172,11 @@ class MultiHeadSelfAttention(TakesMask, KeepsSublayers, keras.layers.Layer):
         if rotation is not None:
             query, key = rotate(query, key, rotation)
         return query, key, value
+
+    @staticmethod
+    def _first(tokens, batch, num_queries):
+        width = tokens.shape[-1]
+        return ops.reshape(ops.reshape(tokens, (batch, -1, width))[:, :num_queries], token_shape(batch, width))
 
     def _part_of_qkv(self, tokens, start, stop):
         product = ops.matmul(tokens, ops.cast(self.qkv.kernel, tokens.dtype)[:, start:stop])

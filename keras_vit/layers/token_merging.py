@@ -7,6 +7,7 @@ from keras import ops
 
 from keras_vit.layers import checks
 from keras_vit.layers.transformer_encoder_block import TransformerEncoderBlock
+from keras_vit.runtime.openvino import token_shape
 from keras_vit.runtime.switch import fast_paths
 
 
@@ -130,7 +131,7 @@ class Merging:
         sizes = ops.ones((self.batch, self.count), "float32") if self.sizes is None else self.sizes
         merged = _sum_by_place(tokens * sizes[..., None], places, left) / _sum_by_place(sizes, places, left)[..., None]
         self.places = rows_at(places[..., None], self.places)[..., 0]
-        return ops.reshape(ops.cast(merged, flat.dtype), (-1, width))
+        return ops.reshape(ops.cast(merged, flat.dtype), token_shape(self.batch, width))
 
 
 @keras.saving.register_keras_serializable(package="keras_vit")

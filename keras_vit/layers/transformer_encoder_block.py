@@ -15,6 +15,7 @@ from keras_vit.layers.multi_head_self_attention import QKV_BIASES, MultiHeadSelf
 from keras_vit.layers.sublayers import KeepsSublayers
 from keras_vit.runtime.calls import bare
 from keras_vit.runtime.intermediates import observe
+from keras_vit.runtime.openvino import token_shape
 from keras_vit.runtime.recompute import recomputed
 from keras_vit.runtime.rotation import as_tensor, unrounded
 from keras_vit.runtime.seeds import generators_of
@@ -179,8 +180,9 @@ class TransformerEncoderBlock(TakesMask, KeepsSublayers, keras.layers.Layer):
         if rotation is not None:
             rotation = observe("rotation", rotation, self)
         batch, _, width = ops.shape(tokens)
-        every = ops.reshape(tokens, (-1, width))
-        x = every if num_queries is None else ops.reshape(tokens[:, :num_queries], (-1, width))
+        shape = token_shape(batch, width)
+        every = ops.reshape(tokens, shape)
+        x = every if num_queries is None else ops.reshape(tokens[:, :num_queries], shape)
 
         norm1, norm2 = bare(self.norm1), bare(self.norm2)
 
@@ -197,7 +199,7 @@ class TransformerEncoderBlock(TakesMask, KeepsSublayers, keras.layers.Layer):
         def drop_path(layer, branch):
             if self.drop_path_rate == 0.0 or not training:
                 return branch
-            return ops.reshape(layer(ops.reshape(branch, (batch, -1, width)), training=training), (-1, width))
+            return ops.reshape(layer(ops.reshape(branch, (batch, -1, width)), training=training), shape)
 
         if self.norm_first:
             x = merge(x + drop_path(self.drop_path1, self.layer_scale1(attention(norm1(every)))))

@@ -17,6 +17,15 @@ def compiling():
     return _compiling.get() and fast_paths()
 
 
+def token_shape(batch, width):
+    """Returns the shape of tokens within a block.
+
+    `(batch * tokens, D)`: of two axes TensorFlow fuses a product with what follows. In a compiled model it is `(batch, tokens, D)`, whose
+    products OpenVINO computes faster: by 10 % where GELU follows, by 4 % otherwise (ViT-Ti/16, 8 images).
+    """
+    return (batch, -1, width) if compiling() else (-1, width)
+
+
 def check_training():
     """Raises a ValueError on OpenVINO, which cannot train."""
     if keras.backend.backend() == "openvino":

@@ -45,11 +45,20 @@ def test_predictions_are_those_of_other_code(name):
 
 
 def test_keras_export_takes_any_batch(tmp_path):
+    """Its products have three axes, and the first one and the heads are found, which int8 leaves as they are."""
     import openvino
 
-    model = tiny()
+    from keras_vit.export.quantization import ends
+
+    model = tiny(distillation_token=True)
     images = random_images(model, 3)
     model.export(str(tmp_path / "model.xml"), format="openvino")
+    nodes = {node.get_friendly_name(): node for node in openvino.Core().read_model(tmp_path / "model.xml").get_ops()}
+    products = [node for node in nodes.values() if node.get_type_name() == "MatMul" and node.output(0).partial_shape[-1] == 32]
+    assert products and all(len(node.output(0).partial_shape) == 3 for node in products)
+    kept = [nodes[name] for name in ends(openvino.Core().read_model(tmp_path / "model.xml"), heads=2)]
+    assert [node.get_type_name() for node in kept] == ["Convolution", "MatMul", "MatMul"]
+    assert all(node.output(0).partial_shape[-1] == 5 for node in kept[1:])
     found = openvino.compile_model(tmp_path / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "f32"})(images)[0]
     assert_close(found, model.predict_on_batch(images), 1e-5)
 
