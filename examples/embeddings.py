@@ -11,9 +11,8 @@ Features are written into the folder, from which the same command also resumes a
 import argparse
 import pathlib
 
-import numpy as np
-
 import keras_vit
+import numpy as np
 from keras_vit import features
 from keras_vit.training.weights import open_model
 

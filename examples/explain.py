@@ -10,14 +10,13 @@ attention are random. The maps of DINOv2 are the clearest. Without files, the ph
 
 import argparse
 
-import numpy as np
-from matplotlib.figure import Figure
-from sklearn.datasets import load_sample_images
-
 import keras_vit
+import numpy as np
 from keras_vit import visualize
 from keras_vit.data import evaluation_transform
 from keras_vit.training.weights import open_model
+from matplotlib.figure import Figure
+from sklearn.datasets import load_sample_images
 
 parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 parser.add_argument("images", nargs="*")

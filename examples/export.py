@@ -9,12 +9,11 @@ It needs what the format's runtime needs: pip install "keras-vit-zoo[export]" fo
 import argparse
 import pathlib
 
-import numpy as np
-from PIL import Image
-
 import keras_vit
+import numpy as np
 from keras_vit.export import predict_exported
 from keras_vit.training.weights import open_model
+from PIL import Image
 
 
 def photographs(paths):

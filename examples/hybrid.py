@@ -10,9 +10,8 @@ their convolutions: the multiply-adds of the three models differ by less than 10
 
 import argparse
 
-import keras
-
 import keras_vit
+import keras
 from keras_vit.cost import cost
 
 BLOCKS = dict(hidden_dim=96, num_heads=3, mlp_dim=192, pooling="gap", class_token=False)

@@ -12,12 +12,11 @@ import os
 
 os.environ["KERAS_BACKEND"] = "jax"
 
+import keras_vit
 import keras
 import numpy as np
-from sklearn.datasets import load_digits
-
-import keras_vit
 from keras_vit.training import layout_map, strategy, virtual_devices
+from sklearn.datasets import load_digits
 
 FORM = dict(input_shape=(16, 16, 3), patch_size=4, hidden_dim=96, num_heads=4, mlp_dim=192, num_classes=10)
 

@@ -9,11 +9,10 @@ For several machines see examples/multi_worker.py, for JAX examples/jax_sharded.
 import argparse
 import time
 
+import keras_vit
 import keras
 import numpy as np
 import tensorflow as tf
-
-import keras_vit
 from keras_vit.training import strategy, virtual_devices
 
 

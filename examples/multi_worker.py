@@ -33,7 +33,6 @@ def work(arguments):
     chosen = strategy()  # first of all: TensorFlow asks for that
 
     import keras
-
     from keras_vit.data import load
     from keras_vit.runtime import processes
     from keras_vit.training import RECIPES, Checkpoints

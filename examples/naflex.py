@@ -13,12 +13,11 @@ import argparse
 import pathlib
 import tempfile
 
+import keras_vit
 import keras
 import numpy as np
 from PIL import Image
 from sklearn.datasets import load_sample_images
-
-import keras_vit
 
 
 def photographs():

@@ -9,10 +9,9 @@ The folder holds `model.keras` and the ten digits as PNG files, which the other 
 import argparse
 import pathlib
 
+import keras_vit
 import keras
 import numpy as np
-
-import keras_vit
 
 
 def main():

@@ -9,9 +9,8 @@
 import argparse
 import pathlib
 
-import keras
-
 import keras_vit
+import keras
 from keras_vit.data import load
 from keras_vit.training import RECIPES, Checkpoints, evaluate_predictions
 

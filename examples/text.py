@@ -10,11 +10,10 @@ Transformer without position embeddings.
 import argparse
 import pathlib
 
+import keras_vit
 import keras
 import numpy as np
 from sklearn.linear_model import LogisticRegression
-
-import keras_vit
 
 MODULES = ("argparse", "tarfile", "turtle", "typing")
 LENGTH = 64

@@ -11,13 +11,12 @@ anything that `keras_vit.from_pretrained` reads. Without it, the script first pr
 
 import argparse
 
+import keras_vit
 import keras
 import numpy as np
+from keras_vit.training.weights import open_model
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
-
-import keras_vit
-from keras_vit.training.weights import open_model
 
 
 def digits(classes, side, images=None):

@@ -2,12 +2,11 @@
 
 import functools
 
+import keras_vit
 import keras
 import numpy as np
 from keras import layers
 from runs import BATCH, CONV_STEM, VIT, accuracy, data, repeated, train
-
-import keras_vit
 
 
 def resnet():

@@ -11,7 +11,6 @@ import time
 import keras
 import numpy as np
 import tensorflow as tf
-
 from keras_vit.data import Augmentation, load
 from keras_vit.data.augmentation import affine, cutout, mirror, mixup, pad_and_crop, whole_labels
 from keras_vit.data.sources import Split, open_source

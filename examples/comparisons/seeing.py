@@ -1,11 +1,10 @@
 """How far a trained model sees: attention distance, receptive fields, and accuracy on shifted images."""
 
+import keras_vit
 import keras
 import numpy as np
 import tensorflow as tf
 from runs import BATCH
-
-import keras_vit
 
 
 def depths(model):

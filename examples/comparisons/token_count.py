@@ -8,13 +8,12 @@ Fashion-MNIST with patches of 7, 4 and 2 pixels, for equal steps and for equal m
 56 pixels; `model.adapt(patch_size=...)` changes the patches of a trained model. ViT-S on photographs is only timed, in training steps.
 """
 
-from matplotlib import pyplot
-from runs import VIT, Results, accuracy, arguments, by_place, curve, data, fresh, markdown, save, shown, train
-
 import keras_vit
 from keras_vit.presets import preset
 from keras_vit.profiling import calibrate
 from keras_vit.profiling.steps import Job, measure
+from matplotlib import pyplot
+from runs import VIT, Results, accuracy, arguments, by_place, curve, data, fresh, markdown, save, shown, train
 
 STEPS, SHORT, RATE = 1500, 50, 3e-3
 TRAINED = ("kind", "side", "patch", "tokens", "seed", "steps", "train", "test", "seconds")

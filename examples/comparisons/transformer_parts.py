@@ -7,10 +7,9 @@
 All runs have the same images, steps and learning rate (that of the plain ViT in cnn_vit_hybrid.py), but for those at the high rate.
 """
 
+import keras_vit
 from matplotlib import pyplot
 from runs import CONV_STEM, VIT, Results, accuracy, arguments, data, fresh, markdown, mean_error, save, shown, train
-
-import keras_vit
 
 STEPS, RATE, HIGH_RATE = 1500, 3e-3, 1e-2
 FIELDS = ("switch", "seed", "rate", "steps", "train", "test", "seconds")
