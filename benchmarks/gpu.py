@@ -35,14 +35,13 @@ START, TURN = 150, 60  # a row is left out if it starts and compiles for more th
 
 
 class Table(NamedTuple):
-    """One table. `rows` are separated by semicolons: library, runtime and, for some, the form. All are compared with the anchor row."""
+    """One table. `rows` are separated by semicolons: library, runtime and, for some, the form. All are compared with the rows `ANCHORS`."""
 
     kind: str
     model: str
     size: int
     batch: int
     rows: str
-    anchor: str = "timm torch compile"
 
     def expand(self):
         dtype = "bfloat16" if self.kind == "inference" else "mixed_bfloat16"
@@ -70,6 +69,7 @@ TABLES = {
     "train_B": Table("train", "B/16", 224, 128, "floor, torch; timm, torch compile; keras_vit, JAX, fit arrays; keras_vit, JAX, remat"),
     "infer_L": Table("inference", "L/16", 384, 64, "floor, torch; timm, torch compile; keras_vit, JAX; keras_vit, JAX, full"),
 }
+ANCHORS = ("timm torch", "timm torch compile")
 TINY = {"model": "Ti/16", "size": 32, "batch": 2}
 
 
@@ -292,23 +292,25 @@ def measure(rows, venvs):
 
 def markdown(table, results):
     medians = {name(row): statistics.median(result["seconds"]) for row, result in results}
-    anchor = medians.get(table.anchor)
+    anchors = [anchor for anchor in ANCHORS if anchor in medians]
     lines = [f"ViT-{table.model} at {table.size}, {table.kind}, batch {table.batch}, bfloat16", ""]
-    lines += [f"| | images/s | ms (least to most) | x {table.anchor} | peak MB | first result, s |", "| --- " * 6 + "|"]
+    columns = ["", "images/s", "ms (least to most)", *(f"x {anchor}" for anchor in anchors), "peak MB", "first result, s"]
+    lines += [f"| {' | '.join(columns)} |".replace("|  |", "| |"), "| --- " * len(columns) + "|"]
     for row, result in results:
         seconds, median = sorted(result["seconds"]), medians[name(row)]
-        ratio = f"{anchor / median:.2f}" if anchor else ""
+        ratios = [f"{medians[anchor] / median:.2f}" for anchor in anchors]
         times = f"{1e3 * median:.1f} ({1e3 * seconds[0]:.1f} to {1e3 * seconds[-1]:.1f})"
-        lines.append(f"| {name(row)} | {table.batch / median:,.0f} | {times} | {ratio} | {result['peak']:,.0f} | {result['first']:.0f} |")
+        cells = [name(row), f"{table.batch / median:,.0f}", times, *ratios, f"{result['peak']:,.0f}", f"{result['first']:.0f}"]
+        lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
 def main(groups, only, venvs, records, batch, tiny):
-    """Prints the tables `groups` (all if empty), with the anchor and the rows that match `only`. Writes all times to the file `records`."""
+    """Prints the tables `groups` (all if empty): the anchors and the rows that match `only`. Writes all times to the file `records`."""
     found = {}
     for key in groups or TABLES:
         table = TABLES[key]._replace(**(TINY if tiny else {}) | ({"batch": batch} if batch else {}))
-        rows = [row for row in table.expand() if re.search(only, name(row)) or name(row) == table.anchor]
+        rows = [row for row in table.expand() if re.search(only, name(row)) or name(row) in ANCHORS]
         rows = [row._replace(num_layers=1) for row in rows] if tiny else rows
         results = measure(rows, venvs)
         print(markdown(table, results), flush=True)
