@@ -40,7 +40,19 @@ def nearest(name, names, count=3):
 
 def unknown(kind, name, names):
     """Returns the error for a name that is not in `names`."""
-    return UnknownName(f"Unknown {kind}; there is {', '.join(map(repr, nearest(name, names)))}. Received: {name!r}")
+    return UnknownName(f"Unknown {kind}; there is {listed(nearest(name, names))}. Received: {name!r}")
+
+
+def listed(names, most=20):
+    """Returns names for an error, in quotes; of a longer list the first `most`, and how many there are.
+
+    Example:
+    >>> listed(["cat", "dog", "owl"], most=2)
+    "'cat', 'dog' and 1 more"
+    """
+    names = list(names)
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(repr, names[:most])) + more
 
 
 def choose(kind, name, table):

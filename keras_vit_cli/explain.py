@@ -95,7 +95,7 @@ def class_names_of(model, source):
 
 def class_number(model, name, names):
     """Returns the number of the class that the user named, or None."""
-    from keras_vit.names import unknown
+    from keras_vit.names import listed, nearest
 
     if name is None or not model.get_config()["include_top"]:
         return None
@@ -104,7 +104,12 @@ def class_number(model, name, names):
         return names.index(name)
     if name.isdecimal() and int(name) < count:
         return int(name)
-    raise unknown("class", name, names) if names else ValueError(f"`--class` must be a number below {count}. Received: --class {name}")
+    few = bool(names) and len(names) <= 12  # all of a short list help more than the nearest, and numbers are not near by their digits
+    if names and (few or not name.isdecimal()):
+        known = f"Unknown class; there is {listed(names if few else nearest(name, names))}, or a number below {count}"
+    else:
+        known = f"`--class` must be {'the name of a class or ' if names else ''}a number below {count}"
+    raise ValueError(f"{known}. Received: --class {name}")
 
 
 def draw_images(model, paths, method, block, class_name, names, smooth, output):

@@ -1,7 +1,7 @@
 import pytest
 
 from keras_vit.data import AUGMENTATIONS, SOURCES
-from keras_vit.names import nearest
+from keras_vit.names import listed, nearest
 from keras_vit.training import RECIPES
 
 
@@ -25,3 +25,7 @@ def test_a_name_that_is_not_there_is_answered_with_the_nearest(table, name, mess
 
 def test_all_names_where_none_is_near():
     assert nearest("zzz", ["b", "a"]) == ["a", "b"]
+
+
+def test_a_long_list_is_cut():
+    assert listed(map(str, range(100)), most=2) == "'0', '1' and 98 more"
