@@ -214,8 +214,8 @@ def calibration(backend):
 
     code = (
         "import json, time; from keras_vit.profiling import calibration as c; begun = time.perf_counter(); "
-        "found = c.seconds_of(c.measure(c.jobs(True), c.processes())); "
-        "print(json.dumps({'models': found, 'took': time.perf_counter() - begun}))"
+        "models, page = c.measured(True); "
+        "print(json.dumps({'models': models, 'page': page, 'took': time.perf_counter() - begun}))"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT), "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
     share = share_of_others("self")
@@ -264,7 +264,8 @@ def machine_of(backend, calibrations):
     from keras_vit.cost import Machine
 
     mean = np.mean([each["models"] for each in calibrations.values()], axis=0).tolist()
-    code = f"import json; from keras_vit.profiling.calibration import fit; print(json.dumps(fit(True, None, {mean})._asdict()))"
+    page = float(np.mean([each.get("page", 0.0) for each in calibrations.values()]))
+    code = f"import json; from keras_vit.profiling.calibration import fit; print(json.dumps(fit(True, None, {mean}, {page})._asdict()))"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
     text = subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout
     found = json.loads(text.splitlines()[-1])

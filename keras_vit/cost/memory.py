@@ -75,6 +75,9 @@ TRAINING = {
     ("torch", 4): Peak(0.93, 1.03, 1.04, 1.32, 0.59, 0.02, 1.0, 1.23, 0.4),
     ("torch", 2): Peak(1.19, 1.19, 2.67, 0.34, 1.39, 0.0, 1.31, 1.64, 0.4),
 }
+# TensorFlow's loop over the heads of long sequences keeps its result, and a copy, in its own layout. Its backward pass has four arrays of
+# the scores of some queries of one head.
+LOOP_COPIES, LOOP_SCORES = 2, 4
 INFERENCE = {
     ("tensorflow", 4): Peak(0.0, 0.0, 0.0, 0.75, 1.0, 1.5),
     ("tensorflow", 2): Peak(0.0, 0.0, 0.0, 0.75, 3.0, 3.0, 0.5),
@@ -127,18 +130,20 @@ def step_memory(
     if not overrides and isinstance(model, keras.Model):
         trained = sum(math.prod(v.shape) for v in model.trainable_variables)
     tokens, hidden, scores = kept_by_block(c, backend)
+    loops = backend == "tensorflow" and training and attention_is_long(c, backend)
+    copies, row_scores = (LOOP_COPIES * n * c.hidden_dim, LOOP_SCORES * n * min(n, attention_by_head.ROWS)) if loops else (0, 0)
     factors = (TRAINING if training else INFERENCE)[backend, values]
     # With class-token pooling, the last block computes little more than keys and values.
     whole = c.num_layers - (c.pooling == "token")
     others = sum(part.activation_bytes for name, part in parts.items() if name not in ("blocks", "stem")) // 4
     stem = parts["stem"].activation_bytes // 4 if "stem" in parts else 0  # uses the factor of tokens: no models with stems were fitted
-    kept, kept_scores = factors.tokens * tokens + factors.hidden * hidden, factors.scores * scores
+    kept, kept_scores = factors.tokens * tokens + factors.hidden * hidden + copies, factors.scores * scores
     blocks, inputs = (factors.again, whole * n * c.hidden_dim) if c.remat and training else (whole, 0)
     numbers, others = blocks * kept + inputs + factors.last_tokens * tokens, factors.others * others
     # In inference, the image's pixels are freed before the blocks are computed; training keeps them.
     numbers = numbers + others + factors.tokens * stem if training else max(numbers, others - factors.last_scores * scores)
     activations = batch_size * values * numbers
-    held = batch_size * values * (blocks * kept_scores + factors.last_scores * scores)
+    held = batch_size * values * (blocks * kept_scores + factors.last_scores * scores) + values * row_scores
     alone = 4 * trained * factors.alone
     if backend == "torch" and optimizer == "AdamW":  # gradients, and three temporary arrays of the weights that it updates at once
         alone = weights * (trained + 3 * min(trained, updates_on_torch.LARGEST))

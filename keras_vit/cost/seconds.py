@@ -5,10 +5,14 @@ from typing import Any, NamedTuple
 
 from keras_vit.config import ViTConfig
 from keras_vit.cost.counts import cost_by_part, known_sizes
-from keras_vit.cost.memory import COPIES, attention_is_long
+from keras_vit.cost.memory import COPIES, attention_is_long, step_memory
 
 # Additional time of a training step with recomputation, as a fraction of the dense part (docs/performance.md).
 REMAT = {"tensorflow": 0.20, "jax": 0.10, "torch": 0.33}
+MAPPED = 2**25  # bytes of temporary memory from which on glibc maps it anew for each step
+# The share of the time for cleared pages that makes a step longer: they are in the cache when they are first written, and one thread may
+# compute while another one waits for a page. Fitted to the rows of docs/cost.md.
+PAGES = 0.55
 
 
 class Machine(NamedTuple):
@@ -24,6 +28,8 @@ class Machine(NamedTuple):
         parameter: float. Seconds for each trained weight.
         dense: dict from `hidden_dim` to the seconds of a multiply-add of a block of this width, norms and activation included.
         score, long_score: float. Seconds for each attention score, where all are held at once and where they are not.
+        page: float. Seconds for each byte of a step's temporary memory, where the system clears it for every step: on JAX on a processor.
+            Defaults to 0.0.
     """
 
     backend: str
@@ -36,6 +42,7 @@ class Machine(NamedTuple):
     dense: dict[int, float]
     score: float
     long_score: float
+    page: float = 0.0
 
     def dense_at(self, width: int) -> float:
         """Returns the seconds of a multiply-add at a width, interpolated between those that were measured."""
@@ -56,12 +63,14 @@ class Seconds(NamedTuple):
         dense: float. Matrix products over single tokens, norms and activations: it grows with the number of tokens.
         attention: float. Attention scores: it grows with the square of the number of tokens.
         optimizer: float. Updates of the weights.
+        memory: float. Clearing the pages of temporary memory. Defaults to 0.0.
     """
 
     overhead: float
     dense: float
     attention: float
     optimizer: float
+    memory: float = 0.0
 
     @property
     def total(self) -> float:
@@ -128,4 +137,13 @@ def step_seconds(model: Any, batch_size: int, machine: Machine, optimizer: str =
         more * done.dense * machine.dense_at(done.width),
         more * done.scores * (machine.long_score if done.is_long else machine.score),
         done.weights * machine.parameter,
+        PAGES * machine.page * _mapped_bytes(c, batch_size, machine, optimizer),
     )
+
+
+def _mapped_bytes(c, batch_size, machine, optimizer):
+    if not machine.page:
+        return 0
+    memory = step_memory(c, batch_size, machine.training, optimizer, backend=machine.backend)
+    temporary = memory.gradients + memory.activations + memory.scores
+    return temporary if temporary > MAPPED else 0

@@ -3,7 +3,11 @@
 import importlib
 import json
 import math
+import mmap
 import pathlib
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import keras
@@ -12,12 +16,18 @@ import numpy as np
 from keras_vit.cost.device import accelerated, this_device, threads
 from keras_vit.cost.seconds import Machine, work
 from keras_vit.files import cache_folder, replacing
-from keras_vit.profiling.steps import Job, Steps, measure
+from keras_vit.profiling.steps import Job, Steps
+from keras_vit.profiling.steps import measure as measure_steps
 from keras_vit.runtime import attention_by_head, fused_attention
 from keras_vit.version import __version__
 
-VERSION = 3
+VERSION = 4
 WIDTHS = (192, 768)
+# XLA allocates the temporary memory of a step at once. By default, glibc maps memory of more than 32 MB anew for each step, whose pages the
+# system clears again. Tiny models need less, and whether theirs is mapped differs from process to process: so theirs never is, and the cost
+# of cleared pages is measured by itself.
+HEAP = {"jax": {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 2**20), "MALLOC_ARENA_MAX": "1"}}
+HEAP = HEAP if sys.platform == "linux" else {}
 
 
 def calibrate(training: bool = True, precision: str | None = None, again: bool = False) -> Machine:
@@ -46,7 +56,7 @@ def calibrate(training: bool = True, precision: str | None = None, again: bool =
     path = path_of(training, precision)
     if not again and (found := _read(path)) is not None:
         return found
-    machine = fit(training, precision, seconds_of(measure(jobs(training, precision), processes())))
+    machine = fit(training, precision, *measured(training, precision))
     with replacing(path) as temporary:
         temporary.write_text(json.dumps({"versions": versions(), **machine._asdict()}, indent=2) + "\n", encoding="utf-8")
     return machine
@@ -78,10 +88,42 @@ def processes() -> int:
     return 1 if accelerated() or threads() == 1 else 2
 
 
+def measured(training: bool, precision: str | None = None) -> tuple[list[float], float]:
+    """Measures what `fit` needs: the seconds of a step of each of `jobs`, and `page_seconds`."""
+    return seconds_of(measure(jobs(training, precision), processes())), page_seconds()
+
+
+def measure(jobs: list[Job], processes: int) -> list[Steps]:
+    """Measures jobs as `keras_vit.profiling.steps.measure` does, with temporary memory that is never mapped."""
+    return measure_steps(jobs, processes, HEAP.get(keras.backend.backend()))
+
+
+def page_seconds(size: int = 2**25, times: int = 5) -> float:
+    """Returns the seconds for each byte of new memory that all threads write to; 0 where the backend keeps its memory."""
+    if keras.backend.backend() not in HEAP or accelerated():
+        return 0.0
+
+    def write(_):
+        with mmap.mmap(-1, size) as memory:
+            pages = np.frombuffer(memory, "uint8")
+            pages[:: mmap.PAGESIZE] = 1
+            del pages  # else the memory could not be closed
+
+    found = []
+    with ThreadPoolExecutor(threads()) as pool:
+        for _ in range(times):
+            begun = time.perf_counter()
+            list(pool.map(write, range(threads())))
+            found.append((time.perf_counter() - begun) / (size * threads()))
+    return float(np.median(found))
+
+
 def jobs(training: bool, precision: str | None = None) -> list[Job]:
     """Returns the tiny models of a calibration, with their batch sizes. Of two processes, one compiles those at even places."""
-    # The longest sequence of patches, in a square, whose scores are held at once.
+    # The longest sequence of patches, in a square, whose scores are held at once. On JAX a single long sequence takes longer for each
+    # score than several, or than several layers of it: so sequences of 400 tokens, and two of those that are not held at once.
     held = math.isqrt((fused_attention.LONG if keras.backend.backend() == "torch" else attention_by_head.LONG) - 1)
+    held, long_batch = (20, 2) if keras.backend.backend() == "jax" else (held, 1)
 
     def job(width, side, batch_size, layers, least=6):
         arguments = dict(
@@ -98,7 +140,7 @@ def jobs(training: bool, precision: str | None = None) -> list[Job]:
         job(768, 7, 8, 1),
         job(192, 7, 16, 2),
         job(192, held, max(1, 1600 // held**2), 1),  # scores
-        job(192, 33, 1, 1),  # scores that are not held at once
+        job(192, 33, long_batch, 1),  # scores that are not held at once
     ]
 
 
@@ -107,7 +149,7 @@ def seconds_of(steps: list[Steps]) -> list[float]:
     return [float(np.quantile(each.seconds, 0.25)) for each in steps]
 
 
-def fit(training: bool, precision: str | None, seconds: list[float]) -> Machine:
+def fit(training: bool, precision: str | None, seconds: list[float], page: float = 0.0) -> Machine:
     """Returns the machine whose predictions have the least squared relative error on the measured steps of `jobs`."""
     backend, found = keras.backend.backend(), this_device()
     columns = ["overhead", "parameter", *WIDTHS, "score", "long_score"]
@@ -121,7 +163,7 @@ def fit(training: bool, precision: str | None, seconds: list[float]) -> Machine:
     constants = dict(zip(columns, _positive_least_squares(np.array(rows) / np.array(seconds)[:, None], np.ones(len(seconds)))))
     return Machine(
         backend, found.name, found.threads, _policy(precision), training, constants["overhead"], constants["parameter"],
-        {width: constants[width] for width in WIDTHS}, constants["score"], constants["long_score"],
+        {width: constants[width] for width in WIDTHS}, constants["score"], constants["long_score"], page,
     )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ MEASURED = [
     ("tensorflow", "ViTS16", 256, 8, 2, {"num_layers": 4}, 172.2),
     ("tensorflow", "ViTB16", 96, 32, 2, {"num_layers": 4}, 140.2),
     ("tensorflow", "ViTS16", 224, 16, 8, {"num_layers": 4, "dtype": "mixed_bfloat16"}, 126.3),
+    ("tensorflow", "ViTTi16", 512, 16, 2, {}, 341.7),  # attention head by head
     ("jax", "ViTTi16", 480, 16, 4, {"num_layers": 3}, 403.1),
     ("jax", "ViTB16", 224, 16, 4, {"num_layers": 6}, 455.8),
     ("jax", "ViTS16", 224, 16, 8, {"num_layers": 8, "remat": True}, 158.3),

@@ -1,5 +1,6 @@
 import keras
 import pytest
+from helpers import tiny
 
 import keras_vit
 from keras_vit.cost.seconds import Machine, step_seconds
@@ -44,6 +45,18 @@ def test_the_speed_of_a_machine_is_found_and_kept(measured, tmp_path):
     keras_vit.profiling.calibrate(training=False)
     keras_vit.profiling.calibrate(precision="mixed_bfloat16")
     assert len(measured) == 6 and len([*path.parent.iterdir()]) == 3
+
+
+def test_pages_of_temporary_memory(monkeypatch):
+    """A step on JAX has all its temporary memory cleared, if it is more than 32 MB."""
+    memory = keras_vit.estimate_step("ViTTi16", 8).memory
+    seconds = keras_vit.estimate_step("ViTTi16", 8, machine=machine(page=1e-9)).seconds
+    assert seconds.memory == pytest.approx(0.55e-9 * (memory.gradients + memory.activations + memory.scores))
+    assert keras_vit.estimate_step(tiny().config, 1, machine=machine(page=1e-9)).seconds.memory == 0
+    monkeypatch.setattr(calibration, "HEAP", {keras.backend.backend(): {}})
+    assert calibration.page_seconds(size=2**16, times=1) > 0
+    monkeypatch.setattr(calibration, "HEAP", {})
+    assert calibration.page_seconds() == 0
 
 
 def test_the_time_of_a_step():
