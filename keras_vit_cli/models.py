@@ -79,13 +79,14 @@ def open_data(source, model, data, options=None, strict=False):
     """
     with quiet():  # it imports TensorFlow, on every backend
         from keras_vit.data import load
+    from keras_vit.backbone import of_images
     from keras_vit.training.settings import absolute
 
     run = config_of(source)
     given = run.get("data_options", {}) if data == run.get("data") else {}
     given = given | parse_options(options) | ({"strict": True} if strict else {})
     given.pop("shard_by", None)  # only for workers that train together
-    rows, columns = model.input_shape[1:3]
+    rows, columns = of_images(model).input_shape[1:3]
     given = {"image_size": run.get("image_size", 224) if rows is None else (rows, columns)} | given
     loaded = load(data, batch_size=1, preprocessing=model.preprocessing, **given)
     return loaded, absolute({"data": data, "data_options": given})

@@ -82,3 +82,6 @@ def test_wrong_input(capsys, run, pets, tmp_path):
     assert code == 2 and "These weights have no head" in err
     code, _, err = call(capsys, tmp_path / "features.keras")
     assert code == 2 and "`--data` is missing" in err
+    keras_vit.VisionTransformer(**TINY, num_classes=10, naflex=True).save(tmp_path / "patches.keras")
+    code, _, err = call(capsys, tmp_path / "patches.keras", "--data", "digits")
+    assert code == 2 and "The model must take images" in err
