@@ -70,7 +70,8 @@ def stages(vit: keras.Model) -> list:
     down, across = vit.get_layer("patch_embedding").patch_size
     found.append(Stage("patch embedding", f"{down} × {across} patches,\nprojected to {width}", _shape((rows, columns, width))))
     kind = config["position_embedding"]
-    positions = {"none": "no positions", "learned": "+ learned positions"}.get(kind, "+ positions of sines")
+    none = "positions in each block" if config["rotary"] else "no positions"
+    positions = {"none": none, "learned": "+ learned positions"}.get(kind, "+ positions of sines")
     order = ["norm", positions] if config["norm_embeddings"] == "patches" else [positions, *["norm"] * config["norm_embeddings"]]
     found.append(Stage("tokens", "\n".join(order), _shape((tokens, width))))
     found.append(Stage("encoder", f"{config['num_layers']} blocks", _shape((tokens, width))))
@@ -104,6 +105,7 @@ def block_parts(config: Any) -> list[str]:
     """Returns the names of the operations of an encoder block, in order. "+" is the sum of a residual connection."""
     head_dim = config["hidden_dim"] // config["num_heads"]
     attention = f"attention\n{config['num_heads']} heads of {head_dim}" + ("\nnormalized q, k" if config["qk_norm"] else "")
+    attention += "\nrotary positions" if config["rotary"] else ""
     attention += "\nnormalized output" if config["attention_norm"] else ""
     mlp = f"{'SwiGLU' if config['mlp'] == 'swiglu' else 'MLP'}\n{config['hidden_dim']} → {config['mlp_dim']} → {config['hidden_dim']}"
     mlp += "\nnormalized hidden layer" if config["mlp_norm"] else ""

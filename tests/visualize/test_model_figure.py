@@ -30,6 +30,12 @@ def test_what_a_block_does():
     assert parts == ["attention", "layer", "+", "norm", "SwiGLU", "layer", "+", "norm"]
 
 
+def test_rotary_positions_are_in_the_blocks():
+    model = tiny(**VARIANTS["rotary"])
+    assert block_parts(model.get_config())[1].split("\n")[-1] == "rotary positions"
+    assert stages(model)[2].detail == "positions in each block"
+
+
 def test_drawing(tmp_path):
     for name in ("plain", "distilled", "registers", "conv_stem", "post_norm", "deit3"):
         model = tiny(**VARIANTS[name])
