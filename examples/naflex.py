@@ -4,7 +4,7 @@
     python examples/naflex.py --folder photographs     # your own: one subfolder a class
     python examples/naflex.py --images 20 --epochs 1   # to see that it runs
 
-All three see as many tokens. With 16 (--side 4) the test accuracies are 0.955, 0.923 and 0.935; with 64 they are 0.962, 0.965 and 0.963.
+All three see as many tokens. The test accuracies are 0.962, 0.965 and 0.963: these crops show their class in every part.
 `--weights` starts from a checkpoint that `keras_vit.from_pretrained` reads, such as hf://google/siglip2-base-patch16-naflex; without it, a
 small model starts from random weights.
 """
