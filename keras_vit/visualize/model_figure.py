@@ -11,6 +11,7 @@ INK, FILL, TOKENS, PREFIX = "#222222", "#eef3f8", "#9ecae1", {"class": "#e6842a"
 WIDTH, GAP, HEIGHT, TOP = 2.4, 1.3, 1.5, 5.6  # width of a box, gap between boxes, height of a box, height of the figure
 POOLINGS = {"token": "class token", "gap": "mean of patches", "token_gap": "class token,\nmean of patches", "map": "attention pooling"}
 STEMS = {"resnet": "ResNet stem", "conv": "convolutional stem"}
+UNIT = 0.7  # inches
 
 
 class Stage(NamedTuple):
@@ -46,12 +47,17 @@ def model_figure(model: keras.Model, ax: Any = None) -> Any:
     vit = find_vision_transformer(model)
     way, block = stages(vit), block_parts(vit.get_config())
     width = max(len(way) * (WIDTH + GAP) + GAP, len(block) * 1.75 + 3.0)
-    ax = axes_of(ax, 0.7 * width, 0.7 * TOP)
+    given, ax = ax is not None, axes_of(ax, UNIT * width, UNIT * TOP)
     ax.set(xlim=(0, width), ylim=(0, TOP), aspect="equal")
     ax.axis("off")
     ax.text(GAP / 2, TOP - 0.3, f"{vit.name}: {vit.count_params():,} parameters", fontsize=13, color=INK, va="center")
     _draw_way(ax, vit, way)
     _draw_block(ax, block, vit.config.num_layers)
+    if given:  # text has to fit into boxes that are smaller than in a figure of our own
+        box = ax.get_window_extent()
+        scale = min(box.width / width, box.height / TOP) / ax.figure.dpi / UNIT
+        for text in ax.texts:
+            text.set_fontsize(text.get_fontsize() * min(1.0, scale))
     return ax
 
 

@@ -6,6 +6,7 @@ from helpers import VARIANTS, tiny
 from visualize.cases import nested
 
 from keras_vit.visualize import model_figure
+from keras_vit.visualize.figures import axes_of
 from keras_vit.visualize.model_figure import block_parts, stages
 
 
@@ -44,5 +45,7 @@ def test_drawing(tmp_path):
         words = " ".join(re.findall(r"<!-- (.*?) -->", (tmp_path / "model.svg").read_text()))
         assert f"{model.count_params():,} parameters" in words and "2 blocks" in words, name
     assert model_figure(nested(tiny(include_top=False))).texts
+    small = axes_of(None, 4, 2)
+    assert model_figure(tiny(), small) is small and max(text.get_fontsize() for text in small.texts) < 6
     with pytest.raises(ValueError, match="Received: a Sequential"):
         model_figure(keras.Sequential([keras.layers.Dense(2)]))
