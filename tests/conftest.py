@@ -1,10 +1,14 @@
 import gc
 import os
 
-# What is compiled here runs once: without this, XLA spends two to three times as long on making it fast.
+# What is compiled here runs once: without the first three, XLA spends two to three times as long on making it fast. And a process
+# runs for each core: threads would wait for each other.
 os.environ.setdefault(
-    "XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false "
+    "--xla_cpu_multi_thread_eigen=false",
 )
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import keras
 import pytest

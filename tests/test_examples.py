@@ -31,6 +31,7 @@ def weights(tmp_path_factory):
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path):
     """Runs an example in this process, in an empty folder, and returns what it prints."""
+    monkeypatch.setattr("keras.src.trainers.trainer.model_supports_jit", lambda model: False)  # XLA takes longer than these steps
 
     def run(name, *arguments):
         monkeypatch.chdir(tmp_path)

@@ -8,6 +8,7 @@ from helpers import (
     RESNET_STEM,
     TINY,
     assert_close,
+    outputs_of,
     random_images,
     randomize,
     requires_tensorflow,
@@ -71,7 +72,7 @@ def test_clone(more):
     clone = keras.models.clone_model(model)
     clone.set_weights(model.get_weights())
     images = random_images(model)
-    assert_close(clone(images), model(images), 1e-6)
+    assert_close(outputs_of(clone, images), outputs_of(model, images), 1e-6)
 
 
 def test_save_and_load(tmp_path):
@@ -83,7 +84,7 @@ def test_save_and_load(tmp_path):
     assert type(loaded) is VisionTransformer and loaded.get_config() == model.get_config() and loaded.name == "mine"
     assert loaded.optimizer is not None and loaded.preprocessing == model.preprocessing
     images = random_images(model)
-    assert_close(loaded(images), model(images), 0)
+    assert_close(outputs_of(loaded, images), outputs_of(model, images), 0)
 
 
 def test_weights_of_another_image_and_patch_size(tmp_path):
@@ -215,8 +216,8 @@ def test_feature_maps(more, other_process):
     maps = keras_vit.feature_maps(model, blocks=(0, -1), norm=False)
     for sides in ((16, 24), (24, 8)) if None in model.grid_size else ((16, 24),):
         images = random_images(model, sides=sides)
-        for i, found in zip((0, 1), maps(images), strict=True):
-            tokens = to_numpy(keras.Model(model.input, model.get_layer(f"block_{i}").output)(images))
+        for i, found in zip((0, 1), outputs_of(maps, images), strict=True):
+            tokens = to_numpy(outputs_of(keras.Model(model.input, model.get_layer(f"block_{i}").output), images))
             grid = (sides[0] // 8, sides[1] // 8)
             assert_close(found, tokens[:, model.num_prefix_tokens :].reshape(2, *grid, 16), 1e-6)
     assert other_process.check(maps, images) == "Functional"
@@ -252,7 +253,7 @@ def test_an_open_size_equals_each_fixed_one(more):
         fixed = VisionTransformer(**{**TINY, **more, "input_shape": (*sides, 3)})
         fixed.set_weights(model.get_weights())
         images = random_images(fixed)
-        assert_close(model.predict(images, verbose=0), fixed(images))
+        assert_close(model.predict(images, verbose=0), outputs_of(fixed, images))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 import keras
 import numpy as np
 import pytest
-from helpers import OtherProcess, assert_close, random_images, tiny, to_numpy
+from helpers import assert_close, random_images, tiny, to_numpy
 
 import keras_vit
 from keras_vit.quantization import MODES, weight_bytes
@@ -14,8 +14,7 @@ WIDE = dict(hidden_dim=64, mlp_dim=256, num_heads=4, num_classes=5, classifier_a
 OTHERS = {"pooling": "map", "mlp": "swiglu", "class_token": False, "qk_norm": True, "qkv_bias": "query_value"}
 
 
-def test_every_mode_is_small_close_and_loads_elsewhere(tmp_path):
-    other = OtherProcess(tmp_path)
+def test_every_mode_is_small_close_and_loads_elsewhere(other_process):
     model = tiny(scale=0.1, num_layers=1, **WIDE)
     images = random_images(model)
     expected = to_numpy(model(images))
@@ -24,11 +23,10 @@ def test_every_mode_is_small_close_and_loads_elsewhere(tmp_path):
         assert_close(smaller(images), expected, change)
         assert weight_bytes(smaller) < size * weight_bytes(model), mode
         if "int" in mode:
-            assert other.check(smaller, images) == "VisionTransformer"
+            assert other_process.check(smaller, images) == "VisionTransformer"
     np.testing.assert_array_equal(to_numpy(model(images)), expected)  # the model itself stays as it was
     model = tiny(scale=0.1, num_layers=1, **WIDE, **OTHERS)
     assert_close(keras_vit.quantize(model, "int4")(images), model(images), BOUNDS["int4"][0])
-    other.close()
 
 
 def test_the_command(capsys, tmp_path):

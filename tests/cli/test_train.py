@@ -20,7 +20,7 @@ from keras_vit.training.folder import check_folder
 from keras_vit_cli import main
 
 TINY = str(pathlib.Path(__file__).with_name("tiny.toml"))
-ARGUMENTS = ["--config", TINY, "--data", "digits", "--image-size", "8", "--epochs", "8", "--batch-size", "50"]
+ARGUMENTS = ["--config", TINY, "--data", "digits", "--image-size", "8", "--epochs", "8", "--batch-size", "50", "--no-jit-compile"]
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -157,7 +157,7 @@ def test_a_device_out_of_memory(capsys, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_two_virtual_devices(tmp_path):
     """In a process of its own: virtual devices must be created first."""
-    process = start(tmp_path / "run", *ARGUMENTS, "--epochs", "1", "--strategy", "mirrored", "--devices", "cpu:2", "--no-jit-compile")
+    process = start(tmp_path / "run", *ARGUMENTS, "--epochs", "1", "--strategy", "mirrored", "--devices", "cpu:2")
     out, err = process.communicate(timeout=300)
     assert process.returncode == 0 and "Test accuracy" in out, err
     assert tomllib.loads((tmp_path / "run" / "config.toml").read_text())["devices"] == "cpu:2"
@@ -165,7 +165,7 @@ def test_two_virtual_devices(tmp_path):
 
 @pytest.mark.slow
 def test_two_workers_write_what_one_device_does(capsys, tmp_path):
-    arguments = [*ARGUMENTS, "--epochs", "1", "--drop-path-rate", "0", "--no-jit-compile"]
+    arguments = [*ARGUMENTS, "--epochs", "1", "--drop-path-rate", "0"]
     addresses = [f"127.0.0.1:{port}" for port in free_ports(2)]
     workers = [start(tmp_path / "two", *arguments, TF_CONFIG=tf_config(addresses, index=index)) for index in range(2)]
     try:

@@ -112,7 +112,7 @@ def test_chief_and_two_workers_of_which_one_is_killed(tmp_path, arguments):
         processes[name] = subprocess.Popen([*command, "--output", study], cwd=ROOT, env=environment, **pipes)
     oracle = study / "oracle.json"
     try:
-        wait_until(lambda: (study / "trial_0" / "history.csv").exists())
+        wait_until(lambda: any((study / "trial_0" / "checkpoints").glob("step-*.npz")))
         (killed,) = [name for name, trial in json.loads(oracle.read_text())["ongoing_trials"].items() if trial == "0"]
         processes[killed].kill()
         written = {name: process.communicate(timeout=300) for name, process in processes.items()}

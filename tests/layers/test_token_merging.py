@@ -3,7 +3,7 @@ import pathlib
 import keras
 import numpy as np
 import pytest
-from helpers import OtherProcess, all_or, assert_close, outputs_of, random_images, tiny, to_numpy
+from helpers import all_or, assert_close, outputs_of, random_images, tiny, to_numpy
 from keras import ops
 
 import keras_vit
@@ -45,8 +45,7 @@ ARCHITECTURES = {
 }
 
 
-def test_any_pooling_saved_and_adapted(tmp_path):
-    other = OtherProcess(tmp_path)
+def test_any_pooling_saved_and_adapted(other_process):
     for name in all_or("registers", "open")(ARCHITECTURES):
         more = ARCHITECTURES[name]
         model = tiny(**{"input_shape": (32, 32, 3), **more})
@@ -59,11 +58,10 @@ def test_any_pooling_saved_and_adapted(tmp_path):
             for same in (keras_vit.merge_tokens(model, 0), faster.adapt(token_merging=None)):  # exact without merging
                 np.testing.assert_array_equal(to_numpy(outputs_of(same, images)), expected)
         if name == "open":
-            other.check(faster, images)
+            other_process.check(faster, images)
             assert_close(faster.predict(images, verbose=0), found)
             # Images of other sizes merge as many; never more than half of what is left.
             assert tuple(outputs_of(keras_vit.merge_tokens(model, 100), np.ones((1, 24, 40, 3), "float32")).shape) == (1, 5)
-    other.close()
     # The class tokens that the last block computes alone are those of all tokens.
     merged = keras_vit.merge_tokens(tiny(), 1)
     images = random_images(merged)

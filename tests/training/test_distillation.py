@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+from helpers import outputs_of, to_numpy
 
 import keras_vit
 from keras_vit.training import RECIPES, Distillation
@@ -36,7 +37,7 @@ def softmax(x):
 
 def logits(model, images):
     heads = keras.Model(model.input, [model.get_layer(name).output for name in ("head", "distillation_head")])
-    return [keras.ops.convert_to_numpy(each) for each in heads(images)]
+    return [to_numpy(each) for each in outputs_of(heads, images)]
 
 
 @pytest.mark.parametrize("kind", ["hard", "soft"])
@@ -44,7 +45,7 @@ def test_the_loss_is_deits(kind):
     """`DistillationLoss` of facebookresearch/deit (losses.py)."""
     model, guide, (images, labels) = student(), teacher(), data()
     class_logits, distillation_logits = logits(model, images)
-    said = keras.ops.convert_to_numpy(guide(images))
+    said = to_numpy(outputs_of(guide, images))
     by_labels = -(labels * np.log(softmax(class_logits))).sum(axis=-1).mean()
     if kind == "hard":
         by_teacher = -np.log(softmax(distillation_logits))[np.arange(4), said.argmax(axis=-1)].mean()
@@ -59,14 +60,14 @@ def test_the_loss_is_deits(kind):
 
 def test_only_the_student_learns_and_predicts():
     model, guide, (images, labels) = student(), teacher(), data()
-    before, taught = keras.ops.convert_to_numpy(guide(images)), keras.ops.convert_to_numpy(model(images))
+    before, taught = to_numpy(outputs_of(guide, images)), to_numpy(outputs_of(model, images))
     trainer = Distillation(model, guide)
     assert len(trainer.trainable_variables) == len(model.trainable_variables)
     trainer.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
     trainer.fit(images, labels, epochs=2, verbose=0)
-    np.testing.assert_array_equal(keras.ops.convert_to_numpy(guide(images)), before)
-    assert not np.allclose(keras.ops.convert_to_numpy(model(images)), taught)
-    np.testing.assert_allclose(trainer.predict(images, verbose=0), keras.ops.convert_to_numpy(model(images)), atol=1e-6)
+    np.testing.assert_array_equal(to_numpy(outputs_of(guide, images)), before)
+    assert not np.allclose(to_numpy(outputs_of(model, images)), taught)
+    np.testing.assert_allclose(trainer.predict(images, verbose=0), to_numpy(outputs_of(model, images)), atol=1e-6)
 
 
 def test_evaluation_is_the_students():
@@ -81,7 +82,7 @@ def test_evaluation_is_the_students():
 
 def test_the_distillation_head_learns_the_teachers_classes():
     model, guide, (images, labels) = student(), teacher(), data(16)
-    said = keras.ops.convert_to_numpy(guide(images)).argmax(axis=-1)
+    said = to_numpy(outputs_of(guide, images)).argmax(axis=-1)
     trainer = Distillation(model, guide)
     trainer.compile(keras.optimizers.Adam(0.02), "categorical_crossentropy")
     trainer.fit(images, labels, epochs=60, verbose=0)

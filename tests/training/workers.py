@@ -2,7 +2,7 @@
 
 python tests/training/workers.py FOLDER NAME...   these variants, or bases, of `cases.py`
 python tests/training/workers.py faults           what Keras itself does, printed
-python tests/training/workers.py stuck            the second never comes to the third step
+python tests/training/workers.py stuck            the optimizers differ, which is printed; then the second never comes to the third step
 """
 
 import faulthandler
@@ -52,6 +52,11 @@ def stuck():
             time.sleep(10_000)
 
     with ALL.scope():
+        unlike = build(lambda: keras.optimizers.SGD(clipnorm=1 + processes()[0]))
+        try:
+            unlike.fit(data(80, 8), verbose=0)
+        except ValueError as error:
+            print(error, file=sys.stderr, flush=True)
         build().fit(data(80, 8), verbose=0, callbacks=[keras.callbacks.LambdaCallback(on_train_batch_end=stop)])
 
 

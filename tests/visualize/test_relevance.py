@@ -60,6 +60,10 @@ def test_of_every_kind_of_model():
         model = tiny(**VARIANTS[name])
         found = relevance(model, random_images(model), target=0)
         assert found.shape == (2, 2, 3) and found.min() >= 0 and found.max() > 0, name
+
+
+@requires_tensorflow
+def test_in_half_precision():
     plain, half = tiny(), tiny(dtype="mixed_bfloat16")
     images = random_images(plain)
     assert_close(relevance(half, images, target=0), relevance(plain, images, target=0), 0.2)
