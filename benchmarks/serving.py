@@ -117,7 +117,8 @@ def shutdown(server, bodies, clients):
     for thread in threads:
         thread.start()
     time.sleep(1.0)
-    ending.set()  # no new requests: a server that ends resets their connections
+    ending.set()  # no new requests: a server that ends resets connections that it has not accepted
+    time.sleep(0.02)  # the last ones reach it
     server.stop()
     for thread in threads:
         thread.join()

@@ -14,7 +14,7 @@ _compiling = contextvars.ContextVar("compiling", default=False)
 
 def compiling():
     """Returns whether the graph of a compiled model is being built."""
-    return _compiling.get() and fast_paths()
+    return keras.backend.backend() == "openvino" and _compiling.get() and fast_paths()  # torch.compile reads no context variable
 
 
 def token_shape(batch, width):
