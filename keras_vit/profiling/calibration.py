@@ -26,8 +26,8 @@ WIDTHS = (192, 768)
 # XLA allocates the temporary memory of a step at once. By default, glibc maps memory of more than 32 MB anew for each step, whose pages the
 # system clears again. Tiny models need less, and whether theirs is mapped differs from process to process: so theirs never is, and the cost
 # of cleared pages is measured by itself.
-HEAP = {"jax": {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 2**20), "MALLOC_ARENA_MAX": "1"}}
-HEAP = HEAP if sys.platform == "linux" else {}
+UNMAPPED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 2**20), "MALLOC_ARENA_MAX": "1"}
+HEAP = {"jax": UNMAPPED} if sys.platform == "linux" else {}
 
 
 def calibrate(training: bool = True, precision: str | None = None, again: bool = False) -> Machine:

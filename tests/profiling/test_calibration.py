@@ -25,6 +25,7 @@ def measured(tmp_path, monkeypatch):
 
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setattr(calibration, "measure", measure)
+    monkeypatch.setattr(calibration, "page_seconds", lambda: 0.0)
     return calls
 
 
