@@ -22,6 +22,7 @@ from keras_vit.layers.masks import TokenMask
 from keras_vit.layers.sublayers import KeepsSublayers, carry_over, kept_changes, unshared
 from keras_vit.outputs import class_feature, classify, pool
 from keras_vit.runtime import precision
+from keras_vit.runtime.keras_seams import quick_deletion
 from keras_vit.runtime.trainer import Trainer
 
 
@@ -265,6 +266,11 @@ class VisionTransformer(KeepsSublayers, ChecksImages, Trainer, keras.Model):
             model.restore_sublayers({layer.name: kept_changes(wanted, layer)})
             carry_over(source, layer)
         return model
+
+    def quantize(self, *args, **kwargs):
+        """Quantizes the dense layers in place: `keras.Model.quantize`. `keras_vit.quantize` makes a new model."""
+        with quick_deletion():
+            super().quantize(*args, **kwargs)
 
     def get_config(self):
         """Returns the arguments of the constructor and, if layers were changed, "trainable" and "sublayers" (see `KeepsSublayers`)."""

@@ -39,5 +39,6 @@ def same_seed():
 @pytest.fixture(autouse=True)
 def left_alone():
     """Keeps Python's collector, which Keras asks for whenever it clears a session, from the graphs that earlier tests left: 20 seconds."""
+    gc.freeze()
     yield
     gc.freeze()

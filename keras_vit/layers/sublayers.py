@@ -5,6 +5,8 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_vit.runtime.keras_seams import quick_deletion
+
 
 class KeepsSublayers:
     """Keeps the changes of sublayers in the configuration of a layer or model. A mixin.
@@ -109,7 +111,8 @@ def _restore(layer, changes):
         policy = keras.dtype_policies.get(changes.pop("dtype"))
         if policy.quantization_mode is not None:
             config = keras.saving.deserialize_keras_object(changes.pop("quantization_config", None))
-            layer.quantize(policy.quantization_mode, config=config)
+            with quick_deletion():
+                layer.quantize(policy.quantization_mode, config=config)
         layer.dtype_policy = policy
     if "lora_rank" in changes:
         layer.enable_lora(changes.pop("lora_rank"), lora_alpha=changes.pop("lora_alpha", None))

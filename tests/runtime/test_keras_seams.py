@@ -1,3 +1,4 @@
+import gc
 import inspect
 
 import keras
@@ -5,6 +6,7 @@ import numpy as np
 import pytest
 from helpers import requires_tensorflow, to_numpy
 
+import keras_vit
 from keras_vit.runtime.keras_seams import create_with
 
 
@@ -33,3 +35,22 @@ def test_keras_cannot_create_a_variable_by_assigning_to_it():
 def test_callbacks_of_keras_have_no_public_way_to_choose_the_first_epoch():
     source = inspect.getsource(keras.callbacks.BackupAndRestore)
     assert "self.model._initial_epoch = " in source
+
+
+def test_while_a_model_is_quantized_and_loaded_collections_are_short(monkeypatch, tmp_path):
+    """Should a release of Keras not collect garbage for each kernel, `quick_deletion` can go."""
+    layer = keras.layers.Dense(2)
+    layer.build((None, 3))
+    found = []
+    monkeypatch.setattr(gc, "collect", lambda *args: found.append(len(gc.get_objects())))
+    gc.unfreeze()
+    every = len(gc.get_objects())
+    layer.quantize("int8")
+    assert max(found) > every / 2
+    found.clear()
+    model = keras_vit.VisionTransformer((8, 8, 3), 4, 8, 1, 2, 16, num_classes=3)
+    model.quantize("int8", filters="qkv|fc1")
+    model.save(tmp_path / "model.keras")
+    keras.saving.load_model(tmp_path / "model.keras")
+    assert len(found) >= 4 and max(found) < every / 2
+    assert gc.get_freeze_count() == 0
