@@ -13,6 +13,7 @@ from keras_vit_cli.models import (
     BATCH_SIZE,
     DATA_OPTION,
     DATA_SOURCES,
+    MODEL_SIZE,
     POOLING,
     SOURCES,
     STRICT,
@@ -35,6 +36,7 @@ def embed(
     strict: Annotated[bool, typer.Option("--strict", help=STRICT)] = False,
     pooling: Annotated[Pooling, typer.Option(help=POOLING)] = None,
     batch_size: Annotated[int, typer.Option(min=1, help=BATCH_SIZE)] = 32,
+    image_size: Annotated[int, typer.Option(min=1, help=MODEL_SIZE)] = None,
 ):
     """Computes the features of a data set, or of a folder of photographs.
 
@@ -56,7 +58,7 @@ def embed(
     unlabeled = unlabeled or (is_folder and has_no_classes(folder))
     if unlabeled and split is not Split.ALL:
         raise ValueError(f"Images without classes have no splits. Received: --split {split.value}")
-    kept = {"model": absolute(model), "weights": weights and absolute(weights)}
+    kept = {"model": absolute(model), "weights": weights and absolute(weights)} | ({"image_size": image_size} if image_size else {})
     chosen = (pooling and pooling.value, batch_size)
     if unlabeled:
         if not is_folder:
@@ -65,11 +67,11 @@ def embed(
         if unknown := options.keys() - {"image_size"}:
             raise ValueError(f"Images without classes have one option, image_size. Received: --data-option {min(unknown)}")
         print(f"keras-vit: {data} is read as images without classes, all under it", file=sys.stderr)
-        vit = open_model(model, weights)
-        size = options.get("image_size", config_of(source).get("image_size"))
+        vit = open_model(model, weights, image_size)
+        size = options.get("image_size", image_size or config_of(source).get("image_size"))
         found = write_features(output, vit, folder, "all", *chosen, kept, image_size=size, strict=strict)
     else:
-        vit = open_model(model, weights)
+        vit = open_model(model, weights, image_size)
         try:
             loaded, settings = open_data(source, vit, data, data_option, strict)
         except ValueError as error:

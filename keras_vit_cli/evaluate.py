@@ -13,6 +13,7 @@ from keras_vit_cli.models import (
     DATA,
     DATA_OPTION,
     ENGINE,
+    MODEL_SIZE,
     POOLING,
     SOURCES,
     STRICT,
@@ -41,6 +42,7 @@ def evaluate(
     data_option: Annotated[list[str], typer.Option(help=DATA_OPTION)] = None,
     strict: Annotated[bool, typer.Option("--strict", help=STRICT)] = False,
     batch_size: Annotated[int, typer.Option(min=1, help=BATCH_SIZE)] = 32,
+    image_size: Annotated[int, typer.Option(min=1, help=MODEL_SIZE)] = None,
     knn: Annotated[int, typer.Option(min=1, metavar="K", help="Evaluate features instead of the head, by K nearest neighbors.")] = None,
     linear_probe: Annotated[bool, typer.Option("--linear-probe", help="Evaluate features by logistic regression.")] = False,
     blocks: Annotated[str, typer.Option(help="For --knn and --linear-probe: all, or numbers of blocks, such as 0,5,-1.")] = None,
@@ -72,7 +74,7 @@ def evaluate(
         from keras_vit.training.results.summary import evaluate_split
     run = config_of(model)
     data = data_of(model, data)
-    classifier = open_model(model)
+    classifier = open_model(model, image_size=image_size)
     if features:
         loaded, _ = open_data(model, classifier, data, data_option, strict)
         chosen: dict[str, Any] = dict(

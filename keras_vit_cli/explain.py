@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from keras_vit_cli.console import check_new_folder, quiet
-from keras_vit_cli.models import SOURCES, config_of, open_model
+from keras_vit_cli.models import MODEL_SIZE, SOURCES, config_of, open_model
 
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>{title}</title>
@@ -45,6 +45,7 @@ def explain(
     ] = Explanation.ATTENTION,
     block: Annotated[int, typer.Option(help="Block to explain, counted from 0, or from the end if negative. [default: the last]")] = None,
     class_name: Annotated[str, typer.Option("--class", help="Name or number of the class to explain. [default: the predicted]")] = None,
+    image_size: Annotated[int, typer.Option(min=1, help=MODEL_SIZE)] = None,
     smooth: Annotated[bool, typer.Option("--smooth", help="Interpolate between patches.")] = False,
     figures: Annotated[bool, typer.Option("--figures", help="Also draw the figures of the paper for these weights.")] = False,
 ):
@@ -69,7 +70,7 @@ def explain(
             raise ValueError(f"`{option}` needs the method {taking}. Received: {option} {value} with --method {method.value}")
     for image in images:
         read_image(image)  # a mistyped name should fail before the model is downloaded and loaded
-    vit = open_model(model, weights)
+    vit = open_model(model, weights, image_size)
     names = class_names_of(vit, weights or model)
     pages = {}
     if images:

@@ -14,6 +14,7 @@ STRICT = "Stop at an image that cannot be read, instead of skipping it."
 BATCH_SIZE = "Number of images of a batch."
 FORCE = "Replace existing output."
 IMAGE_SIZE = "Side that images are resized to, in pixels. [default: the source's, or the model's]"
+MODEL_SIZE = "Side that images are resized to, in pixels: less takes less time. Positions are resampled. [default: the model's]"
 JIT_COMPILE = "Whether to compile with XLA. [default: where it is supported]"
 
 
@@ -35,11 +36,16 @@ POOLING = (
 )
 
 
-def open_model(source, weights=None):
-    """Calls `keras_vit.training.weights.open_model`, which is imported late because it imports Keras."""
+def open_model(source, weights=None, image_size=None):
+    """Calls `keras_vit.training.weights.open_model`, which is imported late because it imports Keras.
+
+    With `image_size`, the model is adapted to square images of this side.
+    """
+    from keras_vit.backbone import of_images
     from keras_vit.training import weights as opening
 
-    return opening.open_model(source, weights)
+    model = opening.open_model(source, weights)
+    return model if image_size is None else of_images(model).adapt(input_shape=(image_size, image_size, model.config.channels))
 
 
 def config_of(source):

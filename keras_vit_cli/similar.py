@@ -41,7 +41,8 @@ def similar(
     source, weights = (model, None) if model else (features.settings.get(key) for key in ("model", "weights"))
     if source is None:
         raise ValueError(f"`--model` is missing: the file does not name the model of its features. Received: {index}")
-    (query,) = embed_query(open_model(source, weights), [image], features)
+    vit = open_model(source, weights, features.settings.get("image_size"))
+    (query,) = embed_query(vit, [image], features)
     found = find(features, query, count, engine.value)
 
     def title(row):

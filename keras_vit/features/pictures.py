@@ -131,8 +131,10 @@ def _draw_thumbnails(ax, points, labels, images, most, colors):
     for row in np.argsort(distances):
         chosen.setdefault(tuple(cells[row]), int(row))
     rows = list(chosen.values())
+    points_across = 72.0 * min(ax.get_window_extent().size) / ax.figure.dpi
+    size = min(THUMBNAIL, 0.5 * points_across / side)  # half a cell, in small axes
     for row, image in zip(rows, images(rows) if callable(images) else [images[row] for row in rows]):
         image = np.asarray(image).clip(0, 255).astype("uint8")
-        picture = OffsetImage(image, zoom=THUMBNAIL / max(image.shape[:2]), interpolation="antialiased")
+        picture = OffsetImage(image, zoom=size / max(image.shape[:2]), interpolation="antialiased")
         frame = dict(edgecolor=colors[labels[row]], linewidth=1.5, boxstyle="square,pad=0.05")
         ax.add_artist(AnnotationBbox(picture, points[row], frameon=True, pad=0.1, bboxprops=frame))

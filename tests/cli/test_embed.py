@@ -52,6 +52,7 @@ def test_evaluation_of_features(capsys, tmp_path, run):
         (["--knn", 5, "--blocks", "first"], "Received: first"),
         (["--knn", 5, "--blocks", "2"], "between -2 and 1"),
         (["--knn", 5000], "1294 training images"),
+        (["--knn", 5, "--image-size", 20], "The patch must divide the image"),
     ):
         code, out, error = call(capsys, "evaluate", run, *arguments)
         assert code == 2 and not out and error.count("\n") == 1 and message in error, error
@@ -73,15 +74,16 @@ def test_wrong_usage(capsys, tmp_path, run):
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory):
-    """Features of a folder of images, and the folder."""
+    """Features of a folder of images, at another size than the model's, and the folder."""
     folder, random = tmp_path_factory.mktemp("similar"), np.random.default_rng(0)
     for number in range(24):
         name = ("cat", "dog")[number % 2]
         (folder / "pets" / name).mkdir(parents=True, exist_ok=True)
         Image.fromarray(random.integers(0, 256, (20 + number, 24, 3), "uint8")).save(folder / "pets" / name / f"{number}.png")
     randomize(keras_vit.VisionTransformer(**TINY | {"num_classes": 2})).save(folder / "model.keras")
+    arguments = ["--model", folder / "model.keras", "--data", folder / "pets", "--output", folder / "pets.npz", "--image-size", 24]
     with pytest.raises(SystemExit):
-        main(["embed", "--model", str(folder / "model.keras"), "--data", str(folder / "pets"), "--output", str(folder / "pets.npz")])
+        main(["embed", *map(str, arguments)])
     return folder
 
 
@@ -90,6 +92,7 @@ def test_similar_images(capsys, tmp_path, index):
     code, out, error = call(capsys, "similar", "--index", index / "pets.npz", image, "-k", 3, "--json", "--output", tmp_path / "a.png")
     assert code == 0, error
     found = json.loads(out)
+    assert read_features(index / "pets.npz").settings["data_options"]["image_size"] == [24, 24]
     assert len(found) == 3 and found[0]["label"] == "dog" and found[0]["similarity"] == pytest.approx(1.0, abs=1e-4)
     assert [row["similarity"] for row in found] == sorted((row["similarity"] for row in found), reverse=True)
     assert Image.open(tmp_path / "a.png").width > 400

@@ -4,6 +4,7 @@ import sys
 import numpy as np
 import pytest
 from helpers import randomize, requires_tensorflow
+from matplotlib.figure import Figure
 
 import keras_vit
 from keras_vit.features import contact_sheet, evaluate_features, knn_probabilities, nearest, probe_probabilities, scatter
@@ -107,6 +108,8 @@ def test_pictures():
     axes = scatter(features, labels, names, images, thumbnails=16)
     assert axes.get_title() == "PCA of 60 images" and 4 < len(axes.artists) <= 16
     assert [text.get_text() for text in axes.get_legend().get_texts()] == names
+    small = scatter(features, labels, names, images, thumbnails=16, ax=Figure(figsize=(1.5, 1.5)).add_subplot())
+    assert small.artists[0].offsetbox.get_zoom() < 0.5 * axes.artists[0].offsetbox.get_zoom()  # or they would cover the axes
     points = np.concatenate([each.get_offsets() for each in axes.collections])
     centered = features - features.mean(axis=0)
     variances = np.linalg.svd(centered, compute_uv=False)[:2] ** 2  # that of the two first components

@@ -129,6 +129,27 @@ def test_components_of_patches():
         visualize.patch_components(model, images[:1], components=7)
 
 
+def test_given_axes():
+    """Drawing into one of several axes returns it, and leaves the others and the figure as they are."""
+    model = tiny()
+    images = random_images(model)
+    for draw in (
+        lambda ax: visualize.overlay(images[0], np.ones((2, 3)), ax=ax),
+        lambda ax: visualize.patch_filters(model, ax=ax),
+        lambda ax: visualize.position_similarity(model, ax=ax),
+        lambda ax: visualize.attention_distance(model, images, ax=ax),
+        lambda ax: visualize.patch_pca(model, images, ax=ax),
+        lambda ax: visualize.cost_curves("ViTTi16", sizes=(96, 192), ax=ax),
+        lambda ax: visualize.model_figure(model, ax=ax),
+    ):
+        figure = Figure(figsize=(3, 3))
+        axes = figure.subplots(2, 2)
+        before = [(each.get_position().bounds, each.axison, len(each.get_children())) for each in axes.flat if each is not axes[0, 1]]
+        assert draw(axes[0, 1]) is axes[0, 1] and tuple(figure.get_size_inches()) == (3, 3)
+        after = [(each.get_position().bounds, each.axison, len(each.get_children())) for each in axes.flat if each is not axes[0, 1]]
+        assert before == after
+
+
 def test_tiles():
     np.testing.assert_array_equal(enlarge(np.array([[1, 2]]), 2, 4), [[1, 1, 2, 2]] * 2)
     sheet = mosaic(np.stack([np.zeros((1, 2)), np.full((1, 2), 0.5), np.zeros((1, 2))]), gap=1)
