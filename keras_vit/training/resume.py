@@ -292,7 +292,7 @@ class Checkpoints(keras.callbacks.Callback):
         arrays = {key: keras.ops.convert_to_numpy(v) for key, v in variables.items()}
         # Keras 3.15 copies. A view of a variable would change while it is written.
         arrays = {key: array if array.flags.owndata else array.copy() for key, array in arrays.items()}
-        return state, arrays, self._learning_rate()
+        return state, arrays
 
     def _save(self):
         """Writes the snapshot in the background, after the one before it is written."""
@@ -302,10 +302,11 @@ class Checkpoints(keras.callbacks.Callback):
             return  # only the chief writes: all workers have the same state
         self._writing = self._writer.submit(self._write, *self._snapshot)
 
-    def _write(self, state, arrays, learning_rate):
+    def _write(self, state, arrays):
         weights = (array for key, array in arrays.items() if not key.startswith("metrics") and array.dtype.kind in "fV")
         if not all(np.isfinite(array).all() for array in weights):
-            raise FloatingPointError(self._not_finite("A weight", state["step"], learning_rate))
+            with keras.StatelessScope([(v, arrays[key]) for key, v in run_variables(self.model, "optimizer").items()]):
+                raise FloatingPointError(self._not_finite("A weight", state["step"]))
         path = self.folder / f"step-{state['step']:09d}.npz"
         try:
             with replacing(path) as temporary:
@@ -338,7 +339,7 @@ class Checkpoints(keras.callbacks.Callback):
         if not math.isfinite(loss):
             self._check_writer(wait=True)  # which knows if a weight was bad before
             self._release()
-            raise FloatingPointError(self._not_finite("The loss", step, self._learning_rate()))
+            raise FloatingPointError(self._not_finite("The loss", step))
 
     def _stop_if_asked(self):
         if self._signal:
@@ -359,14 +360,12 @@ class Checkpoints(keras.callbacks.Callback):
         self._handlers = {}
         disown(self.folder)
 
-    def _learning_rate(self):
-        return float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
-
     def _last(self):
         return self.files()[-1] if self.files() else "none"
 
-    def _not_finite(self, what, step, learning_rate):
-        return f"{what} is not finite after step {step}, at learning rate {learning_rate:.3g}. The last good checkpoint: {self._last()}"
+    def _not_finite(self, what, step):
+        rate = float(keras.ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        return f"{what} is not finite after step {step}, at learning rate {rate:.3g}. The last good checkpoint: {self._last()}"
 
 
 def run_variables(model: keras.Model, *parts: Any) -> dict[str, Any]:
