@@ -70,7 +70,7 @@ class Group(NamedTuple):
             who, runtime, *more = spec.split(", ")
             if on_gpu() and runtime.split()[0] not in ("JAX", "torch"):
                 continue
-            form = next((word for word in more if word in ("full", "shortcut", "at once", "keras first")), "")
+            form = next((word for word in more if word in ("full", "shortcut", "at once", "keras first", "huge pages")), "")
             dtype = next((word for word in more if word != form), self.dtype)
             yield Row(who, runtime, self.kind, self.model, self.size, self.batch, dtype, form)
 
@@ -94,7 +94,7 @@ GROUPS = {
         8,
         "float32",
         OURS + "keras_vit, TF predict_on_batch, full; keras_vit, TF XLA, full; keras_vit, TF tf.function; keras_vit, TF predict; "
-        "keras_vit, JAX; keras_vit, torch; keras-hub, JAX; keras-hub, torch",
+        "keras_vit, JAX; keras_vit, JAX, huge pages; keras_vit, torch; keras-hub, JAX; keras-hub, torch",
     ),
     "batch1": Group(
         "inference",
@@ -147,7 +147,12 @@ GROUPS = {
         "keras_vit, TF; keras_vit, TF XLA; keras_vit, TF XLA, full; timm, torch compile; keras-hub, TF; keras-hub, TF XLA",
     ),
     "train_backends": Group(
-        "train", "S/16", 8, "float32", "keras_vit, TF XLA; keras_vit, JAX; keras_vit, torch; transformers, torch; keras-hub, JAX"
+        "train",
+        "S/16",
+        8,
+        "float32",
+        "keras_vit, TF; keras_vit, TF XLA; keras_vit, JAX; keras_vit, JAX, huge pages; keras_vit, torch; "
+        "transformers, torch; keras-hub, JAX",
     ),
     "train_bfloat16": Group(
         "train",
@@ -179,6 +184,8 @@ class Worker:
         }
         if row.form == "keras first" or row.who == "keras-hub" and "ONEDNN_MAX_CPU_ISA" in os.environ:
             environment["TF_ENABLE_ONEDNN_OPTS"] = "0"  # TensorFlow's default with AVX2 alone, if keras_vit is not imported before it
+        if row.form == "huge pages":
+            environment["GLIBC_TUNABLES"] = "glibc.malloc.hugetlb=1"
         if os.path.exists(mkl := os.path.join(venvs, "libmkl_fast.so")) and row.runtime.startswith("torch"):
             environment["LD_PRELOAD"] = mkl
         command = [os.path.join(venvs, row.venv, "bin", "python"), str(HERE / "workers.py"), json.dumps(row)]

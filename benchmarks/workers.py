@@ -34,7 +34,8 @@ class Row(NamedTuple):
 
     `form` is "full" for keras_vit without its shortcut in the last block (the head reads the mean of all tokens), "shortcut" for a floor
     with this shortcut, "remat" for keras_vit with recomputed activations, and "at once" for keras_vit without the GPU's attention kernel.
-    "keras first" is keras_vit imported after Keras and TensorFlow, which on processors without AVX-512 then do without oneDNN.
+    "keras first" is keras_vit imported after Keras and TensorFlow, which on processors without AVX-512 then do without oneDNN. "huge pages"
+    has glibc ask for huge pages.
     """
 
     who: str
