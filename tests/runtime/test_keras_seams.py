@@ -8,6 +8,7 @@ from helpers import requires_tensorflow, to_numpy
 
 import keras_vit
 from keras_vit.runtime.keras_seams import create_with
+from keras_vit.runtime.trainer import FunctionalModel
 
 
 def uncreated():
@@ -35,6 +36,16 @@ def test_keras_cannot_create_a_variable_by_assigning_to_it():
 def test_callbacks_of_keras_have_no_public_way_to_choose_the_first_epoch():
     source = inspect.getsource(keras.callbacks.BackupAndRestore)
     assert "self.model._initial_epoch = " in source
+
+
+@pytest.mark.skipif(keras.backend.backend() != "jax", reason="how Keras trains on JAX")
+def test_keras_wraps_the_state_of_every_step():
+    """Should a release of Keras not do so, `_JAXTrainer` can go."""
+    assert "self._jax_state = {" in inspect.getsource(inspect.unwrap(keras.Model.fit))
+    inputs = keras.Input((2,))
+    for model, wrapped in ((keras.Model(inputs, inputs), True), (FunctionalModel(inputs, inputs), False)):
+        model._jax_state = {"trainable_variables": [1.0]}
+        assert (type(model._jax_state["trainable_variables"]) is not list) == wrapped
 
 
 def test_while_a_model_is_quantized_and_loaded_collections_are_short(monkeypatch, tmp_path):
