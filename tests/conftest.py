@@ -10,13 +10,15 @@ os.environ.setdefault(
 )
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import keras
 import pytest
-from helpers import OtherProcess
+
+# The process that hands tests out to the others reads this file, too: so Keras is imported where it is used, which takes four seconds.
 
 
 @pytest.fixture(scope="session")
 def other_process(tmp_path_factory):
+    from helpers import OtherProcess
+
     process = OtherProcess(tmp_path_factory.mktemp("other_process"))
     yield process
     process.close()
@@ -33,6 +35,8 @@ def home_of_tests(tmp_path_factory):
 
 @pytest.fixture(autouse=True)
 def same_seed():
+    import keras
+
     keras.utils.set_random_seed(0)
 
 

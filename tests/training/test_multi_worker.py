@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from data.sources.tar_files import write_tar
 from helpers import new_keras, requires_tensorflow
-from training.cases import VARIANTS, apart
+from training.cases import VARIANTS, apart, train
 from training.devices.test_cluster import config, free_ports
+
+from keras_vit.training import strategy
 
 pytestmark = [requires_tensorflow, pytest.mark.slow]
 FOLDER = pathlib.Path(__file__).parent
@@ -23,11 +25,11 @@ ENVIRONMENT = {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "CUDA_VISI
 
 @contextlib.contextmanager
 def started(*commands):
-    """Starts a Python process for each list of arguments: the workers of a cluster, or one that is alone."""
+    """Starts a Python process for each list of arguments: the workers of a cluster."""
     addresses = [f"127.0.0.1:{port}" for port in free_ports(len(commands))]
     processes = []
     for index, command in enumerate(commands):
-        cluster = {"TF_CONFIG": config(addresses, index=index)} if len(commands) > 1 else {}
+        cluster = {"TF_CONFIG": config(addresses, index=index)}
         pipes = dict(stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         processes.append(subprocess.Popen([sys.executable, *map(str, command)], env=os.environ | ENVIRONMENT | cluster, **pipes))
     try:
@@ -42,42 +44,33 @@ def ended(processes):
     return [process.communicate(timeout=1200) for process in processes]
 
 
-def trained(folder, workers, names):
-    """Returns what each worker ended with, `{name: [arrays]}`."""
-    with started(*[[FOLDER / "workers.py", folder, *names]] * workers) as processes:
-        for process, (_, err) in zip(processes, ended(processes)):
-            assert process.returncode == 0, err
-    found = []
-    for index in range(workers):
-        arrays = np.load(folder / f"{index}of{workers}.npz")
-        found.append({name: [arrays[key] for key in arrays if key.startswith(f"{name}/")] for name in names})
-    return found
-
-
-def test_workers_train_as_one_device(tmp_path):
+def test_workers_train_as_one_device_and_read_tar_files_of_their_own(tmp_path):
     """What devices do as workers do, such as bfloat16, distillation, or a last batch of which some have nothing, is in `mirrored.py`."""
     random = ["drop path", "drop path again"]
     names = [name for name in VARIANTS if VARIANTS[name][0] in ("SGD", "AdamW")]
-    (alone,) = trained(tmp_path, 1, list(dict.fromkeys(VARIANTS[name][0] for name in names)) + random[:1])
-    first, other = trained(tmp_path, 2, names + random)
+    files = [f"train-{number}.tar" for number in range(4)]
+    for worker in range(2):  # each has a folder with every other training file
+        for number in range(worker, 4, 2):
+            write_tar(tmp_path / str(worker) / files[number], range(16 * number, 16 * number + 16))
+        write_tar(tmp_path / str(worker) / "val-0.tar", range(100, 108))
+        (tmp_path / str(worker) / "sizes.json").write_text(json.dumps(dict.fromkeys(files, 16)))
+    with started(*[[FOLDER / "workers.py", tmp_path, *names, *random]] * 2) as processes:
+        texts = ended(processes)
+    found = [json.loads(out.split("ANSWER")[1]) if "ANSWER" in out else pytest.fail(err) for out, err in texts]
+
+    one_device = strategy("one_device")
+    alone = {base: train(one_device, base) for base in {VARIANTS[name][0] for name in names} | {"drop path"}}
+    first, other = (
+        {name: [arrays[key] for key in arrays if key.startswith(f"{name}/")] for name in names + random}
+        for arrays in (np.load(tmp_path / f"{worker}.npz") for worker in range(2))
+    )
     for name in names:
         assert apart(first[name], alone[VARIANTS[name][0]]) < 5e-5, name
     assert all(apart(first[name], other[name]) == 0.0 for name in names + random)
     assert apart(first[random[0]], first[random[1]]) == 0.0
     assert apart(first[random[0]], alone[random[0]]) > 1e-3  # each worker's masks are others
 
-
-def test_workers_read_tar_files_of_their_own(tmp_path):
-    """Each has a folder with every other training file, and `sizes.json`."""
-    names = [f"train-{number}.tar" for number in range(4)]
-    for worker in range(2):
-        for number in range(worker, 4, 2):
-            write_tar(tmp_path / str(worker) / names[number], range(16 * number, 16 * number + 16))
-        write_tar(tmp_path / str(worker) / "val-0.tar", range(100, 108))
-        (tmp_path / str(worker) / "sizes.json").write_text(json.dumps(dict.fromkeys(names, 16)))
-    with started(*[[FOLDER / "worker_files.py", tmp_path / str(worker)] for worker in range(2)]) as processes:
-        texts = ended(processes)
-    first, second = (json.loads(out.split("ANSWER")[1]) if "ANSWER" in out else pytest.fail(err) for out, err in texts)
+    first, second = found
     assert [n // 16 % 2 for n in (first["seen"][0], second["seen"][0])] == [0, 1] and first["steps"] == second["steps"] == 8
     assert len(first["seen"]) == len(second["seen"]) == 32 and not {*first["seen"]} & {*second["seen"]}
     assert first["weights"] == second["weights"] and first["exact"] and second["exact"]

@@ -1,6 +1,6 @@
-"""One of several workers, as TF_CONFIG says, or without it one device: trains, and writes what it ended with.
+"""One of several workers, as TF_CONFIG says: trains, and writes what it ended with.
 
-python tests/training/workers.py FOLDER NAME...   these variants, or bases, of `cases.py`
+python tests/training/workers.py FOLDER NAME...   these variants, or bases, of `cases.py`; then on the tar files in FOLDER/<its number>
 python tests/training/workers.py faults           what Keras itself does, printed
 python tests/training/workers.py stuck            the optimizers differ, which is printed; then the second never comes to the third step
 """
@@ -21,6 +21,7 @@ import keras  # noqa: E402
 import tensorflow as tf  # noqa: E402
 from cases import VARIANTS, build, data, train  # noqa: E402
 from keras.src.backend.tensorflow import trainer  # noqa: E402
+from worker_files import train_on_files  # noqa: E402
 
 from keras_vit.runtime import processes  # noqa: E402
 
@@ -31,8 +32,10 @@ def write(folder, names):
         print(name, file=sys.stderr, flush=True)  # which it was, should it not end
         base, changes = VARIANTS.get(name, (name, {}))
         arrays |= {f"{name}/{number:03d}": array for number, array in enumerate(train(ALL, base, changes))}
-    index, count = processes()
-    np.savez(f"{folder}/{index}of{count}.npz", **arrays)
+    index, _ = processes()
+    np.savez(f"{folder}/{index}.npz", **arrays)
+    print("tar files", file=sys.stderr, flush=True)
+    print("ANSWER", json.dumps(train_on_files(f"{folder}/{index}", ALL)))
 
 
 def faults():
