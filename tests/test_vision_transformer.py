@@ -160,7 +160,7 @@ def test_pixels_of_any_type(dtype):
 
 
 @pytest.mark.parametrize("stem", [None, CONV_STEM, RESNET_STEM])
-@pytest.mark.parametrize("by_setting", [False, True])
+@pytest.mark.parametrize("by_setting", all_or("False")([False, True]))
 def test_channels_first_equals_channels_last(stem, by_setting):
     """By the argument, and by Keras's setting."""
     more = {"stem": stem, "patch_size": 8 if stem is None else 1, "preprocessing": {"mean": (0.1, 0.5, 0.9), "std": (0.1, 0.2, 0.3)}}
