@@ -207,15 +207,15 @@ def memory_of(backend, number):
 
 
 def calibration(backend):
-    """Returns the times of a calibration, as `keras_vit.profiling.calibrate` measures them, how long that took, and others' share."""
+    """Returns the seconds of a calibration's probes, how long it took after the import, and the share of other programs."""
     import subprocess
 
     from others import share_of_others
 
     code = (
         "import json, time; from keras_vit.profiling import calibration as c; begun = time.perf_counter(); "
-        "models, page = c.measured(True); "
-        "print(json.dumps({'models': models, 'page': page, 'took': time.perf_counter() - begun}))"
+        "probes, page = c.measured(True); "
+        "print(json.dumps({'probes': probes, 'page': page, 'took': time.perf_counter() - begun}))"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT), "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
     share = share_of_others("self")
@@ -263,8 +263,8 @@ def machine_of(backend, calibrations):
 
     from keras_vit.cost import Machine
 
-    mean = np.mean([each["models"] for each in calibrations.values()], axis=0).tolist()
-    page = float(np.mean([each.get("page", 0.0) for each in calibrations.values()]))
+    mean = np.mean([each["probes"] for each in calibrations.values()], axis=0).tolist()
+    page = float(np.mean([each["page"] for each in calibrations.values()]))
     code = f"import json; from keras_vit.profiling.calibration import fit; print(json.dumps(fit(True, None, {mean}, {page})._asdict()))"
     environment = os.environ | {"PYTHONPATH": str(ROOT), "KERAS_BACKEND": backend, "TF_CPP_MIN_LOG_LEVEL": "3"}
     text = subprocess.run([sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout

@@ -50,7 +50,7 @@ def info(
     """Shows what a preset costs.
 
     Counts parameters, multiply-adds and tokens, and estimates memory by formula, without building the model. --training also predicts the
-    time of a step and of an epoch: the first time, this measures the machine for 10 to 15 seconds. --sizes and --patch-sizes compare
+    time of a step and of an epoch: the first time, this measures the machine for a few seconds. --sizes and --patch-sizes compare
     resolutions.
     """
     overrides = {} if input_shape is None else {"input_shape": parse_shape(input_shape)}
@@ -122,15 +122,13 @@ def compared(config, sizes, patch_sizes):
 
 
 def calibrated(precision):
-    """Returns the calibration of this machine. The first time, this takes 10 to 15 seconds, and a message says so."""
+    """Returns the calibration of this machine. The first time, this takes a few seconds, and a message says so."""
     with quiet():
         from keras_vit.profiling import calibrate, is_calibrated
     if not is_calibrated(True, precision):
-        print("keras-vit: measuring the speed of this machine, once, for 10 to 15 seconds ...", file=sys.stderr)
-    try:
+        print("keras-vit: measuring the speed of this machine, once, for a few seconds ...", file=sys.stderr)
+    with quiet():
         return calibrate(True, precision)
-    except RuntimeError as error:
-        raise ValueError(str(error)) from None
 
 
 def show_memory(config, batch_size, optimizer):

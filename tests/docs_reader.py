@@ -60,13 +60,12 @@ def shorten():
     from keras.src.trainers import trainer
 
     from keras_vit.profiling import calibration
-    from keras_vit.profiling.steps import Steps
     from keras_vit.training import RECIPES
     from keras_vit.tuning import SPACES
 
     if keras.backend.backend() == "tensorflow":  # JAX would compile each operation
         trainer.model_supports_jit = lambda model: False
-    calibration.measure = lambda jobs, processes: [Steps([0.01 * number], 0) for number, _ in enumerate(jobs, start=1)]
+    calibration.timed = lambda probes, training, precision: [0.01 * number for number, _ in enumerate(probes, start=1)]
     for name, recipe in RECIPES.items():
         RECIPES[name] = dataclasses.replace(recipe, epochs=1, steps=None, warmup_epochs=0, head_epochs=min(recipe.head_epochs, 1))
     SPACES["from_scratch"] |= {

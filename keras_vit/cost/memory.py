@@ -176,7 +176,12 @@ def kept_by_block(c: ViTConfig, backend: str) -> tuple[int, int, int]:
 
 def attention_is_long(c: ViTConfig, backend: str) -> bool:
     """Returns whether `runtime` computes attention on a CPU without holding all scores at once."""
-    return known_sizes(c)[0] >= (fused_attention.LONG if backend == "torch" else attention_by_head.LONG)
+    return known_sizes(c)[0] >= long_from(backend)
+
+
+def long_from(backend: str) -> int:
+    """Returns the number of tokens from which attention is long."""
+    return fused_attention.LONG if backend == "torch" else attention_by_head.LONG
 
 
 def _known(backend: Any) -> str:

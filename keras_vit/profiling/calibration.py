@@ -1,4 +1,4 @@
-"""Calibrates this machine: measures a few tiny models once, to predict the time of any other model."""
+"""Calibrates this machine: measures a few blocks once, to predict the time of any model."""
 
 import importlib
 import json
@@ -14,28 +14,22 @@ import keras
 import numpy as np
 
 from keras_vit.cost.device import accelerated, this_device, threads
-from keras_vit.cost.seconds import Machine, work
+from keras_vit.cost.memory import long_from
+from keras_vit.cost.seconds import Machine
 from keras_vit.files import cache_folder, replacing
-from keras_vit.profiling.steps import Job, Steps
-from keras_vit.profiling.steps import measure as measure_steps
-from keras_vit.runtime import attention_by_head, fused_attention
+from keras_vit.profiling.probes import Block, Probe, Update, timed
 from keras_vit.version import __version__
 
-VERSION = 4
+VERSION = 5
 WIDTHS = (192, 768)
-# XLA allocates the temporary memory of a step at once. By default, glibc maps memory of more than 32 MB anew for each step, whose pages the
-# system clears again. Tiny models need less, and whether theirs is mapped differs from process to process: so theirs never is, and the cost
-# of cleared pages is measured by itself.
-UNMAPPED = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(2**31 - 2**20), "MALLOC_ARENA_MAX": "1"}
-HEAP = {"jax": UNMAPPED} if sys.platform == "linux" else {}
 
 
 def calibrate(training: bool = True, precision: str | None = None, again: bool = False) -> Machine:
     """Returns the speed of this machine on the current backend. The first call measures it, and keeps it in a file.
 
-    The measurement runs in new processes. It takes 10 to 15 seconds, most of them imports and compilation. The file is in
-    `$KERAS_HOME/keras_vit/machines` (default `~/.keras/keras_vit/machines`), and its name has the processor or GPU, the number of threads,
-    the backend and the precision. After an update of Keras, the backend or this package, the next call measures again.
+    The measurement takes a few seconds, most of them compilation. The file is in `$KERAS_HOME/keras_vit/machines` (default
+    `~/.keras/keras_vit/machines`), and its name has the processor or GPU, the number of threads, the backend and the precision. After an
+    update of Keras, the backend or this package, the next call measures again.
 
     Args:
         training: bool. Whether training steps are measured, or inference. Defaults to True.
@@ -44,9 +38,6 @@ def calibrate(training: bool = True, precision: str | None = None, again: bool =
 
     Returns:
         A `keras_vit.cost.Machine`.
-
-    Raises:
-        RuntimeError: if the measurement fails.
 
     Example:
     >>> machine = keras_vit.profiling.calibrate()  # doctest: +SKIP
@@ -83,24 +74,18 @@ def versions() -> dict[str, Any]:
     return {"calibration": VERSION, "keras_vit": __version__, "keras": keras.version(), backend: module.__version__}
 
 
-def processes() -> int:
-    """Returns the number of processes that compile models at the same time: one on a GPU or TPU or with one thread, else two."""
-    return 1 if accelerated() or threads() == 1 else 2
-
-
 def measured(training: bool, precision: str | None = None) -> tuple[list[float], float]:
-    """Measures what `fit` needs: the seconds of a step of each of `jobs`, and `page_seconds`."""
-    return seconds_of(measure(jobs(training, precision), processes())), page_seconds()
-
-
-def measure(jobs: list[Job], processes: int) -> list[Steps]:
-    """Measures jobs as `keras_vit.profiling.steps.measure` does, with temporary memory that is never mapped."""
-    return measure_steps(jobs, processes, HEAP.get(keras.backend.backend()))
+    """Measures what `fit` needs: the seconds of a step of each of `probes`, and `page_seconds`."""
+    return timed(probes(training), training, _policy(precision)), page_seconds()
 
 
 def page_seconds(size: int = 2**25, times: int = 5) -> float:
-    """Returns the seconds for each byte of new memory that all threads write to; 0 where the backend keeps its memory."""
-    if keras.backend.backend() not in HEAP or accelerated():
+    """Returns the seconds for each byte of new memory that all threads write to; 0 where the backend keeps its memory.
+
+    XLA allocates the temporary memory of a step at once. By default, glibc maps memory of more than 32 MB anew for each step, whose pages
+    the system clears again. The probes need less.
+    """
+    if keras.backend.backend() != "jax" or sys.platform != "linux" or accelerated():
         return 0.0
 
     def write(_):
@@ -118,47 +103,32 @@ def page_seconds(size: int = 2**25, times: int = 5) -> float:
     return float(np.median(found))
 
 
-def jobs(training: bool, precision: str | None = None) -> list[Job]:
-    """Returns the tiny models of a calibration, with their batch sizes. Of two processes, one compiles those at even places."""
-    # The longest sequence of patches, in a square, whose scores are held at once. On JAX a single long sequence takes longer for each
-    # score than several, or than several layers of it: so sequences of 400 tokens, and two of those that are not held at once.
-    held = math.isqrt((fused_attention.LONG if keras.backend.backend() == "torch" else attention_by_head.LONG) - 1)
-    held, long_batch = (20, 2) if keras.backend.backend() == "jax" else (held, 1)
-
-    def job(width, side, batch_size, layers, least=6):
-        arguments = dict(
-            input_shape=(8 * side, 8 * side, 3), patch_size=8, hidden_dim=width, num_heads=max(1, width // 64), mlp_dim=4 * width,
-            num_layers=layers, num_classes=10, pooling="gap", class_token=False, dtype=_policy(precision),
-        )  # fmt: skip
-        return Job(arguments, batch_size, training, seconds=0.25, least=least)
-
-    # As few blocks as possible, because most of a calibration's time is compilation. Of narrow blocks two: the weights of one would stay in
-    # the processor's cache, unlike those of whole models.
+def probes(training: bool) -> list[Probe]:
+    """Returns what a calibration measures."""
+    # Many tokens whose scores are held at once, in a square. With more than 400, XLA needs more than 32 MB of temporary memory.
+    held = min(20, math.isqrt(long_from(keras.backend.backend()) - 1)) ** 2
     return [
-        job(64, 2, 1, 2, 20),  # steps and blocks
-        job(768, 2, 1, 1),  # weights
-        job(768, 7, 8, 1),
-        job(192, 7, 16, 2),
-        job(192, held, max(1, 1600 // held**2), 1),  # scores
-        job(192, 33, long_batch, 1),  # scores that are not held at once
+        *([Update(2048)] if training else []),  # weights
+        Block(64, 4, 1),  # overhead
+        Block(192, 49, 16),
+        Block(768, 49, 8),
+        Block(192, held, 800 // held),  # scores
+        Block(192, 1089, 1),  # scores that are not held at once
     ]
 
 
-def seconds_of(steps: list[Steps]) -> list[float]:
-    """Returns the time of each job: the lower quartile, because other programs make steps longer, never shorter."""
-    return [float(np.quantile(each.seconds, 0.25)) for each in steps]
-
-
 def fit(training: bool, precision: str | None, seconds: list[float], page: float = 0.0) -> Machine:
-    """Returns the machine whose predictions have the least squared relative error on the measured steps of `jobs`."""
+    """Returns the machine whose predictions have the least squared relative error on the measured seconds of `probes`."""
     backend, found = keras.backend.backend(), this_device()
     columns = ["overhead", "parameter", *WIDTHS, "score", "long_score"]
     rows = []
-    for job in jobs(training, precision):
-        blocks, width, dense, scores, is_long, weights = work(job.arguments, job.batch_size, backend)
-        row = dict.fromkeys(columns, 0.0) | {"overhead": 1.0 + blocks, "parameter": weights if training else 0.0}
-        row[max(width, WIDTHS[0])] = dense
-        row["long_score" if is_long else "score"] = scores
+    for probe in probes(training):
+        row = dict.fromkeys(columns, 0.0) | {"overhead": 1.0}
+        if isinstance(probe, Update):
+            row["parameter"] = probe.weights
+        else:
+            row[max(probe.width, WIDTHS[0])] = probe.macs
+            row["long_score" if probe.tokens >= long_from(backend) else "score"] = probe.scores
         rows.append(list(row.values()))
     constants = dict(zip(columns, _positive_least_squares(np.array(rows) / np.array(seconds)[:, None], np.ones(len(seconds)))))
     return Machine(

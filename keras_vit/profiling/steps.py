@@ -53,45 +53,36 @@ class Running(NamedTuple):
     errors: Any
 
 
-def measure(jobs: list[Job], processes: int = 1, environment: dict[str, str] | None = None) -> list[Steps]:
-    """Measures jobs in new processes, on the backend and with the precision of this one.
+def measure(jobs: list[Job]) -> list[Steps]:
+    """Measures jobs in a new process, on the backend and with the precision of this one.
 
-    All jobs are compiled before the first is timed. The processes then time their jobs one after another. The jobs of a process take
-    turns, so that a moment in which other programs are busy does not affect a single job.
+    All jobs are compiled before the first is timed. Then they take turns, so that a moment in which other programs are busy does not affect
+    a single job.
 
     Args:
         jobs: list of `Job`.
-        processes: int. Number of processes that compile at the same time. Defaults to 1.
-        environment: dict or None. Environment variables of the processes, added to those of this one. Defaults to None.
 
     Returns:
-        A list of `Steps`, one for each job. Peak memory is that of the job's process.
+        A list of `Steps`, one for each job. Peak memory is that of the process.
 
     Raises:
-        RuntimeError: if a process fails. The error has its last line.
+        RuntimeError: if the process fails. The error has its last line.
     """
-    running = [start(jobs[number::processes], environment=environment) for number in range(min(processes, len(jobs)))]
-    found: list = [None] * len(jobs)
+    running = start(jobs)
     try:
-        for each in running:
-            answer(each)
-        for number, each in enumerate(running):
-            proceed(each)
-            found[number::processes] = [Steps(*steps) for steps in answer(each)]
-            stop(each)  # else its own end would take a processor from the next one
+        answer(running)
+        proceed(running)
+        return [Steps(*steps) for steps in answer(running)]
     finally:
-        for each in running:
-            stop(each)
-    return found
+        stop(running)
 
 
-def start(jobs: list[Job], backend: str | None = None, environment: dict[str, str] | None = None) -> Running:
+def start(jobs: list[Job], backend: str | None = None) -> Running:
     """Starts a process that compiles jobs and answers "ready"; after `proceed` it times them, and answers a list of `Steps`."""
     environment = {
         "KERAS_BACKEND": backend or keras.backend.backend(),
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # else the peak on a GPU would be all of its memory
         "TF_FORCE_GPU_ALLOW_GROWTH": "true",
-        **(environment or {}),
     }
     return start_command([sys.executable, "-m", "keras_vit.profiling.steps"], jobs, environment)
 

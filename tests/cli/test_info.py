@@ -2,7 +2,6 @@ import pytest
 from helpers import command
 
 from keras_vit.profiling import calibration
-from keras_vit.profiling.steps import Steps
 
 call = command("info")
 
@@ -41,7 +40,7 @@ def test_memory_by_precision(capsys):
 def test_a_training_step_fits_or_not(capsys, tmp_path, monkeypatch):
     """With a machine of known speed in place of this one."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    monkeypatch.setattr(calibration, "measure", lambda jobs, _: [Steps([0.01 * number], 0) for number, _ in enumerate(jobs, start=1)])
+    monkeypatch.setattr(calibration, "timed", lambda probes, *_: [0.01 * number for number, _ in enumerate(probes, start=1)])
     for batch, verdict in ((8, "a step of 8 images fits"), (10**6, "a step of 1000000 images does not fit")):
         code, out, error = call(capsys, "ViTTi16", "--batch-size", str(batch), "--training", "--images", "16")
         assert code == 0 and verdict in out and "Largest batch that fits" in out and "Epoch of 16 images" in out

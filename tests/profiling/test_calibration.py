@@ -1,11 +1,13 @@
+import random
+
 import keras
 import pytest
 from helpers import tiny
 
 import keras_vit
-from keras_vit.cost.seconds import Machine, step_seconds
+from keras_vit.cost.seconds import Machine
 from keras_vit.profiling import calibration
-from keras_vit.profiling.steps import Steps
+from keras_vit.profiling.probes import Block, Update, timed
 
 CONSTANTS = dict(overhead=5e-4, parameter=1e-9, dense={192: 9e-12, 768: 7e-12}, score=2e-9, long_score=3e-9)
 
@@ -19,12 +21,18 @@ def measured(tmp_path, monkeypatch):
     """Puts a machine of known speed in place of this one. Returns the list of what was measured."""
     calls = []
 
-    def measure(jobs, processes):
-        calls.append(jobs)
-        return [Steps([step_seconds(job.arguments, job.batch_size, machine()).total] * 3, 0) for job in jobs]
+    def seconds(probe):
+        if isinstance(probe, Update):
+            return CONSTANTS["overhead"] + probe.weights * CONSTANTS["parameter"]
+        score = CONSTANTS["long_score" if probe.tokens > 1024 else "score"]
+        return CONSTANTS["overhead"] + probe.macs * CONSTANTS["dense"][max(probe.width, 192)] + probe.scores * score
+
+    def measure(probes, training, precision):
+        calls.append(precision)
+        return [seconds(probe) for probe in probes]
 
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    monkeypatch.setattr(calibration, "measure", measure)
+    monkeypatch.setattr(calibration, "timed", measure)
     monkeypatch.setattr(calibration, "page_seconds", lambda: 0.0)
     return calls
 
@@ -48,15 +56,29 @@ def test_the_speed_of_a_machine_is_found_and_kept(measured, tmp_path):
     assert len(measured) == 6 and len([*path.parent.iterdir()]) == 3
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_probes(training):
+    """They run on the backend, and change neither the names of later layers nor the random numbers of later weights."""
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(0)
+    expected = keras.layers.Dense(2).name, random.random()
+    keras.utils.clear_session()
+    keras.utils.set_random_seed(0)
+    probes = [Block(8, 4, 2), *([Update(4)] if training else [])]
+    assert min(timed(probes, training, "mixed_bfloat16", seconds=0.0, least=1, turns=1)) > 0
+    assert (keras.layers.Dense(2).name, random.random()) == expected
+
+
 def test_pages_of_temporary_memory(monkeypatch):
     """A step on JAX has all its temporary memory cleared, if it is more than 32 MB."""
     memory = keras_vit.estimate_step("ViTTi16", 8).memory
     seconds = keras_vit.estimate_step("ViTTi16", 8, machine=machine(page=1e-9)).seconds
     assert seconds.memory == pytest.approx(0.55e-9 * (memory.gradients + memory.activations + memory.scores))
     assert keras_vit.estimate_step(tiny().config, 1, machine=machine(page=1e-9)).seconds.memory == 0
-    monkeypatch.setattr(calibration, "HEAP", {keras.backend.backend(): {}})
+    monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
+    monkeypatch.setattr(calibration, "accelerated", lambda: False)
     assert calibration.page_seconds(size=2**16, times=1) > 0
-    monkeypatch.setattr(calibration, "HEAP", {})
+    monkeypatch.setattr(calibration, "accelerated", lambda: True)
     assert calibration.page_seconds() == 0
 
 
