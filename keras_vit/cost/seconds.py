@@ -10,9 +10,6 @@ from keras_vit.cost.memory import COPIES, attention_is_long, step_memory
 # Additional time of a training step with recomputation, as a fraction of the dense part (docs/performance.md).
 REMAT = {"tensorflow": 0.20, "jax": 0.10, "torch": 0.33}
 MAPPED = 2**25  # bytes of temporary memory from which on glibc maps it anew for each step
-# The share of the time for cleared pages that makes a step longer: they are in the cache when they are first written, and one thread may
-# compute while another one waits for a page. Fitted to the rows of docs/cost.md.
-PAGES = 0.55
 
 
 class Machine(NamedTuple):
@@ -137,7 +134,7 @@ def step_seconds(model: Any, batch_size: int, machine: Machine, optimizer: str =
         more * done.dense * machine.dense_at(done.width),
         more * done.scores * (machine.long_score if done.is_long else machine.score),
         done.weights * machine.parameter,
-        PAGES * machine.page * _mapped_bytes(c, batch_size, machine, optimizer),
+        machine.page * _mapped_bytes(c, batch_size, machine, optimizer),
     )
 
 

@@ -76,6 +76,9 @@ def versions() -> dict[str, Any]:
 
 def measured(training: bool, precision: str | None = None) -> tuple[list[float], float]:
     """Measures what `fit` needs: the seconds of a step of each of `probes`, and `page_seconds`."""
+    # Freed at once: from then on, glibc's heap also serves and keeps arrays of up to this size, which the probes have. Otherwise it depends
+    # on earlier arrays whether the pages of theirs are cleared for every step.
+    np.empty(2**25 - 2**16, "uint8")
     return timed(probes(training), training, _policy(precision)), page_seconds()
 
 

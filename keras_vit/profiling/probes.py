@@ -92,7 +92,7 @@ class Update(NamedTuple):
 Probe = Block | Update
 
 
-def timed(probes: Sequence[Probe], training: bool, precision: str, seconds: float = 0.25, least: int = 6, turns: int = 3) -> list[float]:
+def timed(probes: Sequence[Probe], training: bool, precision: str, seconds: float = 0.2, least: int = 6, turns: int = 3) -> list[float]:
     """Returns the seconds of a step of each probe: the lower quartile, because other programs make steps longer, never shorter.
 
     All probes are compiled before the first is timed, by two threads of their own: these share no names of layers, scopes and distributions
@@ -102,7 +102,7 @@ def timed(probes: Sequence[Probe], training: bool, precision: str, seconds: floa
         probes: sequence of `Block` and `Update`.
         training: bool. Whether to measure training steps, or inference.
         precision: str. Name of the dtype policy.
-        seconds: float. How long the steps of a probe are timed. Defaults to 0.25.
+        seconds: float. How long the steps of a probe are timed. Defaults to 0.2.
         least: int. Minimum number of timed steps. Defaults to 6.
         turns: int. How often the probes take turns. Defaults to 3.
     """
