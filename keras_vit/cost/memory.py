@@ -68,7 +68,7 @@ class Peak(NamedTuple):
 # By backend and bytes of an activation. Fitted to steps of 12 to 23 models of different widths, depths and numbers of tokens in float32,
 # and 4 to 6 in half precision; docs/cost.md has the error on others. On torch, gradients are kept until the next backward pass.
 TRAINING = {
-    ("tensorflow", 4): Peak(1.15, 0.81, 1.39, 0.43, 0.64, 0.0, 0.32, 1.11, 1.4),
+    ("tensorflow", 4): Peak(1.15, 0.81, 1.15, 0.43, 0.9, 0.0, 0.32, 1.11, 1.4),
     ("tensorflow", 2): Peak(0.91, 0.91, 2.29, 0.79, 1.43, 1.09, 1.0, 1.0, 1.4),
     ("jax", 4): Peak(1.25, 1.76, 2.61, 2.35, 0.0, 0.14, 0.2, 0.3, 0.75),
     ("jax", 2): Peak(3.20, 3.20, 3.19, 2.62, 2.13, 1.75, 0.97, 1.0, 0.75),
