@@ -13,7 +13,9 @@ from keras_vit_cli.models import ENGINE, SOURCES, Engine, open_model
 def similar(
     image: Annotated[str, typer.Argument(help="Image file.")],
     index: Annotated[pathlib.Path, typer.Option(help="File of features, as `keras-vit embed` writes it.")],
-    count: Annotated[int, typer.Option("-k", "--count", min=1, help="Number of images to find.")] = 10,
+    count: Annotated[
+        int, typer.Option("-k", "--count", min=1, help="Number of images to find. [default: 10, or all if there are fewer]")
+    ] = None,
     output: Annotated[pathlib.Path, typer.Option(help="PNG file for a contact sheet of the images.")] = None,
     model: Annotated[str, typer.Option(help=f"The model, if it has been moved. {SOURCES}. [default: that of the index]")] = None,
     data: Annotated[str, typer.Option(help="The data, if they have been moved. [default: those of the index]")] = None,

@@ -34,13 +34,13 @@ def embed_query(model, paths, index: Features) -> np.ndarray:
     return embed(model, list(paths), index.settings["pooling"], verbose=False)
 
 
-def similar(index: Features, query, k=10, engine="scikit-learn") -> list[dict]:
+def similar(index: Features, query, k=None, engine="scikit-learn") -> list[dict]:
     """Returns the images of an index that are nearest to another image, by cosine similarity.
 
     Args:
         index: the `Features` to search in.
         query: array `(width,)`, the feature of the other image.
-        k: int. Number of images. Defaults to 10.
+        k: int or None. Number of images. Defaults to None: 10, or all if the index has fewer.
         engine: as in `nearest`.
 
     Returns:
@@ -56,6 +56,7 @@ def similar(index: Features, query, k=10, engine="scikit-learn") -> list[dict]:
     >>> similar(index, np.array([0.1, 2.0]), k=1)
     [{'row': 1, 'similarity': 0.99..., 'split': 'test', 'index': 3, 'label': 'dog'}]
     """
+    k = min(10, len(index.features)) if k is None else k
     numbers, similarities = nearest(index.features, np.asarray(query)[None], k, engine)
     return [
         {

@@ -155,7 +155,7 @@ def test_photographs_without_classes(capsys, tmp_path, index):
     assert found.labels is None and found.class_names == () and [*found.names] == sorted(places) and [*found.indices] == [0, 1, 3]
     model = keras.saving.load_model(index / "model.keras")
     np.testing.assert_allclose(found.features, keras_vit.embed(model, [photos / name for name in found.names], verbose=False), atol=1e-5)
-    code, out, error = call(capsys, "similar", "--index", tmp_path / "p.npz", photos / "trip" / "c.png", "-k", 2, "--json")
+    code, out, error = call(capsys, "similar", "--index", tmp_path / "p.npz", photos / "trip" / "c.png", "--json")
     rows = json.loads(out)
     assert code == 0 and rows[0]["name"] == "trip/c.png" and rows[0]["similarity"] == pytest.approx(1.0, abs=1e-4), error
     assert np.array_equal(images_of(found, [2])[0], np.asarray(Image.open(photos / "trip" / "c.png")))
