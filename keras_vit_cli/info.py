@@ -42,6 +42,7 @@ def info(
     dtype: Annotated[Precision, typer.Option(help="Precision.")] = Precision.FLOAT32,
     remat: Annotated[bool, typer.Option("--remat", help="Recompute activations in the backward pass, to save memory.")] = False,
     images: Annotated[int, typer.Option(min=1, help="Images in an epoch.")] = IMAGENET,
+    calibrate: Annotated[bool, typer.Option("--calibrate", help="Measure the speed of this machine again.")] = False,
     sizes: Annotated[str | None, typer.Option(help="Sides of images to compare, in pixels, such as 224,384,512.")] = None,
     patch_sizes: Annotated[str | None, typer.Option(help="Patch sizes to compare, such as 32,16,8.")] = None,
     plot: Annotated[pathlib.Path | None, typer.Option(help="PNG or SVG file for a plot of the cost by size.")] = None,
@@ -50,8 +51,8 @@ def info(
     """Shows what a preset costs.
 
     Counts parameters, multiply-adds and tokens, and estimates memory by formula, without building the model. --training also predicts the
-    time of a step and of an epoch: the first time, this measures the machine for a few seconds. --sizes and --patch-sizes compare
-    resolutions.
+    time of a step and of an epoch: the first time, this measures the machine for a few seconds, and with --calibrate every time. --sizes
+    and --patch-sizes compare resolutions.
     """
     overrides = {} if input_shape is None else {"input_shape": parse_shape(input_shape)}
     overrides |= {} if num_classes is None else {"num_classes": num_classes, "include_top": True}
@@ -69,7 +70,8 @@ def info(
         axes_of(None)  # raises if matplotlib is not installed
     rows, columns = config.grid_size
     total = cost(name, batch_size, **overrides)
-    machine = calibrated(dtype.value) if training or (plot is not None and quantity is Quantity.SECONDS) else None
+    timed = training or calibrate or (plot is not None and quantity is Quantity.SECONDS)
+    machine = calibrated(dtype.value, calibrate) if timed else None
     step = estimate_step(config, batch_size, training, optimizer.value, machine if training else None)
 
     print(f"{name} at {' x '.join(map(str, config.input_shape))}\n")
@@ -121,14 +123,14 @@ def compared(config, sizes, patch_sizes):
     return found
 
 
-def calibrated(precision):
-    """Returns the calibration of this machine. The first time, this takes a few seconds, and a message says so."""
+def calibrated(precision, again):
+    """Returns the calibration of this machine. If it is measured, this takes a few seconds, and a message says so."""
     with quiet():
         from keras_vit.profiling import calibrate, is_calibrated
-    if not is_calibrated(True, precision):
+    if again or not is_calibrated(True, precision):
         print("keras-vit: measuring the speed of this machine, once, for a few seconds ...", file=sys.stderr)
     with quiet():
-        return calibrate(True, precision)
+        return calibrate(True, precision, again)
 
 
 def show_memory(config, batch_size, optimizer):

@@ -41,10 +41,11 @@ def test_a_training_step_fits_or_not(capsys, tmp_path, monkeypatch):
     """With a machine of known speed in place of this one."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
     monkeypatch.setattr(calibration, "timed", lambda probes, *_: [0.01 * number for number, _ in enumerate(probes, start=1)])
-    for batch, verdict in ((8, "a step of 8 images fits"), (10**6, "a step of 1000000 images does not fit")):
-        code, out, error = call(capsys, "ViTTi16", "--batch-size", str(batch), "--training", "--images", "16")
+    fits, not_fits = (8, "a step of 8 images fits"), (10**6, "a step of 1000000 images does not fit")
+    for (batch, verdict), more, measures in ((fits, (), True), (not_fits, (), False), (fits, ("--calibrate",), True)):
+        code, out, error = call(capsys, "ViTTi16", "--batch-size", str(batch), "--training", "--images", "16", *more)
         assert code == 0 and verdict in out and "Largest batch that fits" in out and "Epoch of 16 images" in out
-        assert ("measuring the speed of this machine" in error) == (batch == 8)  # once
+        assert ("measuring the speed of this machine" in error) == measures
 
 
 def test_sizes_are_compared_and_drawn(capsys, tmp_path):
